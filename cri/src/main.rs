@@ -1,0 +1,3 @@
+//! davit: the daemon and its command line.
+
+fn main() {}

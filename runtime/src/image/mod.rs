@@ -1,0 +1,5 @@
+//! Images: pulled, kept, named and removed.
+
+mod digest;
+
+pub use digest::{Digest, InvalidDigest};

@@ -1,0 +1,1 @@
+//! OCI runtimes and the specs they are given.

@@ -1,0 +1,3 @@
+//! davit-shim: the parent of a pod's processes.
+
+fn main() {}
