@@ -25,6 +25,10 @@ pub const SHIM_FD: i32 = 3;
 /// What a shim is told when it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of a pod, each a JSON boolean"
+)]
 pub struct ShimConfig {
     /// [`VERSION`].
     pub version: u32,

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::tests_outside_test_module,
+    clippy::expect_used,
     reason = "an integration test is a test module of its own"
 )]
 
