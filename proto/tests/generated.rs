@@ -8,6 +8,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// Messages with a secret: their `Debug` is in src/redact.rs.
+const SECRET: [&str; 2] = ["runtime.v1.AuthConfig", "davit.v1.PullRequest"];
+
 const PROTOS: [&str; 3] = ["cri.proto", "shim.proto", "davit.proto"];
 
 fn generate(into: &Path) {
@@ -16,6 +19,7 @@ fn generate(into: &Path) {
     tonic_prost_build::configure()
         .build_transport(false)
         .btree_map(".")
+        .skip_debug(SECRET)
         .out_dir(into)
         .compile_fds(files)
         .expect("code for the .proto files");
@@ -28,6 +32,25 @@ fn files(of: &Path) -> Vec<PathBuf> {
         .collect();
     names.sort();
     names
+}
+
+#[test]
+fn messages_with_a_secret_are_those_with_a_debug_of_their_own() {
+    let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    let mut compiler = protox::Compiler::new([protos]).expect("the .proto files' folder");
+    let pool = compiler.open_files(PROTOS).expect("the .proto files compile").descriptor_pool();
+    let secret: Vec<String> = pool
+        .all_messages()
+        .filter(|message| {
+            message.fields().any(|field| field.options().has_field_by_name("debug_redact"))
+        })
+        .map(|message| message.full_name().to_owned())
+        .collect();
+    let mut expected = SECRET.to_vec();
+    expected.sort_unstable();
+    let mut secret: Vec<&str> = secret.iter().map(String::as_str).collect();
+    secret.sort_unstable();
+    assert_eq!(secret, expected);
 }
 
 #[test]

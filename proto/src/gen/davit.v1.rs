@@ -79,6 +79,7 @@ pub struct Counters {
 }
 /// Asks for Pull.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct PullRequest {
     /// A name with tag or digest; a name alone means its tag "latest".
     #[prost(string, tag = "1")]

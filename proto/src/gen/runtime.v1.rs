@@ -1331,6 +1331,7 @@ pub struct ImageStatusResponse {
 }
 /// Who asks the registry. All empty: anonymous. Nothing marked `debug_redact` may reach a log.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthConfig {
     #[prost(string, tag = "1")]
     pub username: ::prost::alloc::string::String,
