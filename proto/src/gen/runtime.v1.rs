@@ -2519,8 +2519,8 @@ pub mod runtime_service_client {
     ///
     /// Any call may be repeated, because the kubelet gives up waiting and asks again. Each `Stream…` call tells what the
     /// list call of the same name tells, in as many messages as it takes to stay below the limit of one (16 MiB at the
-    /// kubelet): every item once, no empty message, then the end of the stream. The kubelet drops an unfinished stream, and
-    /// falls back to the list call for good where a first answer is UNIMPLEMENTED (KEP-5825).
+    /// kubelet): every item once, no empty message, then the end of the stream. The kubelet drops an unfinished stream. It
+    /// goes back to list calls, all of this service's and for good, once one stream answers UNIMPLEMENTED (KEP-5825).
     #[derive(Debug, Clone)]
     pub struct RuntimeServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -3868,8 +3868,8 @@ pub mod runtime_service_server {
     ///
     /// Any call may be repeated, because the kubelet gives up waiting and asks again. Each `Stream…` call tells what the
     /// list call of the same name tells, in as many messages as it takes to stay below the limit of one (16 MiB at the
-    /// kubelet): every item once, no empty message, then the end of the stream. The kubelet drops an unfinished stream, and
-    /// falls back to the list call for good where a first answer is UNIMPLEMENTED (KEP-5825).
+    /// kubelet): every item once, no empty message, then the end of the stream. The kubelet drops an unfinished stream. It
+    /// goes back to list calls, all of this service's and for good, once one stream answers UNIMPLEMENTED (KEP-5825).
     #[derive(Debug)]
     pub struct RuntimeServiceServer<T> {
         inner: Arc<T>,
