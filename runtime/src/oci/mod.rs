@@ -1,1 +1,3 @@
 //! OCI runtimes and the specs they are given.
+
+pub(crate) mod mountinfo;

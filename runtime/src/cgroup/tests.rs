@@ -1,0 +1,124 @@
+//! Against the kernel's own hierarchies: these need root.
+
+use super::*;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Child, Command};
+
+fn cgroups() -> Cgroups {
+    Cgroups::new(Layout::read().unwrap())
+}
+
+/// A name that no other test and no other run has.
+fn unique(what: &str) -> String {
+    let mut bytes = [0_u8; 6];
+    getrandom::fill(&mut bytes).unwrap();
+    format!("davit-test-{what}-{}", hex::encode(bytes))
+}
+
+fn sleeper(cgroups: &Cgroups, group: &Group) -> Child {
+    let child = Command::new("sleep").arg("300").spawn().unwrap();
+    for file in cgroups.procs_files(group) {
+        super::manage::write(&file, child.id().to_string().as_bytes()).unwrap();
+    }
+    child
+}
+
+#[tokio::test]
+async fn a_cgroup_is_made_in_every_hierarchy_takes_processes_and_goes_again() {
+    let cgroups = cgroups();
+    let name = unique("make");
+    let group = Group::at(&format!("/{name}/pod")).unwrap();
+    let ensured = cgroups.ensure(&group).await.unwrap();
+    let hierarchies = cgroups.layout().hierarchies().count();
+    assert_eq!(ensured.made.len(), 2 * hierarchies);
+    assert_eq!(cgroups.procs_files(&group).len(), hierarchies);
+    assert_eq!(cgroups.ensure(&group).await.unwrap(), Ensured::default(), "the second time nothing is made");
+
+    // Joining proves that cpusets were inherited.
+    let leaf = group.child("leaf").unwrap();
+    let leaf_made = cgroups.ensure(&leaf).await.unwrap().made;
+    let mut child = sleeper(&cgroups, &leaf);
+    let own = std::fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
+    assert_eq!(own.matches(&format!("/{name}/pod/leaf")).count(), hierarchies, "{own}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    assert_eq!(cgroups.remove(&leaf_made).await.unwrap(), Vec::<PathBuf>::new());
+    assert_eq!(cgroups.remove(&ensured.made).await.unwrap(), Vec::<PathBuf>::new());
+    assert!(ensured.made.iter().all(|path| !path.exists()));
+    assert_eq!(cgroups.remove(&ensured.made).await.unwrap(), Vec::<PathBuf>::new(), "removal is idempotent");
+}
+
+#[tokio::test]
+async fn kill_ends_every_process_in_the_group_and_below_and_no_other() {
+    let cgroups = cgroups();
+    let group = Group::at(&unique("kill")).unwrap();
+    let (one, two) = (group.child("one").unwrap(), group.child("two").unwrap());
+    let mut made = cgroups.ensure(&one).await.unwrap().made;
+    made.extend(cgroups.ensure(&two).await.unwrap().made);
+    let outside = Group::at(&unique("spared")).unwrap();
+    let outside_made = cgroups.ensure(&outside).await.unwrap().made;
+    let mut spared = sleeper(&cgroups, &outside);
+    let mut doomed: Vec<Child> =
+        [&one, &one, &two].into_iter().map(|group| sleeper(&cgroups, group)).collect();
+
+    cgroups.kill(&group).unwrap();
+    for child in &mut doomed {
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
+    assert!(spared.try_wait().unwrap().is_none());
+    assert_eq!(cgroups.kill(&Group::at(&unique("absent")).unwrap()).unwrap().unwrap_or(0), 0);
+
+    spared.kill().unwrap();
+    spared.wait().unwrap();
+    cgroups.remove(&made).await.unwrap();
+    cgroups.remove(&outside_made).await.unwrap();
+    assert!(made.iter().chain(&outside_made).all(|path| !path.exists()));
+}
+
+#[tokio::test]
+async fn what_others_use_is_left_and_told_back_and_a_busy_one_is_an_error() {
+    let cgroups = cgroups();
+    let name = unique("shared");
+    let (mine, theirs) = (Group::at(&format!("{name}/mine")).unwrap(), Group::at(&format!("{name}/theirs")).unwrap());
+    let mine_made = cgroups.ensure(&mine).await.unwrap().made;
+    let theirs_made = cgroups.ensure(&theirs).await.unwrap().made;
+    let left = cgroups.remove(&mine_made).await.unwrap();
+    assert_eq!(left.len(), cgroups.layout().hierarchies().count());
+    assert!(left.iter().all(|path| path.ends_with(&name)), "{left:?}");
+
+    let mut child = sleeper(&cgroups, &theirs);
+    let error = cgroups.remove(&theirs_made).await.unwrap_err();
+    assert!(error.to_string().contains("still in use"), "{error}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    cgroups.remove(&theirs_made).await.unwrap();
+    cgroups.remove(&left).await.unwrap();
+    assert!(left.iter().all(|path| !path.exists()));
+}
+
+#[tokio::test]
+async fn nothing_outside_of_the_hierarchies_is_removed() {
+    let cgroups = cgroups();
+    let directory = tempfile::tempdir().unwrap();
+    let root = cgroups.layout().hierarchies().next().unwrap().mount.clone();
+    let escape = root.join("..").join("..").join("..").join(directory.path().strip_prefix("/").unwrap());
+    for path in [directory.path(), root.as_path(), escape.as_path(), Path::new("relative")] {
+        let error = cgroups.remove(&[path.to_owned()]).await.unwrap_err();
+        assert!(matches!(error, CgroupError::Foreign { .. }), "{error}");
+    }
+    assert!(directory.path().exists());
+}
+
+#[tokio::test]
+async fn a_failure_half_way_leaves_nothing() {
+    let cgroups = cgroups();
+    // The last part is a file of the kernel's in some hierarchy, and a directory can't be made below a file.
+    let name = unique("fail");
+    let group = Group::at(&format!("{name}/cgroup.procs/x")).unwrap();
+    assert!(cgroups.ensure(&group).await.is_err());
+    for hierarchy in cgroups.layout().hierarchies() {
+        assert!(!hierarchy.mount.join(&name).exists());
+    }
+}
