@@ -1,1 +1,11 @@
-//! Calls into the kernel.
+//! Calls into the kernel that safe libraries do not offer: all unsafe code of the workspace.
+//!
+//! Owns small, safe wrappers, one module per subject. Owns no policy and keeps no state: what to fork, signal or unshare is
+//! for the callers to decide. Each unsafe block holds one operation and says which invariant makes it sound.
+
+#![expect(unsafe_code, reason = "the one crate that may: see above")]
+
+pub mod inherited;
+pub mod namespace;
+pub mod process;
+pub mod signal;
