@@ -8,4 +8,5 @@
 pub mod inherited;
 pub mod namespace;
 pub mod process;
+pub mod readiness;
 pub mod signal;

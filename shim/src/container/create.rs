@@ -1,0 +1,276 @@
+//! Create: from a bundle to an init that waits to be started.
+//!
+//! ```text
+//! check → log opened → streams made → child: namespace, overlay, OCI runtime's create → pid read, held, adopted → output read
+//! ```
+//!
+//! A failure at any step undoes those before: nothing is left but the bundle as it was.
+
+use super::{Container, Init, Phase, exit};
+use crate::cgroup::{Cgroup, CgroupError};
+use crate::error::{Invalid, Refusal, checked_name, checked_path};
+use crate::files;
+use crate::oci::{Call, CallStdio, Oci, OciError, Verb};
+use crate::pod::Pod;
+use crate::reaper::Ended;
+use crate::rootfs::{self, RootfsError};
+use crate::stdio::console::Console;
+use crate::stdio::log::{Log, LogError, Source};
+use crate::stdio::stream;
+use davit_proto::disk::{EXIT_RECORD, INIT_PID};
+use davit_proto::shim::{CreateRequest, Rootfs};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// How long an init that is killed while it is undone may take to be reaped.
+const UNDO_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why a container was not created.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CreateError {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Oci(#[from] OciError),
+    #[error("create container {id}: {step}")]
+    Step { id: String, step: &'static str, source: std::io::Error },
+    #[error("create container {id}: find its cgroup")]
+    Cgroup { id: String, source: CgroupError },
+    #[error("create container {id}: its init ended at once, with code {code}")]
+    Died { id: String, code: i32 },
+}
+
+/// A request that was checked.
+struct Plan {
+    id: String,
+    bundle: PathBuf,
+    oci: Oci,
+    rootfs: Option<Rootfs>,
+    terminal: bool,
+    stdin: bool,
+    log_path: Option<PathBuf>,
+    max_log_line: u32,
+    own_pid_namespace: bool,
+    oom_score_adj: Option<i32>,
+}
+
+impl Plan {
+    fn checked(request: CreateRequest, pod_dir: &Path) -> Result<Self, Invalid> {
+        let CreateRequest { id, bundle, runtime, rootfs, terminal, stdin, stdin_once: _, .. } =
+            request;
+        let CreateRequest { log_path, max_log_line, own_pid_namespace, oom_score_adj, .. } =
+            request;
+        checked_name("id", &id)?;
+        checked_path("bundle", &bundle)?;
+        let oci =
+            Oci::checked(runtime.ok_or_else(|| Invalid::new("runtime", "", "it is missing"))?)?;
+        rootfs.as_ref().map_or(Ok(()), |r| rootfs::check(r, pod_dir))?;
+        if !log_path.is_empty() {
+            checked_path("log_path", &log_path)?;
+        }
+        let log_path = (!log_path.is_empty()).then(|| log_path.into());
+        let bundle = bundle.into();
+        Ok(Self {
+            id,
+            bundle,
+            oci,
+            rootfs,
+            terminal,
+            stdin,
+            log_path,
+            max_log_line,
+            own_pid_namespace,
+            oom_score_adj,
+        })
+    }
+}
+
+/// Creates a container and answers its init's pid. To be run in a task of its own: it must not be dropped halfway.
+pub(crate) async fn create(pod: &Arc<Pod>, request: CreateRequest) -> Result<Pid, CreateError> {
+    let plan = Plan::checked(request, &pod.directory)?;
+    pod.refuse_known(&plan.id)?;
+    let log = Log::open(plan.log_path.clone(), plan.max_log_line)?;
+    let container = Container::new(
+        plan.id.clone(),
+        plan.bundle.clone(),
+        plan.oci.clone(),
+        plan.own_pid_namespace,
+        log,
+    );
+    let container = Arc::new(container);
+    pod.insert(Arc::clone(&container))?;
+    match build(pod, &container, plan).await {
+        Ok(born) => Ok(take_over(pod, &container, born)),
+        Err(error) => {
+            container.log.discard();
+            pod.remove(&container.id);
+            container.advance(|_| Some(Phase::Gone));
+            Err(error)
+        }
+    }
+}
+
+/// A container that was created, not yet watched.
+struct Born {
+    init: Init,
+    ended: oneshot::Receiver<Ended>,
+    stdin: Option<OwnedFd>,
+    logging: Vec<JoinHandle<()>>,
+}
+
+/// The shim's side of a container's streams.
+enum Ours {
+    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    Terminal(Console),
+}
+
+async fn build(pod: &Arc<Pod>, container: &Container, plan: Plan) -> Result<Born, CreateError> {
+    let step = |step| step_of(&container.id, step);
+    let pid_file = plan.bundle.join(INIT_PID);
+    for stale in [&pid_file, &plan.bundle.join(EXIT_RECORD)] {
+        files::remove_if_there(stale).map_err(step("remove what an earlier one left"))?;
+    }
+    let (theirs, ours) = streams(&plan).map_err(step("make its streams"))?;
+    let console_socket = match &ours {
+        Ours::Terminal(console) => Some(console.path()),
+        Ours::Pipes { .. } => None,
+    };
+    let verb = Verb::Create { bundle: &plan.bundle, pid_file: &pid_file, console_socket };
+    let call = Call {
+        verb,
+        id: &plan.id,
+        log: plan.bundle.join("create.log"),
+        stdio: CallStdio::Theirs(theirs),
+    };
+    let expecting = pod.reaper.expect_unknown();
+    let prepare = || plan.rootfs.as_ref().map_or(Ok::<(), RootfsError>(()), rootfs::prepare);
+    let called = plan.oci.run(&pod.reaper, call, prepare).await;
+    let born = match called {
+        Ok(()) => adopt(container, &plan, &pid_file, &expecting, ours).await,
+        Err(error) => Err(error.into()),
+    };
+    if born.is_err() {
+        undo(pod, container, &pid_file).await;
+    }
+    born
+}
+
+fn streams(plan: &Plan) -> std::io::Result<([OwnedFd; 3], Ours)> {
+    let null = crate::process::null;
+    if plan.terminal {
+        let console = Console::listen(&plan.bundle)?;
+        return Ok(([null()?, null()?, null()?], Ours::Terminal(console)));
+    }
+    let (stdin, feed) = if plan.stdin {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        (reader, Some(writer))
+    } else {
+        (null()?, None)
+    };
+    let (stdout, their_stdout) = stream::pipe_to_read()?;
+    let (stderr, their_stderr) = stream::pipe_to_read()?;
+    Ok(([stdin, their_stdout, their_stderr], Ours::Pipes { stdin: feed, stdout, stderr }))
+}
+
+/// Takes hold of the init that the runtime left, and begins to read its output.
+async fn adopt(
+    container: &Container,
+    plan: &Plan,
+    pid_file: &Path,
+    expecting: &crate::reaper::Expecting,
+    ours: Ours,
+) -> Result<Born, CreateError> {
+    let step = |step| step_of(&plan.id, step);
+    let pid = read_pid(pid_file).map_err(step("read the pid of its init"))?;
+    let mut ended = expecting.adopt(pid);
+    let held = hold(plan, pid);
+    if let Ok(ended) = ended.try_recv() {
+        return Err(CreateError::Died { id: plan.id.clone(), code: ended.code });
+    }
+    let init = held?;
+    let log = || Arc::clone(&container.log);
+    let read =
+        |fd, source| stream::spawn_logging(fd, source, log()).map_err(step("read its output"));
+    let (stdin, logging) = match ours {
+        Ours::Pipes { stdin, stdout, stderr } => {
+            (stdin, vec![read(stdout, Source::Stdout)?, read(stderr, Source::Stderr)?])
+        }
+        Ours::Terminal(console) => {
+            let terminal = console.receive().await.map_err(step("receive its terminal"))?;
+            (None, vec![read(terminal, Source::Stdout)?])
+        }
+    };
+    Ok(Born { init, ended, stdin, logging })
+}
+
+fn hold(plan: &Plan, pid: Pid) -> Result<Init, CreateError> {
+    let step = |step| step_of(&plan.id, step);
+    let pidfd =
+        pidfd_open(pid, PidfdFlags::empty()).map_err(|e| step("hold its init")(e.into()))?;
+    let cgroup =
+        Cgroup::of(pid).map_err(|source| CreateError::Cgroup { id: plan.id.clone(), source })?;
+    if let Some(value) = plan.oom_score_adj {
+        let path = format!("/proc/{}/oom_score_adj", pid.as_raw_pid());
+        files::write_kernel(Path::new(&path), &value.to_string())
+            .map_err(step("set its oom_score_adj"))?;
+    }
+    Ok(Init { pid, pidfd, cgroup })
+}
+
+/// From here on the container has an owner: the task that watches for its end.
+fn take_over(pod: &Arc<Pod>, container: &Arc<Container>, born: Born) -> Pid {
+    let Born { init, ended, stdin, logging } = born;
+    let pid = init.pid;
+    let init = Arc::new(init);
+    container.held().stdin = stdin;
+    container.advance(|_| Some(Phase::Created(Arc::clone(&init))));
+    exit::spawn_watch(Arc::clone(pod), Arc::clone(container), init, ended, logging);
+    pid
+}
+
+/// Ends what the failed create may have left: its init, the runtime's state and cgroup, files in the bundle.
+async fn undo(pod: &Pod, container: &Container, pid_file: &Path) {
+    // Known or not to the runtime: it may have failed before it wrote its state, or after.
+    if let Ok(pid) = read_pid(pid_file)
+        && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+    {
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        let gone = async {
+            while pidfd_send_signal(&pidfd, Signal::KILL).is_ok() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let _ = tokio::time::timeout(UNDO_LIMIT, gone).await;
+    }
+    if let Err(error) = super::delete::call_runtime(pod, container).await {
+        crate::say(&error);
+    }
+    if let Err(error) = files::remove_if_there(pid_file) {
+        crate::say(&error);
+    }
+}
+
+fn read_pid(path: &Path) -> std::io::Result<Pid> {
+    parse_pid(&files::read_small(path, 32)?)
+}
+
+/// A pid as OCI runtimes write it to a file.
+pub(crate) fn parse_pid(text: &str) -> std::io::Result<Pid> {
+    let pid = text.trim().parse::<i32>().ok().filter(|n| *n > 1).and_then(Pid::from_raw);
+    pid.ok_or_else(|| {
+        std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{text:?} is no pid"))
+    })
+}
+
+fn step_of(id: &str, step: &'static str) -> impl FnOnce(std::io::Error) -> CreateError {
+    move |source| CreateError::Step { id: id.to_owned(), step, source }
+}

@@ -1,0 +1,201 @@
+//! One container: its phase, and what the shim holds for it. One file per operation.
+//!
+//! ```text
+//! Creating ──► Created ──► Starting ──► Running
+//!    │            │ ▲          │ │         │
+//!    ▼            │ └─ failed ─┘ │         │
+//!   Gone ◄──┐     └──────────────┼─────────┴──► Exited ──delete──► Gone
+//!           └─ failed            └────────────────▲
+//! ```
+//!
+//! `Exited` is entered by one task only, the container's watch in [`exit`], after the output was drained, what is left of the
+//! container was killed, its OOM counter was read and its exit record written. Whoever waits for the end waits for the phase.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod exit;
+pub(crate) mod signal;
+pub(crate) mod start;
+
+use crate::cgroup::Cgroup;
+use crate::error::Refusal;
+use crate::oci::Oci;
+use crate::reaper::Ended;
+use crate::stdio::log::Log;
+use davit_proto::shim::{ContainerState, Exit};
+use rustix::process::Pid;
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{OnceCell, watch};
+use tokio::task::JoinHandle;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) oci: Oci,
+    pub(crate) own_pid_namespace: bool,
+    pub(crate) log: Arc<Log>,
+    phase: watch::Sender<Phase>,
+    held: Mutex<Held>,
+    /// Set once the OCI runtime has deleted the container: whoever wants that joins the one that does it.
+    deleted: OnceCell<()>,
+}
+
+/// What is let go with the container.
+#[derive(Debug, Default)]
+struct Held {
+    /// The other end of its standard input: as long as it is open, reading there waits.
+    stdin: Option<OwnedFd>,
+    logging: Vec<JoinHandle<()>>,
+    execs: BTreeSet<String>,
+}
+
+/// A container's first process.
+#[derive(Debug)]
+pub(crate) struct Init {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) cgroup: Option<Cgroup>,
+}
+
+/// Where a container is in its life.
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    Creating,
+    Created(Arc<Init>),
+    Starting(Arc<Init>),
+    Running(Arc<Init>),
+    Exited(Arc<Death>),
+    Gone,
+}
+
+/// How a container ended.
+#[derive(Debug)]
+pub(crate) struct Death {
+    pub(crate) ended: Ended,
+    pub(crate) oom_killed: bool,
+    pub(crate) started: bool,
+    cgroup: Option<Cgroup>,
+}
+
+impl Death {
+    pub(crate) fn to_proto(&self) -> Exit {
+        exit_of(self.ended, self.oom_killed)
+    }
+}
+
+/// An end as it goes over the wire.
+pub(crate) fn exit_of(ended: Ended, oom_killed: bool) -> Exit {
+    Exit { code: ended.code, signal: ended.signal.unwrap_or(0), finished_at: ended.at, oom_killed }
+}
+
+impl Container {
+    fn new(id: String, bundle: PathBuf, oci: Oci, own_pid_namespace: bool, log: Log) -> Self {
+        Self {
+            id,
+            bundle,
+            oci,
+            own_pid_namespace,
+            log: Arc::new(log),
+            phase: watch::Sender::new(Phase::Creating),
+            held: Mutex::default(),
+            deleted: OnceCell::new(),
+        }
+    }
+
+    /// The first process, which is there.
+    pub(crate) fn living(&self) -> Result<Arc<Init>, Refusal> {
+        match &*self.phase.borrow() {
+            Phase::Created(init) | Phase::Starting(init) | Phase::Running(init) => {
+                Ok(Arc::clone(init))
+            }
+            Phase::Creating => Err(Refusal::Creating(self.id.clone())),
+            Phase::Exited(_) => Err(Refusal::Exited(self.id.clone())),
+            Phase::Gone => Err(Refusal::NoContainer(self.id.clone())),
+        }
+    }
+
+    /// The first process, which runs the container's own command, or soon will.
+    pub(crate) fn running(&self) -> Result<Arc<Init>, Refusal> {
+        match &*self.phase.borrow() {
+            Phase::Starting(init) | Phase::Running(init) => Ok(Arc::clone(init)),
+            Phase::Creating | Phase::Created(_) => Err(Refusal::NotRunning(self.id.clone())),
+            Phase::Exited(_) => Err(Refusal::Exited(self.id.clone())),
+            Phase::Gone => Err(Refusal::NoContainer(self.id.clone())),
+        }
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn death(&self) -> Option<Arc<Death>> {
+        match &*self.phase.borrow() {
+            Phase::Exited(death) => Some(Arc::clone(death)),
+            Phase::Creating
+            | Phase::Created(_)
+            | Phase::Starting(_)
+            | Phase::Running(_)
+            | Phase::Gone => None,
+        }
+    }
+
+    /// Whether a process of it may live.
+    pub(crate) fn may_live(&self) -> bool {
+        match &*self.phase.borrow() {
+            Phase::Creating | Phase::Created(_) | Phase::Starting(_) | Phase::Running(_) => true,
+            Phase::Exited(_) | Phase::Gone => false,
+        }
+    }
+
+    /// What State answers; `None` for one that is not there yet, or not any more.
+    pub(crate) fn to_proto(&self) -> Option<ContainerState> {
+        let state = |pid: u32, started, exit| {
+            Some(ContainerState { id: self.id.clone(), pid, started, exit })
+        };
+        match &*self.phase.borrow() {
+            Phase::Creating | Phase::Gone => None,
+            Phase::Created(init) | Phase::Starting(init) => {
+                state(pid_number(init.pid), false, None)
+            }
+            Phase::Running(init) => state(pid_number(init.pid), true, None),
+            Phase::Exited(death) => state(0, death.started, Some(death.to_proto())),
+        }
+    }
+
+    /// Moves to the phase that `next` answers, if it answers one.
+    fn advance(&self, next: impl FnOnce(&Phase) -> Option<Phase>) {
+        self.phase.send_if_modified(|phase| match next(phase) {
+            Some(next) => {
+                *phase = next;
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// Waits until `wanted` holds of the phase.
+    async fn wait_until(&self, wanted: impl Fn(&Phase) -> bool) {
+        // The sender lives as long as `self`, so this cannot fail.
+        let _ = self.phase.subscribe().wait_for(wanted).await;
+    }
+
+    /// Takes an exec's id; answers whether it was free.
+    pub(crate) fn begin_exec(&self, exec: &str) -> bool {
+        self.held().execs.insert(exec.to_owned())
+    }
+
+    pub(crate) fn end_exec(&self, exec: &str) {
+        self.held().execs.remove(exec);
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pid as it goes over the wire.
+pub(crate) fn pid_number(pid: Pid) -> u32 {
+    pid.as_raw_pid().unsigned_abs()
+}

@@ -1,0 +1,279 @@
+//! The pod's namespaces and mounts: made, pinned, described, released.
+//!
+//! The network namespace is pinned by a bind mount of its file, so that plugins and other tools can open it by path; the
+//! shim itself goes back to the host's. IPC and UTS the shim stays in: its own `/proc` entries name them. A shared PID
+//! namespace is held by its init. All of it is released in reverse, by [`Pinned::release`], also when making it fails halfway.
+
+use crate::sysctl::{self, Own, SysctlError};
+use crate::{files, init, process};
+use davit_proto::disk::ShimConfig;
+use davit_sys::namespace::{Namespace, unshare};
+use davit_sys::process::{Command, SpawnError};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long another shim may hold the lock of the directory of pins.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why the namespaces could not be made or released.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NamespaceError {
+    #[error("{step} {}", path.display())]
+    Path { step: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{step}")]
+    Step { step: &'static str, source: std::io::Error },
+    #[error("set the host name to {name:?}")]
+    Hostname { name: String, source: std::io::Error },
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    #[error("start the pod's init")]
+    Spawn(#[from] SpawnError),
+    #[error("start the pod's init: {0}")]
+    Init(String),
+}
+
+fn at<'a, E: Into<std::io::Error>>(
+    step: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(E) -> NamespaceError + use<'a, E> {
+    move |e| NamespaceError::Path { step, path: path.to_owned(), source: e.into() }
+}
+
+fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> NamespaceError {
+    move |e| NamespaceError::Step { step, source: e.into() }
+}
+
+/// What was made, and so what is to be released.
+#[derive(Debug, Default)]
+pub(crate) struct Pinned {
+    netns: Option<PathBuf>,
+    ipc: bool,
+    uts: bool,
+    shm: Option<PathBuf>,
+    init: Option<Pid>,
+    init_executable: Option<PathBuf>,
+}
+
+impl Pinned {
+    /// Makes what `config` asks for; what was made is released again if a step fails.
+    pub(crate) fn make(config: &ShimConfig, pod_dir: &Path) -> Result<Self, NamespaceError> {
+        let mut pinned = Self::default();
+        match pinned.build(config, pod_dir) {
+            Ok(()) => Ok(pinned),
+            Err(error) => {
+                for left in pinned.release() {
+                    crate::say(&left);
+                }
+                // Not reaped before: nothing else has started, and this is the end of the process.
+                let _ = rustix::process::wait(WaitOptions::empty());
+                Err(error)
+            }
+        }
+    }
+
+    fn build(&mut self, config: &ShimConfig, pod_dir: &Path) -> Result<(), NamespaceError> {
+        if config.ipc {
+            unshare(Namespace::Ipc).map_err(step("make an IPC namespace"))?;
+            self.ipc = true;
+        }
+        if let Some(name) = &config.hostname {
+            unshare(Namespace::Uts).map_err(step("make a UTS namespace"))?;
+            self.uts = true;
+            rustix::system::sethostname(name.as_bytes())
+                .map_err(|e| NamespaceError::Hostname { name: name.clone(), source: e.into() })?;
+        }
+        self.make_net(config)?;
+        if let Some(path) = &config.shm {
+            mount_shm(path, config.shm_size)?;
+            self.shm = Some(path.clone());
+        }
+        if config.shared_pid {
+            self.start_init(pod_dir, &config.pod_cgroup_procs)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the network namespace, sets the parameters inside, pins it, and returns to the host's.
+    fn make_net(&mut self, config: &ShimConfig) -> Result<(), NamespaceError> {
+        let own = Own { net: config.netns.is_some(), ipc: config.ipc };
+        let set_all =
+            || config.sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value, own));
+        let Some(path) = &config.netns else { return Ok(set_all()?) };
+        let host = open_namespace("net")?;
+        unshare(Namespace::Net).map_err(step("make a network namespace"))?;
+        let inside = set_all().map_err(Into::into).and_then(|()| pin(path));
+        if inside.is_ok() {
+            self.netns = Some(path.clone());
+        }
+        move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(step("return to the host's network namespace"))?;
+        inside
+    }
+
+    /// Starts the init in a new PID namespace. The shim's own later children stay in the host's.
+    fn start_init(
+        &mut self,
+        pod_dir: &Path,
+        cgroup_procs: &[PathBuf],
+    ) -> Result<(), NamespaceError> {
+        let seen_as = pod_dir.join("init");
+        files::write_new(&seen_as, b"").map_err(at("make", &seen_as))?;
+        self.init_executable = Some(seen_as.clone());
+        let executable = std::env::current_exe().map_err(step("find the shim's executable"))?;
+        let null = || process::null().map_err(step("open /dev/null"));
+        let mut command = Command::new(seen_as.as_os_str(), [null()?, null()?, null()?])?;
+        command.arg("init")?;
+        let host = open_namespace("pid")?;
+        unshare(Namespace::PidOfChildren).map_err(step("make a PID namespace"))?;
+        let spawned = command.spawn(|| {
+            process::join_cgroups(cgroup_procs).map_err(|e| crate::error::chain(&e))?;
+            init::hide_executable(&executable, &seen_as).map_err(|e| crate::error::chain(&e))
+        });
+        move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::ProcessID))
+            .map_err(step("return to the host's PID namespace"))?;
+        let spawned = spawned?;
+        self.init = Some(spawned.pid);
+        let failure = std::io::read_to_string(std::fs::File::from(spawned.failure))
+            .map_err(step("hear from the pod's init"))?;
+        if failure.is_empty() { Ok(()) } else { Err(NamespaceError::Init(failure)) }
+    }
+
+    /// Undoes all of it, going on after failures. What is gone already is fine.
+    pub(crate) fn release(&mut self) -> Vec<NamespaceError> {
+        let mut failed = Vec::new();
+        if let Some(pid) = self.init.take() {
+            match rustix::process::kill_process(pid, Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(e) => failed.push(step("end the pod's init")(e)),
+            }
+        }
+        if let Some(path) = self.init_executable.take() {
+            failed.extend(files::remove_if_there(&path).err().map(at("remove", &path)));
+        }
+        if let Some(path) = self.shm.take() {
+            failed.extend(detach(&path).err());
+        }
+        if let Some(path) = self.netns.take() {
+            failed.extend(unpin(&path));
+        }
+        failed
+    }
+
+    /// Path of the pod's network namespace; empty if it is the host's.
+    pub(crate) fn netns_path(&self) -> String {
+        self.netns.as_ref().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// Path of the pod's IPC namespace; empty if it is the host's.
+    pub(crate) fn ipcns_path(&self) -> String {
+        if self.ipc { own_namespace("ipc") } else { String::new() }
+    }
+
+    /// Path of the pod's UTS namespace; empty if it is the host's.
+    pub(crate) fn utsns_path(&self) -> String {
+        if self.uts { own_namespace("uts") } else { String::new() }
+    }
+
+    /// Path of the pod's shared PID namespace; empty if there is none.
+    pub(crate) fn pidns_path(&self) -> String {
+        self.init.map(|pid| format!("/proc/{}/ns/pid", pid.as_raw_nonzero())).unwrap_or_default()
+    }
+
+    /// The init of the shared PID namespace.
+    pub(crate) fn init(&self) -> Option<Pid> {
+        self.init
+    }
+}
+
+fn own_namespace(kind: &str) -> String {
+    format!("/proc/{}/ns/{kind}", rustix::process::getpid().as_raw_nonzero())
+}
+
+fn open_namespace(kind: &str) -> Result<OwnedFd, NamespaceError> {
+    let path = PathBuf::from(format!("/proc/self/ns/{kind}"));
+    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(at("open", &path))
+}
+
+/// Binds the network namespace that this process is in to a new file at `path`.
+fn pin(path: &Path) -> Result<(), NamespaceError> {
+    if let Some(parent) = path.parent() {
+        make_private(parent)?;
+    }
+    files::write_new(path, b"").map_err(at("make", path))?;
+    rustix::mount::mount_bind("/proc/self/ns/net", path)
+        .map_err(at("pin the network namespace at", path))
+        .inspect_err(|_| {
+            let _ = std::fs::remove_file(path);
+        })
+}
+
+fn unpin(path: &Path) -> Vec<NamespaceError> {
+    let mut failed = Vec::new();
+    failed.extend(detach(path).err());
+    failed.extend(files::remove_if_there(path).err().map(at("remove", path)));
+    failed
+}
+
+fn detach(path: &Path) -> Result<(), NamespaceError> {
+    match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // EINVAL: not a mount (any more). ENOENT: not even a file.
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+        Err(e) => Err(at("unmount", path)(e)),
+    }
+}
+
+/// Makes `directory` a mount of its own that passes nothing on. Else each pin below it would be repeated in every mount
+/// namespace that is a peer of the host's. Shims do this at the same time: the lock keeps two from mounting over each other.
+fn make_private(directory: &Path) -> Result<(), NamespaceError> {
+    std::fs::create_dir_all(directory).map_err(at("make", directory))?;
+    let locked = lock(directory)?;
+    if !is_mount(directory)? {
+        rustix::mount::mount_bind(directory, directory)
+            .map_err(at("mount on itself", directory))?;
+    }
+    let done = rustix::mount::mount_change(directory, MountPropagationFlags::PRIVATE);
+    drop(locked);
+    done.map_err(at("make private", directory))
+}
+
+fn lock(directory: &Path) -> Result<OwnedFd, NamespaceError> {
+    let fd = rustix::fs::open(
+        directory,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(at("open", directory))?;
+    let deadline = Instant::now() + LOCK_LIMIT;
+    loop {
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(fd),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+                let _ = rustix::thread::nanosleep(&pause);
+            }
+            Err(e) => return Err(at("lock", directory)(e)),
+        }
+    }
+}
+
+/// Whether something is mounted at `path` itself.
+pub(crate) fn is_mount(path: &Path) -> Result<bool, NamespaceError> {
+    let stat = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
+        .map_err(at("stat", path))?;
+    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+fn mount_shm(path: &Path, size: u64) -> Result<(), NamespaceError> {
+    std::fs::create_dir_all(path).map_err(at("make", path))?;
+    let options = std::ffi::CString::new(format!("mode=1777,size={size}")).unwrap_or_default();
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("shm", path, "tmpfs", flags, Some(options.as_c_str()))
+        .map_err(at("mount /dev/shm at", path))
+}

@@ -1,0 +1,274 @@
+//! Calls of the OCI runtime: one typed verb per call, one process per call, its end by the reaper.
+//!
+//! Owns the command line, the limit on its time, and finding out what the runtime has to say when it refuses: the last error in
+//! the log that it is told to write (crun and runc know `--log` and `--log-format json`), else its last line on standard error.
+//! What the call leaves behind when it fails is for the caller to undo.
+
+use crate::error::Invalid;
+use crate::files;
+use crate::reaper::Reaper;
+use crate::stdio::stream;
+use davit_proto::shim::OciRuntime;
+use davit_sys::process::{Command, SpawnError, Spawned};
+use rustix::process::Signal;
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How much of a log or of standard error is looked at.
+const TAIL: u64 = 16 * 1024;
+/// How long a killed runtime may take to be reaped.
+const KILLED_LIMIT: Duration = Duration::from_secs(5);
+/// The limit of a call that undoes, where the caller sets none.
+const UNDO_LIMIT: Duration = Duration::from_secs(30);
+
+/// An OCI runtime and how to call it.
+#[derive(Debug, Clone)]
+pub(crate) struct Oci {
+    path: PathBuf,
+    root: PathBuf,
+    systemd_cgroup: bool,
+    arguments: Vec<String>,
+    limit: Option<Duration>,
+}
+
+/// What the runtime is asked to do with a container.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Verb<'a> {
+    Create {
+        bundle: &'a Path,
+        pid_file: &'a Path,
+        console_socket: Option<&'a Path>,
+    },
+    Start,
+    /// With `--force`: it kills what lives, and an unknown container is success.
+    Delete,
+    Exec {
+        process: &'a Path,
+        pid_file: &'a Path,
+    },
+}
+
+impl Verb<'_> {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Start => "start",
+            Self::Delete => "delete",
+            Self::Exec { .. } => "exec",
+        }
+    }
+}
+
+/// One call.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) verb: Verb<'a>,
+    pub(crate) id: &'a str,
+    /// Where the runtime is to write its log; removed afterwards.
+    pub(crate) log: PathBuf,
+    pub(crate) stdio: CallStdio,
+}
+
+/// The runtime's descriptors 0, 1 and 2.
+#[derive(Debug)]
+pub(crate) enum CallStdio {
+    /// Nothing to read, output dropped, errors read for their last line.
+    Quiet,
+    /// The container's, or the exec'd process's.
+    Theirs([OwnedFd; 3]),
+}
+
+/// Why a call came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OciError {
+    #[error("start the OCI runtime to {verb} container {id}")]
+    Spawn { verb: &'static str, id: String, source: SpawnError },
+    #[error("start the OCI runtime to {verb} container {id}")]
+    Io { verb: &'static str, id: String, source: std::io::Error },
+    /// What the child did before it became the runtime failed.
+    #[error("{verb} container {id}: {message}")]
+    Prepare { verb: &'static str, id: String, message: String },
+    #[error("{verb} container {id}: {message}")]
+    Refused { verb: &'static str, id: String, message: String },
+    #[error("{verb} container {id}: the OCI runtime took longer than {} ms", limit.as_millis())]
+    TimedOut { verb: &'static str, id: String, limit: Duration },
+}
+
+impl Oci {
+    /// The runtime of a request, if it can be called.
+    pub(crate) fn checked(request: OciRuntime) -> Result<Self, Invalid> {
+        let OciRuntime { path, root, systemd_cgroup, args, timeout_ms } = request;
+        crate::error::checked_path("runtime.path", &path)?;
+        crate::error::checked_path("runtime.root", &root)?;
+        if let Some(bad) = args.iter().find(|a| a.contains('\0')) {
+            return Err(Invalid::new("runtime.args", bad, "it contains a NUL byte"));
+        }
+        let limit = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
+        Ok(Self { path: path.into(), root: root.into(), systemd_cgroup, arguments: args, limit })
+    }
+
+    /// The same runtime, for undoing: never without a limit.
+    pub(crate) fn for_undo(&self) -> Self {
+        Self { limit: Some(self.limit.unwrap_or(UNDO_LIMIT)), ..self.clone() }
+    }
+
+    /// Makes the call and waits for its end. `prepare` runs in the child before it becomes the runtime. If it takes too long,
+    /// the runtime and its process group are killed, and reaped when this answers.
+    pub(crate) async fn run<E: Display>(
+        &self,
+        reaper: &Reaper,
+        call: Call<'_>,
+        prepare: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), OciError> {
+        let (verb, id, log) = (call.verb.name(), call.id, call.log.clone());
+        let io = |source| OciError::Io { verb, id: id.to_owned(), source };
+        let (stdio, errors) = stdio_of(call.stdio).map_err(io)?;
+        let command = self
+            .command(call.verb, id, &log, stdio)
+            .map_err(|source| OciError::Spawn { verb, id: id.to_owned(), source })?;
+        let Spawned { pid, failure } = command
+            .spawn(prepare)
+            .map_err(|source| OciError::Spawn { verb, id: id.to_owned(), source })?;
+        let mut ended = reaper.register(pid);
+        let outcome = async {
+            let message = stream::read_to_end(failure, TAIL).await.map_err(io)?;
+            if message.is_empty() {
+                return Ok((&mut ended).await.ok());
+            }
+            let message = String::from_utf8_lossy(&message).into_owned();
+            Err(OciError::Prepare { verb, id: id.to_owned(), message })
+        };
+        let limit = self.limit.unwrap_or(Duration::MAX);
+        let result = match tokio::time::timeout(limit, outcome).await {
+            Ok(Ok(Some(ended))) if ended.code == 0 => Ok(()),
+            Ok(Ok(ended)) => {
+                let message = refusal(&log, errors.as_ref(), ended.map(|e| e.code));
+                Err(OciError::Refused { verb, id: id.to_owned(), message })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_elapsed) => {
+                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+                let _ = tokio::time::timeout(KILLED_LIMIT, &mut ended).await;
+                Err(OciError::TimedOut { verb, id: id.to_owned(), limit })
+            }
+        };
+        let _ = files::remove_if_there(&log);
+        result
+    }
+
+    fn command(
+        &self,
+        verb: Verb<'_>,
+        id: &str,
+        log: &Path,
+        stdio: [OwnedFd; 3],
+    ) -> Result<Command, SpawnError> {
+        let mut command = Command::new(self.path.as_os_str(), stdio)?;
+        // Nothing but this: a NOTIFY_SOCKET, for one, would change what runtimes do.
+        command.env(
+            "PATH",
+            std::env::var_os("PATH")
+                .as_deref()
+                .unwrap_or(OsStr::new("/usr/sbin:/usr/bin:/sbin:/bin")),
+        )?;
+        command
+            .arg("--root")?
+            .arg(&self.root)?
+            .arg("--log")?
+            .arg(log)?
+            .arg("--log-format")?
+            .arg("json")?;
+        if self.systemd_cgroup {
+            command.arg("--systemd-cgroup")?;
+        }
+        for argument in &self.arguments {
+            command.arg(argument)?;
+        }
+        command.arg(verb.name())?;
+        match verb {
+            Verb::Create { bundle, pid_file, console_socket } => {
+                command.arg("--bundle")?.arg(bundle)?.arg("--pid-file")?.arg(pid_file)?;
+                if let Some(socket) = console_socket {
+                    command.arg("--console-socket")?.arg(socket)?;
+                }
+            }
+            Verb::Start => {}
+            Verb::Delete => {
+                command.arg("--force")?;
+            }
+            // Detached: the process becomes the shim's own child, so that its end comes from the reaper and not through a
+            // runtime that would have to stay for as long.
+            Verb::Exec { process, pid_file } => {
+                command
+                    .arg("--detach")?
+                    .arg("--process")?
+                    .arg(process)?
+                    .arg("--pid-file")?
+                    .arg(pid_file)?;
+            }
+        }
+        command.arg(id)?;
+        Ok(command)
+    }
+}
+
+fn stdio_of(stdio: CallStdio) -> std::io::Result<([OwnedFd; 3], Option<OwnedFd>)> {
+    match stdio {
+        CallStdio::Theirs(stdio) => Ok((stdio, None)),
+        CallStdio::Quiet => {
+            let (reader, writer) = stream::pipe_to_read()?;
+            Ok(([crate::process::null()?, crate::process::null()?, writer], Some(reader)))
+        }
+    }
+}
+
+/// What the runtime has to say: from its log, else from its standard error, else its exit code.
+fn refusal(log: &Path, errors: Option<&OwnedFd>, code: Option<i32>) -> String {
+    let logged = files::read_tail(log, TAIL).ok().and_then(|bytes| last_error(&bytes));
+    let printed = || errors.and_then(stream::last_line);
+    let unsaid = || {
+        code.map_or_else(|| "it was not reaped".to_owned(), |c| format!("it ended with code {c}"))
+    };
+    logged.or_else(printed).unwrap_or_else(unsaid)
+}
+
+#[derive(serde::Deserialize)]
+struct LogLine {
+    #[serde(default)]
+    level: String,
+    #[serde(default)]
+    msg: String,
+}
+
+/// The last error in a JSON log, or the last message if none is an error.
+fn last_error(log: &[u8]) -> Option<String> {
+    let lines = || {
+        log.rsplit(|b| *b == b'\n')
+            .filter_map(|l| serde_json::from_slice::<LogLine>(l).ok())
+            .filter(|l| !l.msg.is_empty())
+    };
+    let grave = |line: &LogLine| matches!(line.level.as_str(), "error" | "fatal" | "panic");
+    lines().find(grave).or_else(|| lines().next()).map(|line| line.msg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_of_the_log_is_the_message() {
+        let log = br#"{"level":"error","msg":"first","time":"t"}
+{"level":"error","msg":"second"}
+{"level":"warning","msg":"by the way"}
+not json
+"#;
+        assert_eq!(last_error(log).unwrap(), "second");
+        assert_eq!(last_error(br#"{"msg":"only this"}"#).unwrap(), "only this");
+        assert_eq!(last_error(b"\"level\":\"error\"\n"), None);
+        assert_eq!(last_error(b""), None);
+    }
+}

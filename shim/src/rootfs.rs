@@ -1,0 +1,345 @@
+//! A container's root: an overlay, mounted by the child that is about to become the OCI runtime.
+//!
+//! Runs between fork and exec, in a mount namespace that lives only as long as that child; the container's own namespace, copied
+//! from it, is what holds the mount afterwards. The copy keeps its peer groups, so that volumes still propagate. Only the one mount
+//! below which the root is mounted is made private in the copy, so that the overlay itself reaches nobody: the daemon
+//! keeps pods below a private mount of their own, where this changes nothing.
+
+use crate::error::{Invalid, checked_path};
+use davit_proto::shim::{Directory, Rootfs};
+use davit_sys::namespace::{Namespace, unshare};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+/// The kernel takes no longer value for one option.
+const OPTION_LIMIT: usize = 255;
+
+/// A step that failed, as it goes through the pipe to the shim.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} {}: {}", path.display(), std::io::Error::from(*source))]
+pub(crate) struct RootfsError {
+    step: &'static str,
+    path: PathBuf,
+    source: Errno,
+}
+
+fn at<'a, P: AsRef<Path> + ?Sized>(
+    step: &'static str,
+    path: &'a P,
+) -> impl FnOnce(Errno) -> RootfsError + use<'a, P> {
+    let path = path.as_ref();
+    move |source| RootfsError { step, path: path.to_owned(), source }
+}
+
+/// Refuses what could not be mounted or would land outside of the pod's directory.
+pub(crate) fn check(rootfs: &Rootfs, pod_dir: &Path) -> Result<(), Invalid> {
+    let Rootfs { lower, upper, work, target, options: _, make_dirs } = rootfs;
+    if lower.is_empty() {
+        return Err(Invalid::new("rootfs.lower", "[]", "at least one layer is needed"));
+    }
+    lower.iter().try_for_each(|path| checked_path("rootfs.lower", path))?;
+    if !(upper.is_empty() && work.is_empty()) {
+        checked_path("rootfs.upper", upper)?;
+        checked_path("rootfs.work", work)?;
+    }
+    checked_path("rootfs.target", target)?;
+    if !Path::new(target).starts_with(pod_dir) {
+        return Err(Invalid::new("rootfs.target", target, "not below the pod's directory"));
+    }
+    make_dirs.iter().try_for_each(|directory| checked_path("rootfs.make_dirs", &directory.path))
+}
+
+/// Leaves the host's mount namespace, mounts the overlay and makes the directories in it.
+pub(crate) fn prepare(rootfs: &Rootfs) -> Result<(), RootfsError> {
+    unshare(Namespace::Mount).map_err(at("leave the host's mounts for", &rootfs.target))?;
+    keep_from_propagating(Path::new(&rootfs.target))?;
+    let root = match mount_by_descriptors(rootfs) {
+        // Before Linux 6.8 layers cannot be given one by one.
+        Err(RootfsError { step: "add layer", source: Errno::INVAL, .. }) => {
+            mount_by_string(rootfs)?
+        }
+        other => other?,
+    };
+    rootfs.make_dirs.iter().try_for_each(|directory| make_dir(root.as_fd(), directory))
+}
+
+/// Makes the mount in which `target` lies private, in this namespace.
+fn keep_from_propagating(target: &Path) -> Result<(), RootfsError> {
+    for directory in target.ancestors() {
+        let stat = rustix::fs::statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE)
+            .map_err(at("stat", directory))?;
+        if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return rustix::mount::mount_change(directory, MountPropagationFlags::PRIVATE)
+                .map_err(at("make private", directory));
+        }
+    }
+    Ok(())
+}
+
+fn mount_by_descriptors(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
+    let target = &rootfs.target;
+    let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(at("open overlay for", target))?;
+    let fd = overlay.as_fd();
+    let mut held = Vec::new();
+    for layer in &rootfs.lower {
+        set_path(fd, "lowerdir+", layer, &mut held).map_err(at("add layer", layer))?;
+    }
+    if !rootfs.upper.is_empty() {
+        set_path(fd, "upperdir", &rootfs.upper, &mut held)
+            .map_err(at("set upper directory", &rootfs.upper))?;
+        set_path(fd, "workdir", &rootfs.work, &mut held)
+            .map_err(at("set work directory", &rootfs.work))?;
+    }
+    for option in &rootfs.options {
+        match option.split_once('=') {
+            Some((key, value)) => rustix::mount::fsconfig_set_string(fd, key, value),
+            None => rustix::mount::fsconfig_set_flag(fd, option.as_str()),
+        }
+        .map_err(at("set overlay option", option))?;
+    }
+    rustix::mount::fsconfig_create(fd).map_err(at("make overlay for", target))?;
+    let root = rustix::mount::fsmount(fd, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .map_err(at("make overlay mount for", target))?;
+    rustix::mount::move_mount(
+        &root,
+        "",
+        CWD,
+        target.as_str(),
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .map_err(at("mount overlay on", target))?;
+    Ok(root)
+}
+
+/// Gives a path, or, where it is longer than the kernel takes, a short one that leads there.
+fn set_path(
+    fs: BorrowedFd<'_>,
+    key: &str,
+    path: &str,
+    held: &mut Vec<OwnedFd>,
+) -> Result<(), Errno> {
+    if path.len() <= OPTION_LIMIT {
+        return rustix::mount::fsconfig_set_string(fs, key, path);
+    }
+    let fd = open_path(path)?;
+    let short = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    held.push(fd);
+    rustix::mount::fsconfig_set_string(fs, key, short.as_str())
+}
+
+fn open_path(path: &str) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The old call, whose options are one page of text. Layers are named by descriptor, relative to `/proc/self/fd`: short enough
+/// for the most layers that overlay takes, and nothing in a path can be mistaken for a separator.
+fn mount_by_string(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
+    let open = |path: &String| open_path(path).map_err(at("open", path));
+    let layers = rootfs.lower.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let numbers: Vec<String> = layers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+    let mut options = format!("lowerdir={}", numbers.join(":"));
+    let mut held = Vec::new();
+    if !rootfs.upper.is_empty() {
+        let (upper, work) = (open(&rootfs.upper)?, open(&rootfs.work)?);
+        options.push_str(&format!(",upperdir={},workdir={}", upper.as_raw_fd(), work.as_raw_fd()));
+        held.extend([upper, work]);
+    }
+    for option in &rootfs.options {
+        options.push(',');
+        options.push_str(option);
+    }
+    let target = &rootfs.target;
+    let options =
+        CString::new(options).map_err(|_| at("mount overlay on", target)(Errno::INVAL))?;
+    rustix::process::chdir("/proc/self/fd").map_err(at("enter", "/proc/self/fd"))?;
+    rustix::mount::mount(
+        "overlay",
+        target.as_str(),
+        "overlay",
+        MountFlags::empty(),
+        Some(options.as_c_str()),
+    )
+    .map_err(at("mount overlay on", target))?;
+    rustix::process::chdir("/").map_err(at("enter", "/"))?;
+    open_path(target).map_err(at("open", target))
+}
+
+/// Makes a directory and its parents beneath `root`, never outside of it whatever links the image holds. What is there is left as
+/// it is.
+fn make_dir(root: BorrowedFd<'_>, directory: &Directory) -> Result<(), RootfsError> {
+    let Directory { path, uid, gid, mode } = directory;
+    let parts: Vec<_> =
+        Path::new(path).components().filter(|c| matches!(c, Component::Normal(_))).collect();
+    let mut parent = open_beneath(root, Path::new("."), OFlags::PATH)
+        .map_err(at("open the root to make", path))?;
+    let mut so_far = PathBuf::new();
+    for (at_part, part) in parts.iter().enumerate() {
+        so_far.push(part);
+        let last = at_part + 1 == parts.len();
+        let next = match open_beneath(root, &so_far, OFlags::PATH) {
+            Err(Errno::NOENT) => {
+                let name = part.as_os_str();
+                rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))
+                    .map_err(at("make directory", &so_far))?;
+                let made =
+                    open_beneath(root, &so_far, OFlags::PATH).map_err(at("open", &so_far))?;
+                if last {
+                    own(root, &so_far, (*uid, *gid, *mode))?;
+                }
+                made
+            }
+            other => other.map_err(at("open", &so_far))?,
+        };
+        parent = next;
+    }
+    Ok(())
+}
+
+fn open_beneath(root: BorrowedFd<'_>, path: &Path, access: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(
+        root,
+        path,
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
+fn own(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    (uid, gid, mode): (u32, u32, u32),
+) -> Result<(), RootfsError> {
+    let fd = open_beneath(root, path, OFlags::RDONLY).map_err(at("open", path))?;
+    rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        .map_err(at("set owner of", path))?;
+    // After the owner: changing that clears the set-id bits.
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(at("set mode of", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Tree {
+        dir: tempfile::TempDir,
+    }
+
+    impl Tree {
+        fn new(layers: &[&str]) -> (Self, Rootfs) {
+            let tree = Self { dir: tempfile::tempdir().unwrap() };
+            let lower = layers.iter().map(|name| tree.make(name)).collect();
+            let rootfs = Rootfs {
+                lower,
+                upper: tree.make("upper"),
+                work: tree.make("work"),
+                target: tree.make("target"),
+                options: Vec::new(),
+                make_dirs: Vec::new(),
+            };
+            (tree, rootfs)
+        }
+
+        fn make(&self, name: &str) -> String {
+            let path = self.dir.path().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            path.to_string_lossy().into_owned()
+        }
+    }
+
+    /// In a thread of its own, whose mounts nobody else sees.
+    fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let inner = move || {
+                unshare(Namespace::Mount).unwrap();
+                rustix::mount::mount_change(
+                    "/",
+                    MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+                )
+                .unwrap();
+                work()
+            };
+            scope.spawn(inner).join().unwrap()
+        })
+    }
+
+    #[test]
+    fn the_topmost_layer_wins_and_directories_are_made_as_asked() {
+        let (tree, mut rootfs) = Tree::new(&["a", "b:with,odd\\name"]);
+        let [top, bottom] = [&rootfs.lower[0], &rootfs.lower[1]];
+        crate::files::write_new(&Path::new(top).join("f"), b"top").unwrap();
+        crate::files::write_new(&Path::new(bottom).join("f"), b"bottom").unwrap();
+        std::os::unix::fs::symlink("/real", Path::new(top).join("link")).unwrap();
+        std::os::unix::fs::symlink("../../../../etc", Path::new(top).join("up")).unwrap();
+        tree.make("a/real");
+        tree.make("a/etc");
+        let dir = |path: &str| Directory { path: path.to_owned(), uid: 5, gid: 6, mode: 0o1770 };
+        rootfs.make_dirs = vec![dir("/x/y"), dir("/link/z"), dir("/up/made"), dir("/real")];
+        for mount in [mount_by_descriptors, mount_by_string] {
+            apart(|| {
+                use std::os::unix::fs::MetadataExt;
+                let root = mount(&rootfs).unwrap();
+                rootfs.make_dirs.iter().for_each(|d| make_dir(root.as_fd(), d).unwrap());
+                let target = Path::new(&rootfs.target);
+                assert_eq!(std::fs::read(target.join("f")).unwrap(), b"top");
+                for made in ["x/y", "real/z", "etc/made"] {
+                    let meta = std::fs::metadata(target.join(made)).unwrap();
+                    assert_eq!(
+                        (meta.uid(), meta.gid(), meta.mode() & 0o7777),
+                        (5, 6, 0o1770),
+                        "{made}"
+                    );
+                }
+                assert_eq!(std::fs::metadata(target.join("x")).unwrap().mode() & 0o7777, 0o755);
+                assert_eq!(std::fs::metadata(target.join("real")).unwrap().uid(), 0);
+            });
+        }
+        assert!(!Path::new("/etc/made").exists());
+    }
+
+    #[test]
+    fn a_hundred_layers_with_long_paths_are_mounted_either_way() {
+        let long = "n".repeat(200);
+        let names: Vec<String> = (0..100).map(|n| format!("{long}/{long}{n}")).collect();
+        let (_tree, rootfs) = Tree::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        for mount in [mount_by_descriptors, mount_by_string] {
+            apart(|| drop(mount(&rootfs).unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_step_that_fails_is_named_with_its_path() {
+        let (tree, mut rootfs) = Tree::new(&["a"]);
+        rootfs.lower.push(tree.dir.path().join("none").to_string_lossy().into_owned());
+        let error = apart(|| mount_by_descriptors(&rootfs).unwrap_err().to_string());
+        assert!(
+            error.starts_with("add layer ") && error.contains("/none: No such file"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_would_land_elsewhere_is_refused() {
+        let (tree, rootfs) = Tree::new(&["a"]);
+        assert_eq!(check(&rootfs, tree.dir.path()), Ok(()));
+        assert_eq!(check(&rootfs, Path::new("/elsewhere")).unwrap_err().field, "rootfs.target");
+        let with = |change: &dyn Fn(&mut Rootfs)| {
+            let mut rootfs = rootfs.clone();
+            change(&mut rootfs);
+            check(&rootfs, tree.dir.path()).unwrap_err().field
+        };
+        assert_eq!(with(&|r| r.lower.clear()), "rootfs.lower");
+        assert_eq!(with(&|r| r.lower[0] = "relative".into()), "rootfs.lower");
+        assert_eq!(with(&|r| r.work.clear()), "rootfs.work");
+        let up = Directory { path: "/a/../../b".into(), ..Directory::default() };
+        assert_eq!(with(&|r| r.make_dirs = vec![up.clone()]), "rootfs.make_dirs");
+    }
+}

@@ -1,0 +1,338 @@
+//! A container's log file: `<RFC 3339 with nanoseconds> stdout|stderr P|F <content>`, as CRI has it.
+//!
+//! Each read becomes one write of whole records, appended. What cannot be written (disk full, I/O error) is dropped and counted, and
+//! said in one line of the log once it can be written again: output never waits, and neither does the container. A record
+//! that was torn by a full disk gets its line's end first. Reopening swaps the file under the same lock that writing
+//! takes, so that nothing goes to the old file afterwards. A symlink at the end of the path is not followed: the directory is the
+//! kubelet's, but its content may be others'.
+
+use super::lines::{Lines, Tag};
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Where lines are cut if the request does not say.
+const DEFAULT_LIMIT: usize = 16 * 1024;
+/// The longest line that may be asked for: so much may be pending per stream.
+const MAX_LIMIT: usize = 1024 * 1024;
+/// How much is put together before it is written.
+const BATCH: usize = 32 * 1024;
+
+/// Which of a container's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Stdout,
+    Stderr,
+}
+
+impl Source {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// A container's log. Without a path it takes output and drops it.
+#[derive(Debug)]
+pub(crate) struct Log {
+    path: Option<PathBuf>,
+    made: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: Option<Sink<File>>,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+/// A log that could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("open log {}", path.display())]
+pub(crate) struct LogError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Log {
+    /// Opens the log; `limit` is the longest content of a record, 0 the default of 16 KiB.
+    pub(crate) fn open(path: Option<PathBuf>, limit: u32) -> Result<Self, LogError> {
+        let limit = match usize::try_from(limit).unwrap_or(MAX_LIMIT) {
+            0 => DEFAULT_LIMIT,
+            limit => limit.min(MAX_LIMIT),
+        };
+        let made = path.as_deref().is_some_and(|p| !p.exists());
+        let file = path.as_deref().map(open).transpose()?.map(Sink::new);
+        let state =
+            Mutex::new(State { file, stdout: Lines::new(limit), stderr: Lines::new(limit) });
+        Ok(Self { path, made, state })
+    }
+
+    /// Takes what was read from a stream.
+    pub(crate) fn write(&self, source: Source, bytes: &[u8]) {
+        self.with(source, |lines, batch| {
+            lines.feed(bytes, |head, tail, tag| batch.record(head, tail, tag))
+        });
+    }
+
+    /// A stream has ended.
+    pub(crate) fn end(&self, source: Source) {
+        self.with(source, |lines, batch| {
+            lines.end(|head, tail, tag| batch.record(head, tail, tag))
+        });
+    }
+
+    /// Opens the path anew. If that fails, the old file stays in use.
+    pub(crate) fn reopen(&self) -> Result<(), LogError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let file = open(path)?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sink) = &mut state.file {
+            sink.swap(file);
+        }
+        Ok(())
+    }
+
+    /// Removes the file, if opening made it: the container came to nothing.
+    pub(crate) fn discard(&self) {
+        if let (true, Some(path)) = (self.made, &self.path) {
+            let _ = crate::files::remove_if_there(path);
+        }
+    }
+
+    fn with(&self, source: Source, work: impl FnOnce(&mut Lines, &mut Batch<'_, File>)) {
+        let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { file, stdout, stderr } = &mut *guard;
+        let Some(sink) = file else { return };
+        let lines = match source {
+            Source::Stdout => stdout,
+            Source::Stderr => stderr,
+        };
+        let mut batch = Batch { prefix: prefix(source), bytes: Vec::new(), sink };
+        work(lines, &mut batch);
+        batch.flush();
+    }
+}
+
+fn open(path: &Path) -> Result<File, LogError> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let file =
+        OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path);
+    file.map_err(|source| LogError { path: path.to_owned(), source })
+}
+
+fn prefix(source: Source) -> String {
+    format!("{:.9} {} ", jiff::Timestamp::now(), source.name())
+}
+
+/// The records of one read.
+struct Batch<'a, W> {
+    prefix: String,
+    bytes: Vec<u8>,
+    sink: &'a mut Sink<W>,
+}
+
+impl<W: Write> Batch<'_, W> {
+    fn record(&mut self, head: &[u8], tail: &[u8], tag: Tag) {
+        let letter: &[u8] = match tag {
+            Tag::Partial => b"P ",
+            Tag::Full => b"F ",
+        };
+        for piece in [self.prefix.as_bytes(), letter, head, tail, b"\n"] {
+            self.bytes.extend_from_slice(piece);
+        }
+        if self.bytes.len() >= BATCH {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.sink.write(&self.bytes);
+        self.bytes.clear();
+    }
+}
+
+/// A file that may refuse, and what it owes.
+#[derive(Debug)]
+struct Sink<W> {
+    file: W,
+    lost: Option<Lost>,
+    /// The file ends in the middle of a record.
+    torn: bool,
+}
+
+#[derive(Debug)]
+struct Lost {
+    bytes: u64,
+    error: String,
+}
+
+impl<W: Write> Sink<W> {
+    fn new(file: W) -> Self {
+        Self { file, lost: None, torn: false }
+    }
+
+    fn swap(&mut self, file: W) {
+        self.file = file;
+        self.torn = false;
+    }
+
+    /// Writes whole records, or drops and counts them.
+    fn write(&mut self, records: &[u8]) {
+        if records.is_empty() || !self.settle() {
+            self.lose(records.len(), None);
+        } else if let Err((left, error)) = self.append(records) {
+            self.lose(left, Some(error));
+        }
+    }
+
+    /// Says what was lost, if something was; answers whether the file takes more.
+    fn settle(&mut self) -> bool {
+        let Some(lost) = &self.lost else { return true };
+        let mut notice = String::from(if self.torn { "\n" } else { "" });
+        let (prefix, Lost { bytes, error }) = (prefix(Source::Stderr), lost);
+        let _ = writeln!(notice, "{prefix}F davit: {bytes} bytes of the log lost: {error}");
+        match self.append(notice.as_bytes()) {
+            Ok(()) => {
+                self.lost = None;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+        let mut left = bytes;
+        while !left.is_empty() {
+            match self.file.write(left) {
+                Ok(0) => return Err((left.len(), io::ErrorKind::WriteZero.into())),
+                Ok(written) => {
+                    let (done, rest) = left.split_at(written.min(left.len()));
+                    self.torn = !done.ends_with(b"\n");
+                    left = rest;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err((left.len(), e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, bytes: usize, error: Option<io::Error>) {
+        let bytes = bytes as u64;
+        match &mut self.lost {
+            Some(lost) => lost.bytes += bytes,
+            None => {
+                if let Some(error) = error {
+                    self.lost = Some(Lost { bytes, error: error.to_string() });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with so much space.
+    #[derive(Debug, Default)]
+    struct Disk {
+        space: usize,
+        written: Vec<u8>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.space);
+            if n == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.space -= n;
+            self.written.extend_from_slice(&bytes[..n]);
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_full_disk_lost_is_said_once_and_on_a_line_of_its_own() {
+        let mut sink = Sink::new(Disk { space: 6, ..Disk::default() });
+        sink.write(b"one\n");
+        sink.write(b"two\n");
+        sink.write(b"three\n");
+        sink.file.space = 1000;
+        sink.write(b"four\n");
+        sink.write(b"five\n");
+        let text = String::from_utf8(sink.file.written).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 5, "{text}");
+        assert_eq!((lines[0], lines[1]), ("one", "tw"));
+        assert!(
+            lines[2].ends_with(" stderr F davit: 8 bytes of the log lost: no storage space"),
+            "{text}"
+        );
+        assert_eq!(lines[3..], ["four", "five"]);
+    }
+
+    #[test]
+    fn records_have_the_form_that_cri_demands() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let log = Log::open(Some(path.clone()), 4).unwrap();
+        log.write(Source::Stdout, b"a\n\nlonger");
+        log.write(Source::Stderr, b"e");
+        log.end(Source::Stderr);
+        log.end(Source::Stdout);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut contents = Vec::new();
+        for line in text.lines() {
+            let mut fields = line.splitn(2, ' ');
+            let time = fields.next().unwrap();
+            assert_eq!((time.len(), time.ends_with('Z')), (30, true), "{line}");
+            time.parse::<jiff::Timestamp>().unwrap();
+            contents.push(fields.next().unwrap());
+        }
+        assert_eq!(
+            contents,
+            ["stdout F a", "stdout F ", "stdout P long", "stderr P e", "stdout P er"]
+        );
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn after_a_reopen_nothing_goes_to_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, old) = (dir.path().join("0.log"), dir.path().join("0.log.1"));
+        let log = Log::open(Some(path.clone()), 0).unwrap();
+        log.write(Source::Stdout, b"one\nbegun");
+        std::fs::rename(&path, &old).unwrap();
+        log.reopen().unwrap();
+        assert!(path.exists());
+        log.write(Source::Stdout, b" and done\n");
+        assert!(std::fs::read_to_string(&old).unwrap().ends_with("F one\n"));
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("F begun and done\n"));
+    }
+
+    #[test]
+    fn a_symlink_is_not_followed_and_only_a_file_that_was_made_is_discarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, real, new) = (dir.path().join("l"), dir.path().join("r"), dir.path().join("n"));
+        crate::files::write_new(&real, b"mine").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert!(Log::open(Some(link), 0).is_err());
+        Log::open(Some(real.clone()), 0).unwrap().discard();
+        Log::open(Some(new.clone()), 0).unwrap().discard();
+        assert_eq!((real.exists(), new.exists()), (true, false));
+    }
+}
