@@ -1,0 +1,106 @@
+//! What is mounted into a container, and in which order.
+//!
+//! Owns the defaults, the files davit makes for a pod, and how both give way to what the pod asks for; what a single mount of the pod
+//! becomes is [`super::binds`]. Invariant: no destination appears twice, and none comes before one that it lies below.
+
+use super::PodPaths;
+use super::binds::{self, MountError};
+use super::handlers::Handler;
+use super::host::Host;
+use crate::container::{ContainerSpec, MountSpec};
+use oci_spec::runtime::Mount;
+use std::path::{Path, PathBuf};
+
+/// How large a container's own `/dev/shm` is where the pod has none: what every pod gets.
+const SHM: &str = "size=65536k";
+
+/// A container's mounts.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    pub(super) list: Vec<Mount>,
+    /// How the container's root has to propagate for the pod's mounts to do as asked.
+    pub(super) root_propagation: Option<&'static str>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// All mounts of a container.
+pub(super) fn build(
+    container: &ContainerSpec,
+    pod: &PodPaths,
+    handler: &Handler,
+    host: &Host,
+) -> Result<Mounts, MountError> {
+    let asked = binds::all(&container.mounts, handler, host)?;
+    let mut list = defaults(container.security.privileged);
+    list.extend(shm(pod));
+    // A default gives way to what the pod mounts there or above: below the pod's mount it would be hidden, or hide a part of it.
+    list.retain(|mount| !asked.list.iter().any(|other| mount.destination().starts_with(other.destination())));
+    // The pod's files give way to the same file only: who mounts a volume over /etc still wants the pod's resolver in it.
+    let mut rest = asked.list;
+    let given = |mount: &Mount| rest.iter().any(|other| other.destination() == mount.destination());
+    let (_, files): (Vec<Mount>, Vec<Mount>) = files(pod, container).into_iter().partition(given);
+    rest.extend(files);
+    // Stable, so that what the pod lists later lies on top.
+    rest.sort_by_key(|mount| mount.destination().components().count());
+    list.extend(rest);
+    Ok(Mounts { list, root_propagation: asked.root_propagation, warnings: asked.warnings })
+}
+
+fn kernel(destination: &str, kind: &str, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount.set_destination(PathBuf::from(destination));
+    mount.set_typ(Some(kind.to_owned())).set_source(Some(PathBuf::from(kind)));
+    mount.set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
+    mount
+}
+
+/// What the OCI specification promises a container on Linux.
+fn defaults(privileged: bool) -> Vec<Mount> {
+    let writable = if privileged { "rw" } else { "ro" };
+    vec![
+        kernel("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        kernel("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        kernel("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        kernel("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        kernel("/sys", "sysfs", &["nosuid", "noexec", "nodev", writable]),
+        kernel("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", writable]),
+    ]
+}
+
+/// A bind of something davit or the host has.
+pub(super) fn bind(source: &Path, destination: PathBuf, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount.set_destination(destination);
+    mount.set_typ(Some("bind".to_owned())).set_source(Some(source.to_owned()));
+    mount.set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
+    mount
+}
+
+fn shm(pod: &PodPaths) -> Option<Mount> {
+    let own = || kernel("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", SHM]);
+    // The pod's, the host's with the host's IPC namespace, else one of its own.
+    let source = match (&pod.shm, &pod.ipcns) {
+        (Some(shm), _) => shm.as_path(),
+        (None, None) => Path::new("/dev/shm"),
+        (None, Some(_)) => return Some(own()),
+    };
+    // Writable even where the root is not: it is the pod's memory, not the image's.
+    Some(bind(source, PathBuf::from("/dev/shm"), &["rbind", "rprivate", "nosuid", "nodev", "noexec", "rw"]))
+}
+
+/// The pod's host name and resolver. `/etc/hosts` is the kubelet's.
+fn files(pod: &PodPaths, container: &ContainerSpec) -> Vec<Mount> {
+    let access = if container.security.readonly_rootfs { "ro" } else { "rw" };
+    [(&pod.hostname_file, "/etc/hostname"), (&pod.resolv_conf, "/etc/resolv.conf")]
+        .into_iter()
+        .filter_map(|(source, destination)| {
+            let options = ["rbind", "rprivate", "nosuid", "nodev", "noexec", access];
+            Some(bind(source.as_deref()?, PathBuf::from(destination), &options))
+        })
+        .collect()
+}
+
+/// Whether one of `mounts` covers `path`.
+pub(super) fn covers(mounts: &[MountSpec], path: &Path) -> bool {
+    mounts.iter().any(|mount| path.starts_with(&mount.container_path))
+}

@@ -1,0 +1,188 @@
+//! What the tests of this folder make specs from.
+
+use super::handlers::{Features, Handler, Kind};
+use super::*;
+use crate::cgroup::{Cgroups, Driver, Hierarchy, Layout};
+use crate::container::{
+    AppArmor, Capabilities, ContainerPid, ContainerSecurity, GroupsPolicy, ImageRequest, Resources, RunAs, Seccomp,
+};
+use std::collections::BTreeMap;
+use crate::sandbox::{CgroupParent, NetworkMode, PidMode, SandboxKey, SandboxSecurity};
+
+/// The least a client can say.
+pub(super) fn security() -> ContainerSecurity {
+    ContainerSecurity {
+        privileged: false,
+        capabilities: Capabilities::default(),
+        pid: ContainerPid::Container,
+        run_as: RunAs::Image,
+        supplemental_groups: Vec::new(),
+        groups_policy: GroupsPolicy::Merge,
+        readonly_rootfs: false,
+        no_new_privs: false,
+        masked_paths: Vec::new(),
+        readonly_paths: Vec::new(),
+        seccomp: Seccomp::Unconfined,
+        apparmor: AppArmor::RuntimeDefault,
+    }
+}
+
+/// Everything that a test may change before a spec is built.
+#[derive(Debug, Clone)]
+pub(super) struct Given {
+    pub(super) container: ContainerSpec,
+    pub(super) sandbox: SandboxSpec,
+    pub(super) image: ImageDefaults,
+    pub(super) users: UserFiles,
+    pub(super) pod: PodPaths,
+    pub(super) rootfs: PathBuf,
+    pub(super) handler: Handler,
+    pub(super) host: Host,
+}
+
+impl Given {
+    pub(super) fn new() -> Self {
+        Self {
+            container: container(),
+            sandbox: sandbox(),
+            image: ImageDefaults { cmd: vec!["sh".into()], ..ImageDefaults::default() },
+            users: UserFiles {
+                passwd: Some(b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n".into()),
+                group: Some(b"root:x:0:\napp:x:1000:\nextra:x:50000:app\n".into()),
+            },
+            pod: pod(),
+            rootfs: "/run/davit/pods/p/rootfs".into(),
+            handler: handler(),
+            host: host(Version2::Yes),
+        }
+    }
+
+    pub(super) fn id() -> ContainerId {
+        ContainerId::try_from("c".repeat(64)).unwrap()
+    }
+
+    pub(super) fn build(&self) -> Result<Built, SpecError> {
+        let sandbox_id = SandboxId::try_from("d".repeat(64)).unwrap();
+        build(&SpecInput {
+            id: &Self::id(),
+            sandbox_id: &sandbox_id,
+            container: &self.container,
+            sandbox: &self.sandbox,
+            image: &self.image,
+            users: &self.users,
+            pod: &self.pod,
+            rootfs: &self.rootfs,
+            handler: &self.handler,
+            host: &self.host,
+        })
+    }
+}
+
+pub(super) fn container() -> ContainerSpec {
+    ContainerSpec {
+        name: "main".into(),
+        attempt: 0,
+        image: ImageRequest { image: "busybox:latest".into(), ..ImageRequest::default() },
+        command: Vec::new(),
+        args: Vec::new(),
+        working_dir: None,
+        envs: Vec::new(),
+        mounts: Vec::new(),
+        devices: Vec::new(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        log_path: None,
+        stdin: false,
+        stdin_once: false,
+        tty: false,
+        resources: Resources::default(),
+        security: security(),
+        stop_signal: None,
+    }
+}
+
+pub(super) fn sandbox() -> SandboxSpec {
+    SandboxSpec {
+        key: SandboxKey { namespace: "default".into(), name: "web".into(), uid: "u-1".into(), attempt: 0 },
+        hostname: "web".into(),
+        log_directory: None,
+        dns: None,
+        port_mappings: Vec::new(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        handler: String::new(),
+        cgroup_parent: Some(CgroupParent::try_from("/kubepods/burstable/podu-1".to_owned()).unwrap()),
+        sysctls: BTreeMap::new(),
+        network: NetworkMode::Pod,
+        pid: PidMode::Container,
+        host_ipc: false,
+        security: SandboxSecurity::default(),
+        overhead: None,
+        resources: None,
+    }
+}
+
+fn pod() -> PodPaths {
+    PodPaths {
+        netns: Some("/run/netns/davit-p".into()),
+        ipcns: Some("/proc/77/ns/ipc".into()),
+        utsns: Some("/proc/77/ns/uts".into()),
+        pidns: None,
+        shm: Some("/run/davit/pods/p/shm".into()),
+        hostname_file: Some("/run/davit/pods/p/hostname".into()),
+        resolv_conf: Some("/run/davit/pods/p/resolv.conf".into()),
+        hostname: "web".into(),
+    }
+}
+
+pub(super) fn handler() -> Handler {
+    Handler {
+        name: "crun".into(),
+        path: "/usr/bin/crun".into(),
+        root: "/run/davit/oci/crun".into(),
+        systemd_cgroup: false,
+        args: Vec::new(),
+        kind: Kind::Crun,
+        version: "1.20".into(),
+        features: Features { recursive_read_only: true, seccomp: true, ..Features::default() },
+        problem: None,
+    }
+}
+
+/// Which cgroups a host of the tests has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version2 {
+    Yes,
+    No,
+}
+
+/// A host that can do everything, whatever this one can.
+pub(super) fn host(version: Version2) -> Host {
+    let hierarchy = |mount: &str, controllers: &[&str]| Hierarchy {
+        mount: mount.into(),
+        controllers: controllers.iter().map(|one| (*one).to_owned()).collect(),
+    };
+    let layout = match version {
+        Version2::Yes => Layout {
+            v1: Vec::new(),
+            v2: Some(hierarchy("/sys/fs/cgroup", &["cpu", "cpuset", "memory", "pids", "hugetlb"])),
+            swap: true,
+        },
+        Version2::No => Layout {
+            v1: vec![hierarchy("/sys/fs/cgroup/cpu", &["cpu"]), hierarchy("/sys/fs/cgroup/memory", &["memory"])],
+            v2: None,
+            swap: false,
+        },
+    };
+    Host {
+        cgroups: Cgroups::new(layout),
+        driver: Driver::Cgroupfs,
+        bounding: super::capabilities::of_bits(0x1ff_ffff_ffff),
+        lowest_oom_score_adj: -1000,
+        nofile: (1024, 1_048_576),
+        seccomp: true,
+        apparmor: false,
+        selinux: false,
+        missing_sources: MissingSources::Refuse,
+    }
+}
