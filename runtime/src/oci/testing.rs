@@ -9,6 +9,9 @@ use crate::container::{
 use std::collections::BTreeMap;
 use crate::sandbox::{CgroupParent, NetworkMode, PidMode, SandboxKey, SandboxSecurity};
 
+/// Held by tests that depend on, or change for a while, which hierarchy a controller is in: that is the kernel's, and there is only one.
+pub(in crate::oci) static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// The least a client can say.
 pub(super) fn security() -> ContainerSecurity {
     ContainerSecurity {

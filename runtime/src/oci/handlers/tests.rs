@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cgroup::Version;
+use crate::oci::testing::ALONE;
 use crate::oci::{Host, HostConfig};
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -47,6 +48,7 @@ fn leftovers(state: &Path, host: &Host) -> Vec<PathBuf> {
 #[tokio::test]
 async fn the_default_is_the_first_that_works_here_and_the_others_say_why_they_do_not() {
     let state = tempfile::tempdir().unwrap();
+    let _alone = ALONE.lock().await;
     let host = host();
     let handlers = Handlers::probe(&config(state.path()), &host).await.unwrap();
     let by_name = |name: &str| handlers.list().iter().find(|one| one.name == name).unwrap().clone();
