@@ -1,0 +1,475 @@
+//! The built-in network: a bridge, a veth pair per pod, addresses from one subnet, masquerading and host ports.
+//!
+//! Owns the bridge, the `dv…` links, the leases and the nftables table. Its functions block (netlink and nft are waited for) and
+//! run on blocking threads, to their end whoever went away meanwhile. Records are the caller's ([`super::record`]).
+//!
+//! What it does not do: it never changes a rule or table of anybody else, so a host whose own firewall drops forwarded packets has to
+//! accept those of the bridge; `[::1]` does not reach host ports, because the kernel routes it nowhere else.
+
+pub(super) mod firewall;
+pub(super) mod ipam;
+pub(super) mod link;
+pub(super) mod ports;
+pub(super) mod reaper;
+
+use super::netlink::{Change, Netlink, NetlinkError, inside};
+use super::{BridgeConfig, sysctl};
+use crate::id::SandboxId;
+use crate::sandbox::PortMapping;
+use firewall::{Firewall, FirewallError, Rules};
+use ipam::{Ipam, IpamError};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use ports::{Owner, PortError};
+use reaper::Reaper;
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const DEFAULT_MTU: u32 = 1500;
+
+/// Why the built-in bridge could not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    /// There is no address.
+    #[error(transparent)]
+    Address(#[from] IpamError),
+    /// A host port can't be had.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// nftables.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    /// The kernel refused a link, an address or a route.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The name is taken by something else.
+    #[error("link {0} is there, and is no bridge")]
+    NotABridge(String),
+    /// The pod's namespace has no link where one was just made.
+    #[error("link {link} is gone from {netns}", netns = netns.display())]
+    LinkGone {
+        /// Its name.
+        link: String,
+        /// The pod's.
+        netns: PathBuf,
+    },
+    /// The pod's namespace can't be opened.
+    #[error("open network namespace {path}", path = path.display())]
+    Namespace {
+        /// Its pin.
+        path: PathBuf,
+        /// The system call's word.
+        #[source]
+        source: io::Error,
+    },
+    /// It panicked.
+    #[error("the task ended early")]
+    Interrupted,
+    /// A kernel parameter.
+    #[error("set {path}")]
+    Sysctl {
+        /// The file.
+        path: String,
+        /// The system call's word.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn sysctl_failed((path, source): (String, io::Error)) -> BridgeError {
+    BridgeError::Sysctl { path, source }
+}
+
+/// What a pod was given.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) mac: String,
+    pub(super) result: serde_json::Value,
+}
+
+/// The bridge as it is in the kernel.
+#[derive(Debug, Clone, Copy)]
+struct Up {
+    index: u32,
+    mtu: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subnets {
+    pub(super) v4: Ipv4Net,
+    pub(super) v6: Option<Ipv6Net>,
+}
+
+impl Subnets {
+    fn all(self) -> impl Iterator<Item = IpNet> {
+        [Some(IpNet::V4(self.v4)), self.v6.map(IpNet::V6)].into_iter().flatten()
+    }
+
+    fn contain(self, addr: IpAddr) -> bool {
+        self.all().any(|subnet| subnet.contains(&addr))
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Bridge {
+    config: BridgeConfig,
+    subnets: Mutex<Subnets>,
+    up: Mutex<Option<Up>>,
+    netlink: Mutex<Netlink>,
+    ipam: Mutex<Ipam>,
+    firewall: Mutex<Firewall>,
+    /// What masquerading lacks, for the status.
+    masquerade_problem: Mutex<Option<String>>,
+    pub(super) reaper: Arc<Reaper>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves bookkeeping that is right or that `recover` puts right.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Bridge {
+    /// Opens sockets and leases; makes nothing yet.
+    pub(super) fn open(
+        config: BridgeConfig,
+        subnets: Subnets,
+        leases: PathBuf,
+        group: u32,
+    ) -> Result<Self, BridgeError> {
+        let firewall = Firewall::new(rules(&config, subnets));
+        Ok(Self {
+            subnets: Mutex::new(subnets),
+            netlink: Mutex::new(Netlink::open()?),
+            up: Mutex::new(None),
+            ipam: Mutex::new(Ipam::open(leases)?),
+            firewall: Mutex::new(firewall),
+            masquerade_problem: Mutex::new(None),
+            reaper: Reaper::new(Netlink::open()?, group),
+            config,
+        })
+    }
+
+    /// Gives a pod its link, addresses, routes and host ports. After an error, [`Self::detach_now`] undoes what was done.
+    pub(super) fn attach(
+        &self,
+        owner: &mut Owner,
+        netns: &Path,
+        ports: &[PortMapping],
+    ) -> Result<Given, BridgeError> {
+        self.ensure_masquerade();
+        let file = open_netns(netns)?;
+        let mut pod = inside(netns, &file, || {
+            quiet_ipv6().map(|()| Netlink::open()).map_err(|(path, source)| {
+                NetlinkError::Refused { what: format!("set {path}"), source }
+            })?
+        })?;
+        let (subnets, addresses) = self.lease(&owner.id)?;
+        owner.ips = addresses.iter().map(IpNet::addr).collect();
+        let mac = self.make_pair(&owner.id, &file, &addresses)?;
+        let gateways: Vec<IpAddr> =
+            subnets.all().map(|subnet| ipam::gateway(subnet).addr()).collect();
+        configure_pod(&mut pod, netns, &addresses, &gateways)?;
+        if ports.iter().any(|mapping| mapping.host_port.is_some()) {
+            self.publish(owner, ports)?;
+        }
+        let mac = link::format_mac(&mac);
+        let result = result(&link::host_link(&owner.id), &mac, netns, &addresses, &gateways);
+        Ok(Given { ips: owner.ips.clone(), mac, result })
+    }
+
+    /// Takes host ports back at once; the link is left to the reaper.
+    pub(super) fn unpublish(&self, id: &SandboxId) -> Result<(), BridgeError> {
+        let mut firewall = lock(&self.firewall);
+        let gone = firewall.ports.release(id);
+        if !gone.is_empty() {
+            firewall.remove(&gone)?;
+            forget_flows(&gone);
+        }
+        Ok(())
+    }
+
+    /// Frees a pod's addresses, once its link is gone.
+    pub(super) fn release(&self, id: &SandboxId) -> Result<(), BridgeError> {
+        Ok(lock(&self.ipam).release(id)?)
+    }
+
+    /// Takes everything back, now. Goes on after a failure; the first error counts.
+    pub(super) fn detach_now(&self, id: &SandboxId) -> Result<(), BridgeError> {
+        let unpublished = self.unpublish(id);
+        let deleted = reaper::delete_one(&mut lock(&self.netlink), id);
+        // An address whose link may still be there is not given to another.
+        let released = if deleted.is_ok() { self.release(id) } else { Ok(()) };
+        unpublished.and(deleted.map_err(Into::into)).and(released)
+    }
+
+    /// Enters a live pod's claims, as its record has them; the table is written by [`Self::reinstall`] or at the next change.
+    pub(super) fn remember(&self, owner: &Owner, ports: &[PortMapping]) -> Result<(), BridgeError> {
+        lock(&self.firewall).ports.claim(owner, ports)?;
+        Ok(())
+    }
+
+    /// Writes the table from memory and removes those that earlier configurations named.
+    pub(super) fn reinstall(&self, old_tables: &[String]) -> Result<(), BridgeError> {
+        let mut firewall = lock(&self.firewall);
+        for table in old_tables {
+            Firewall::drop_table(table)?;
+        }
+        Ok(firewall.install()?)
+    }
+
+    /// Pods that have a lease.
+    pub(super) fn owners(&self) -> Vec<SandboxId> {
+        lock(&self.ipam).owners().cloned().collect()
+    }
+
+    pub(super) fn subnets(&self) -> Subnets {
+        *lock(&self.subnets)
+    }
+
+    /// What masquerading lacks.
+    pub(super) fn masquerade_problem(&self) -> Option<String> {
+        lock(&self.masquerade_problem).clone()
+    }
+
+    /// Gives pods addresses from other subnets from now on. `Err` inside: how many pods have an address outside of them.
+    pub(super) fn set_subnets(&self, new: Subnets) -> Result<Result<(), usize>, BridgeError> {
+        let mut current = lock(&self.subnets);
+        let outside = lock(&self.ipam).addresses().filter(|addr| !new.contain(*addr)).count();
+        if outside > 0 {
+            return Ok(Err(outside));
+        }
+        if let Some(up) = lock(&self.up).take() {
+            let old = current.all().filter(|subnet| !new.all().any(|kept| kept == *subnet));
+            let gone =
+                old.map(|subnet| link::delete_address(up.index, ipam::gateway(subnet))).collect();
+            // A bridge or an address that somebody else removed is as good as removed by us.
+            drop(lock(&self.netlink).try_all(gone)?);
+        }
+        let mut firewall = lock(&self.firewall);
+        firewall.rules = rules(&self.config, new);
+        if firewall.is_installed() {
+            firewall.install()?;
+        }
+        *current = new;
+        Ok(Ok(()))
+    }
+
+    /// Under the subnets' lock: a change of subnets sees the lease, or the lease sees the change.
+    fn lease(&self, id: &SandboxId) -> Result<(Subnets, Vec<IpNet>), BridgeError> {
+        let subnets = lock(&self.subnets);
+        let mut ipam = lock(&self.ipam);
+        let lease = |subnet| Ok(ipam::in_subnet(ipam.lease(subnet, id)?, subnet));
+        let addresses: Result<Vec<IpNet>, BridgeError> = subnets.all().map(lease).collect();
+        Ok((*subnets, addresses?))
+    }
+
+    fn make_pair(
+        &self,
+        id: &SandboxId,
+        netns: &File,
+        addresses: &[IpNet],
+    ) -> Result<link::Mac, BridgeError> {
+        let mac = addresses.iter().find_map(|net| match net {
+            IpNet::V4(net) => Some(link::mac(net.addr())),
+            IpNet::V6(_) => None,
+        });
+        let mac = mac.unwrap_or_else(|| link::mac(self.subnets().v4.addr()));
+        let host = link::host_link(id);
+        let make = |up: Up| {
+            let pair = link::Pair {
+                host: &host,
+                bridge: up.index,
+                netns: netns.as_raw_fd(),
+                mac,
+                mtu: up.mtu,
+            };
+            lock(&self.netlink).apply(vec![pair.create(), pair.enable()])
+        };
+        match make(self.ensure_bridge()?) {
+            // The bridge that was there is gone: somebody deleted it.
+            Err(error) if error.is(Errno::INVAL) || error.is(Errno::NODEV) => {
+                lock(&self.up).take();
+                reaper::delete_one(&mut lock(&self.netlink), id)?;
+                make(self.ensure_bridge()?)?;
+            }
+            made => made?,
+        }
+        Ok(mac)
+    }
+
+    fn ensure_bridge(&self) -> Result<Up, BridgeError> {
+        // Locks are taken in the order of the fields.
+        let subnets = self.subnets();
+        let mut up = lock(&self.up);
+        if let Some(up) = *up {
+            return Ok(up);
+        }
+        let made = make_bridge(&self.config, subnets, &mut lock(&self.netlink))?;
+        let name = &self.config.name;
+        sysctl::set("ipv4/ip_forward", "1").map_err(sysctl_failed)?;
+        // CVE-2020-10749: a pod must not make itself the host's IPv6 router.
+        sysctl::set_if_there(&format!("ipv6/conf/{name}/accept_ra"), "0").map_err(sysctl_failed)?;
+        if subnets.v6.is_some() {
+            sysctl::set("ipv6/conf/all/forwarding", "1").map_err(sysctl_failed)?;
+        }
+        *up = Some(made);
+        Ok(made)
+    }
+
+    /// Without masquerading pods can't reach the world, but each other and the host: told in the status, not an error of the pod.
+    fn ensure_masquerade(&self) {
+        if self.config.ip_masq {
+            let done = lock(&self.firewall).ensure();
+            *lock(&self.masquerade_problem) = done.err().map(|error| super::chain(&error));
+        }
+    }
+
+    fn publish(&self, owner: &Owner, ports: &[PortMapping]) -> Result<(), BridgeError> {
+        let mut firewall = lock(&self.firewall);
+        let elements = firewall.ports.claim(owner, ports)?;
+        firewall.add(&elements)?;
+        drop(firewall);
+        // After the table, whose guard chain keeps pods out of what this opens.
+        let path = format!("ipv4/conf/{}/route_localnet", self.config.name);
+        sysctl::set(&path, "1").map_err(sysctl_failed)?;
+        forget_flows(&elements);
+        Ok(())
+    }
+}
+
+/// UDP has no end that the kernel sees: a client that keeps sending would keep its old translation for ever.
+fn forget_flows(elements: &[ports::Element]) {
+    let mut udp: Vec<u16> = elements.iter().filter_map(|element| element.udp_port).collect();
+    udp.dedup();
+    for port in udp {
+        if let Err(error) = super::conntrack::forget_udp(port) {
+            // The port works for new clients; old ones wait until their flow expires.
+            tracing::warn!(port, error = super::chain(&error), "forget UDP flows of host port");
+        }
+    }
+}
+
+fn rules(config: &BridgeConfig, subnets: Subnets) -> Rules {
+    Rules {
+        table: config.table.clone(),
+        bridge: config.name.clone(),
+        subnet: subnets.v4,
+        subnet6: subnets.v6,
+        ip_masq: config.ip_masq,
+    }
+}
+
+/// For the links to come in the calling thread's namespace: no router advertisement is believed (CVE-2020-10749), and no address is
+/// probed for a second before it works.
+fn quiet_ipv6() -> Result<(), (String, io::Error)> {
+    sysctl::set_if_there("ipv6/conf/default/accept_ra", "0")?;
+    sysctl::set_if_there("ipv6/conf/default/accept_dad", "0")
+}
+
+fn make_bridge(
+    config: &BridgeConfig,
+    subnets: Subnets,
+    netlink: &mut Netlink,
+) -> Result<Up, BridgeError> {
+    let mtu = config.mtu.or_else(|| uplink_mtu(netlink)).unwrap_or(DEFAULT_MTU);
+    let gateway = ipam::gateway(IpNet::V4(subnets.v4));
+    let mac = match gateway.addr() {
+        IpAddr::V4(addr) => link::mac(addr),
+        IpAddr::V6(_) => link::mac(subnets.v4.addr()),
+    };
+    let created = netlink.apply(vec![link::create_bridge(&config.name, mac, mtu)]);
+    match created {
+        Err(error) if !error.is(Errno::EXIST) => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
+    let not_a_bridge = || BridgeError::NotABridge(config.name.clone());
+    let found = netlink.link(&config.name)?.filter(is_bridge).ok_or_else(not_a_bridge)?;
+    let index = found.header.index;
+    let mut changes: Vec<Change> =
+        subnets.all().map(|subnet| link::add_address(index, ipam::gateway(subnet))).collect();
+    changes.push(link::bring_up(index, format!("bring up bridge {}", config.name)));
+    netlink.apply(changes)?;
+    Ok(Up { index, mtu })
+}
+
+/// Packets that leave over a link with a smaller MTU than the pod's would be lost wherever ICMP is filtered.
+fn uplink_mtu(netlink: &mut Netlink) -> Option<u32> {
+    let index = netlink.default_route_link().ok().flatten()?;
+    let uplink = netlink.link_by_index(index).ok().flatten()?;
+    uplink.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    })
+}
+
+fn is_bridge(link: &LinkMessage) -> bool {
+    link.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
+        _ => false,
+    })
+}
+
+fn open_netns(path: &Path) -> Result<File, BridgeError> {
+    File::open(path).map_err(|source| BridgeError::Namespace { path: path.to_owned(), source })
+}
+
+/// What the loopback plugin would do, without a process.
+pub(super) fn bring_up_loopback(netns: &Path) -> Result<(), BridgeError> {
+    let mut pod = inside(netns, &open_netns(netns)?, Netlink::open)?;
+    configure_pod(&mut pod, netns, &[], &[])
+}
+
+fn find(pod: &mut Netlink, netns: &Path, name: &str) -> Result<u32, BridgeError> {
+    let gone = || BridgeError::LinkGone { link: name.to_owned(), netns: netns.to_owned() };
+    Ok(pod.link(name)?.ok_or_else(gone)?.header.index)
+}
+
+fn configure_pod(
+    pod: &mut Netlink,
+    netns: &Path,
+    addresses: &[IpNet],
+    gateways: &[IpAddr],
+) -> Result<(), BridgeError> {
+    let mut changes = vec![link::bring_up(find(pod, netns, "lo")?, "bring up lo")];
+    if !addresses.is_empty() {
+        let eth0 = find(pod, netns, link::POD_LINK)?;
+        changes.extend(addresses.iter().map(|net| link::add_address(eth0, *net)));
+        changes.extend(gateways.iter().map(|gateway| link::default_route(eth0, *gateway)));
+    }
+    Ok(pod.apply(changes)?)
+}
+
+/// What a CNI plugin would have said: one shape for whoever looks at it.
+fn result(
+    host: &str,
+    mac: &str,
+    netns: &Path,
+    addresses: &[IpNet],
+    gateways: &[IpAddr],
+) -> serde_json::Value {
+    let ips: Vec<_> = addresses
+        .iter()
+        .zip(gateways)
+        .map(|(net, gateway)| serde_json::json!({"address": net, "gateway": gateway, "interface": 1}))
+        .collect();
+    let routes: Vec<_> = gateways
+        .iter()
+        .map(|gateway| serde_json::json!({"dst": if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, "gw": gateway}))
+        .collect();
+    serde_json::json!({
+        "cniVersion": "1.1.0",
+        "interfaces": [
+            {"name": host},
+            {"name": link::POD_LINK, "mac": mac, "sandbox": netns},
+        ],
+        "ips": ips,
+        "routes": routes,
+    })
+}
