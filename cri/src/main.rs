@@ -1,3 +1,62 @@
 //! davit: the daemon and its command line.
+//!
+//! One binary. `davit serve` is the daemon; everything else is its client, or looks at the configuration. This file is the table of
+//! contents: [`cli`] turns arguments into an [`Action`], and each action has its module.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cli`] | arguments |
+//! | [`config`] | files and flags → one validated configuration |
+//! | [`serve`] | the daemon's life: locks, sockets, signals, drain |
+//! | [`layer`] | what every call goes through |
+//! | [`metrics`] | the counters, and the endpoint that shows them |
+//! | [`convert`] | CRI's words ↔ davit's |
+//! | [`client`] | the commands that talk to a daemon |
+//! | [`output`] | what is written to the terminal |
 
-fn main() {}
+mod cli;
+mod client;
+mod config;
+#[cfg_attr(not(test), expect(dead_code, reason = "the services, which convert, are not wired in yet"))]
+mod convert;
+mod layer;
+mod metrics;
+mod output;
+mod serve;
+
+use cli::Action;
+use std::process::ExitCode;
+
+/// davit's version, as every interface tells it.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn main() -> ExitCode {
+    let action = match cli::parse(std::env::args_os()) {
+        Ok(action) => action,
+        Err(refused) => return output::refused_arguments(&refused),
+    };
+    match action {
+        Action::Serve(flags) => output::end(serve::main(&flags, open)),
+        Action::Config(action) => output::end(config_command(action)),
+        Action::Client(address, command) => client::main(&address, command),
+    }
+}
+
+/// `davit config …`: no daemon is asked.
+fn config_command(action: cli::ConfigAction) -> anyhow::Result<()> {
+    match action {
+        cli::ConfigAction::Default => output::print(config::DEFAULT_TEXT)?,
+        cli::ConfigAction::Check(flags) => {
+            config::load(&flags)?;
+            let file = flags.config.unwrap_or_else(|| config::DEFAULT_FILE.into());
+            output::print(&format!("{}: the configuration is right\n", file.display()))?;
+        }
+        cli::ConfigAction::Dump(flags) => output::print(&config::dump(&config::load(&flags)?)?)?,
+    }
+    Ok(())
+}
+
+/// Opens the runtime and makes the services that stand before it.
+async fn open(_config: std::sync::Arc<config::Config>) -> anyhow::Result<serve::Opened> {
+    anyhow::bail!("this build has no runtime linked in")
+}

@@ -1,0 +1,285 @@
+//! The command line: arguments in, one [`Action`] out.
+//!
+//! Owns every flag but those of the daemon ([`crate::config::ServeFlags`]). Does nothing itself; an argument too many is an error.
+
+use crate::client::{Address, Memory, Port, RunUser, Volume};
+use crate::config::ServeFlags;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Be the daemon.
+    Serve(Box<ServeFlags>),
+    /// Look at the configuration.
+    Config(ConfigAction),
+    /// Ask the daemon at this address.
+    Client(Address, ClientCommand),
+}
+
+/// `davit config …`.
+#[derive(Debug)]
+pub(crate) enum ConfigAction {
+    /// Show the defaults.
+    Default,
+    /// Say whether it is right.
+    Check(Box<ServeFlags>),
+    /// Show what is in effect.
+    Dump(Box<ServeFlags>),
+}
+
+/// A Kubernetes container runtime (CRI v1)
+#[derive(Debug, Parser)]
+#[command(name = "davit", version, disable_help_subcommand = true, args_override_self = false)]
+struct Cli {
+    /// Where the daemon listens
+    #[arg(
+        long,
+        global = true,
+        env = "DAVIT_ADDRESS",
+        default_value = "unix:///run/davit/davit.sock",
+        value_name = "ADDRESS"
+    )]
+    address: Address,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Be the daemon
+    Serve(Box<ServeFlags>),
+    /// Show, check or dump the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print a commented file with every key and its default
+    Default,
+    /// Say whether a file (and conf.d beside it) is right
+    Check {
+        /// Instead of /etc/davit/config.toml
+        file: Option<PathBuf>,
+    },
+    /// Print the configuration that `davit serve` with these flags uses
+    Dump(Box<ServeFlags>),
+}
+
+/// A command that a daemon answers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClientCommand {
+    /// Show the versions of this program and of the daemon
+    Version,
+    /// Show the daemon's handlers, network and counters
+    Info(Listing),
+    /// Pull an image
+    Pull {
+        /// Its name
+        image: String,
+    },
+    /// List the images
+    Images(Listing),
+    /// Make a pod with one container, and run a command in it
+    Run(Box<RunArgs>),
+    /// List the containers that run
+    Ps {
+        /// Those that don't, too
+        #[arg(short, long)]
+        all: bool,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// List the pods
+    Pods(Listing),
+    /// Remove containers (those of `davit run` with their pods) and pods
+    Rm {
+        /// Running ones too
+        #[arg(short, long)]
+        force: bool,
+        /// Ids, unambiguous beginnings of ids, or names given to `davit run`
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+}
+
+/// How a list is written.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Listing {
+    /// How the list is written
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+/// How a list is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// `davit run`.
+#[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub(crate) struct RunArgs {
+    /// Write the container's id to this file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
+    /// The pod's and the container's name; made up unless given
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Set an environment variable, or pass one on by its name alone
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Mount a file or directory of the host
+    #[arg(short, long = "volume", value_name = "HOST:CONTAINER[:ro]")]
+    pub(crate) volume: Vec<Volume>,
+    /// Lead a port of the host into the pod
+    #[arg(short, long = "publish", value_name = "[IP:]HOST:CONTAINER[/PROTOCOL]")]
+    pub(crate) publish: Vec<Port>,
+    /// Remove the container and its pod when the command has ended
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) rm: bool,
+    /// Print the container's id and leave it running
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Limit memory, such as 64m
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory: Option<Memory>,
+    /// Limit CPU, in CPUs, such as 0.5
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) cpus: Option<crate::client::Cpus>,
+    /// Whom the command runs as; the group by its number
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<RunUser>,
+    /// The pod's host name
+    #[arg(long)]
+    pub(crate) hostname: Option<String>,
+    /// Where the command starts, inside the container
+    #[arg(short, long = "workdir", value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Whose network the pod has
+    #[arg(long, value_enum, default_value_t = Network::Pod)]
+    pub(crate) network: Network,
+    /// Allow the container everything
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// The image's name; pulled if it is not here
+    pub(crate) image: String,
+    /// The command and its arguments, instead of the image's
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// Whose network a pod has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// Its own.
+    #[value(alias = "bridge")]
+    Pod,
+    /// The host's.
+    Host,
+}
+
+/// What these arguments ask for.
+///
+/// # Errors
+/// clap's, with its words; asking for help or the version is one too.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::Error> {
+    let Cli { address, command } = Cli::try_parse_from(args)?;
+    Ok(match command {
+        Command::Serve(flags) => Action::Serve(flags),
+        Command::Config(ConfigCommand::Default) => Action::Config(ConfigAction::Default),
+        Command::Config(ConfigCommand::Check { file }) => {
+            let flags = ServeFlags { config: file, ..ServeFlags::default() };
+            Action::Config(ConfigAction::Check(Box::new(flags)))
+        }
+        Command::Config(ConfigCommand::Dump(flags)) => Action::Config(ConfigAction::Dump(flags)),
+        Command::Client(command) => Action::Client(address, command),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse_words(line: &str) -> Result<Action, clap::Error> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_argument_too_many_is_an_error() {
+        for line in [
+            "davit",
+            "davit serve now",
+            "davit version now",
+            "davit info now",
+            "davit pull a b",
+            "davit pull",
+            "davit images a",
+            "davit ps a",
+            "davit pods a",
+            "davit rm",
+            "davit config",
+            "davit config default x",
+            "davit config check a b",
+            "davit config dump x",
+            "davit run",
+            "davit nonsense",
+            "davit ps --format yaml",
+            "davit run -d --rm image",
+            "davit run --memory lots image",
+            "davit --address nowhere ps",
+        ] {
+            assert!(parse_words(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_image_is_the_commands() {
+        let action =
+            parse_words("davit run --rm --name n -e A=B -p 80:8080/udp alpine sh -c -x --rm").unwrap();
+        let Action::Client(_, ClientCommand::Run(run)) = action else { panic!("{action:?}") };
+        assert_eq!(run.image, "alpine");
+        assert_eq!(run.command, ["sh", "-c", "-x", "--rm"]);
+        assert!(run.rm);
+        assert_eq!(run.env, ["A=B"]);
+    }
+
+    #[test]
+    fn the_address_is_taken_anywhere() {
+        for line in ["davit --address unix:///x ps", "davit ps --address unix:///x"] {
+            let Ok(Action::Client(address, _)) = parse_words(line) else { panic!("{line}") };
+            assert_eq!(address.to_string(), "unix:///x");
+        }
+    }
+
+    #[test]
+    fn a_configuration_can_be_named_in_both_ways() {
+        let Ok(Action::Config(ConfigAction::Check(flags))) = parse_words("davit config check /f") else {
+            panic!()
+        };
+        assert_eq!(flags.config, Some("/f".into()));
+        assert!(matches!(
+            parse_words("davit config dump --config /f --root /r --debug"),
+            Ok(Action::Config(ConfigAction::Dump(_)))
+        ));
+        assert!(matches!(
+            parse_words("davit serve --listen unix:///a --listen tcp://127.0.0.1:1"),
+            Ok(Action::Serve(_))
+        ));
+    }
+}

@@ -1,0 +1,151 @@
+//! Why a command failed, in words for whoever typed it.
+
+use crate::output::OutputError;
+use std::io;
+use std::path::PathBuf;
+use tonic::Status;
+
+/// The metadata in which the daemon says that it was the command, not davit, that could not be run: 126 or 127.
+const EXIT_CODE: &str = "davit-exit-code";
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// The executor could not be started.
+    #[error("start the executor")]
+    Executor(#[source] io::Error),
+    /// Nobody answers there.
+    #[error("connect to {address}: {problem}")]
+    Connect {
+        /// Where.
+        address: String,
+        /// The innermost cause.
+        problem: String,
+    },
+    /// The daemon refused.
+    #[error("{doing}: {}", told(status))]
+    Call {
+        /// What it was asked.
+        doing: String,
+        /// What it said.
+        status: Box<Status>,
+    },
+    /// It answered without what was asked for.
+    #[error("{doing}: the daemon's answer lacks {what}")]
+    Incomplete {
+        /// What it was asked.
+        doing: &'static str,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// Standard output can't be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// JSON could not be made.
+    #[error("write JSON")]
+    Json(#[from] serde_json::Error),
+    /// There is nothing of this name.
+    #[error("no container or pod {0:?}")]
+    NoSuch(String),
+    /// There are several that it could be.
+    #[error("{id:?} is ambiguous: {count} begin so")]
+    Ambiguous {
+        /// As given.
+        id: String,
+        /// How many.
+        count: usize,
+    },
+    /// It runs, and was not to be stopped.
+    #[error("container {0} is running: stop it first, or use --force")]
+    Running(String),
+    /// Another container of `davit run` has it.
+    #[error("name {name:?} is in use by container {id}")]
+    NameTaken {
+        /// As given.
+        name: String,
+        /// Whose.
+        id: String,
+    },
+    /// The cidfile can't be written, or exists.
+    #[error("write cidfile {}", path.display())]
+    CidFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The logs' directory can't be made.
+    #[error("make log directory {}", path.display())]
+    LogDirectory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel has no randomness to give.
+    #[error("draw a random id")]
+    Random(#[source] getrandom::Error),
+    /// Signals can't be taken.
+    #[error("take signals")]
+    Signals(#[source] io::Error),
+    /// A signal came before the container ran.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// A status in words: what the daemon said, else what its code means.
+fn told(status: &Status) -> String {
+    if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() }
+}
+
+impl ClientError {
+    /// What this failure makes the program exit with, if it has a say in that.
+    pub(crate) fn exit_code(&self) -> Option<u8> {
+        match self {
+            Self::Call { status, .. } => {
+                let code = status.metadata().get(EXIT_CODE)?.to_str().ok()?.parse().ok()?;
+                matches!(code, 126 | 127).then_some(code)
+            }
+            Self::Interrupted => Some(130),
+            Self::Executor(_)
+            | Self::Connect { .. }
+            | Self::Incomplete { .. }
+            | Self::Output(_)
+            | Self::Json(_)
+            | Self::NoSuch(_)
+            | Self::Ambiguous { .. }
+            | Self::Running(_)
+            | Self::NameTaken { .. }
+            | Self::CidFile { .. }
+            | Self::LogDirectory { .. }
+            | Self::Random(_)
+            | Self::Signals(_) => None,
+        }
+    }
+}
+
+/// Names what was asked in what was answered.
+pub(crate) fn doing(doing: impl Into<String>) -> impl FnOnce(Status) -> ClientError {
+    let doing = doing.into();
+    move |status| ClientError::Call { doing, status: Box::new(status) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_daemons_word_makes_it_126_or_127() {
+        let with = |code: &'static str| {
+            let mut status = Status::unknown("exec: no such file");
+            status.metadata_mut().insert(EXIT_CODE, code.parse().unwrap());
+            doing("start container")(status).exit_code()
+        };
+        assert_eq!(with("126"), Some(126));
+        assert_eq!(with("127"), Some(127));
+        for code in ["0", "1", "128", "300", "x", ""] {
+            assert_eq!(with(code), None, "{code}");
+        }
+        assert_eq!(doing("x")(Status::internal("no")).exit_code(), None);
+    }
+}

@@ -1,0 +1,278 @@
+//! One source's say in the configuration: a file, or the command line. Every key may be missing.
+//!
+//! Owns the keys: this one set of types is what a file is read into, what the flags of `davit serve` are (the key `bridge.name` is the
+//! flag `--bridge-name`), and what `davit config dump` writes, so that none of the three can lack a key of the others. Doc comments
+//! here are the help texts. Owns no default: those are in [`super::effective`].
+
+use super::value::{
+    AbsolutePath, CgroupDriver, HandlerKind, HostPort, Interface, Listen, LogLevel, Name, Span,
+    Subnet,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// What one source says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Layer {
+    /// Where images, layers and writable layers are kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<AbsolutePath>,
+    /// Where the records of this boot's pods and containers are kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<AbsolutePath>,
+    /// Where calls are taken: unix://PATH or tcp://HOST:PORT; may be given more than once
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<Vec<Listen>>,
+    /// Where /metrics and /healthz are served; nowhere unless given
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) metrics_listen: Option<HostPort>,
+    /// Reserved: where exec, attach and port-forward streams will be served
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) streaming_listen: Option<HostPort>,
+    /// A file that holds the daemon's pid while it runs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pidfile: Option<AbsolutePath>,
+    /// Where CNI configurations are; the built-in bridge is used while there is none
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cni_conf_dir: Option<AbsolutePath>,
+    /// Where CNI plugins are
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cni_bin_dir: Option<AbsolutePath>,
+    /// Where pods' network namespaces are pinned
+    #[arg(long, value_name = "DIR")]
+    pub(crate) netns_dir: Option<AbsolutePath>,
+    /// Where registries' hosts.toml files are; read again at each pull
+    #[arg(long, value_name = "DIR")]
+    pub(crate) registry_config_dir: Option<AbsolutePath>,
+    /// A pull that receives nothing for this long is given up
+    #[arg(long, value_name = "TIME")]
+    pub(crate) pull_progress_timeout: Option<Span>,
+    /// The handler of pods that name none; else the first of crun, runc, youki that works here
+    #[arg(long, value_name = "NAME")]
+    pub(crate) default_handler: Option<Name>,
+    /// The pods' shim; else davit-shim beside davit, else in PATH
+    #[arg(long, value_name = "FILE")]
+    pub(crate) shim: Option<AbsolutePath>,
+    /// The cgroup that the shims live in, below the root of the hierarchy
+    #[arg(long, value_name = "NAME")]
+    pub(crate) shim_cgroup: Option<Name>,
+    /// Who makes cgroups
+    #[arg(long, value_enum, value_name = "DRIVER")]
+    pub(crate) cgroup_driver: Option<CgroupDriver>,
+    /// The parent cgroup of pods that name none; a slice with systemd's driver
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) pod_cgroup_parent: Option<String>,
+    /// The longest line of a container's log, in bytes; a longer one is split
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_log_line: Option<u32>,
+    /// How much is logged
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
+    /// Log every call, and dump the state on SIGUSR1 and SIGQUIT
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) debug: Option<bool>,
+    /// The built-in network.
+    #[command(flatten)]
+    pub(crate) bridge: Bridge,
+    /// How long others may take.
+    #[command(flatten)]
+    pub(crate) timeouts: Timeouts,
+    /// What a tcp:// listener shows and demands.
+    #[command(flatten)]
+    pub(crate) tls: Tls,
+    /// Runtime handlers by name. As a flag: [`HandlerFlag`].
+    #[arg(skip)]
+    pub(crate) handlers: BTreeMap<Name, Handler>,
+}
+
+/// `[bridge]`: the network that is used while there is no CNI configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Bridge {
+    /// The built-in network's interface
+    #[arg(long = "bridge-name", id = "bridge-name", value_name = "INTERFACE")]
+    pub(crate) name: Option<Interface>,
+    /// The built-in network's addresses
+    #[arg(long = "bridge-subnet", id = "bridge-subnet", value_name = "NETWORK")]
+    pub(crate) subnet: Option<Subnet>,
+    /// The built-in network's nftables table
+    #[arg(long = "bridge-table", id = "bridge-table", value_name = "NAME")]
+    pub(crate) table: Option<Name>,
+}
+
+/// `[timeouts]`: how long a call to somebody else's program may take before it is given up.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Timeouts {
+    /// How long a CNI plugin may take
+    #[arg(long = "timeouts-cni", id = "timeouts-cni", value_name = "TIME")]
+    pub(crate) cni: Option<Span>,
+    /// How long an OCI runtime may take for one of its commands
+    #[arg(long = "timeouts-runtime", id = "timeouts-runtime", value_name = "TIME")]
+    pub(crate) runtime: Option<Span>,
+    /// How long a shim may take to answer
+    #[arg(long = "timeouts-shim", id = "timeouts-shim", value_name = "TIME")]
+    pub(crate) shim: Option<Span>,
+}
+
+/// `[tls]`: PEM files.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tls {
+    /// The certificate that tcp:// listeners show (PEM)
+    #[arg(long = "tls-cert", id = "tls-cert", value_name = "FILE")]
+    pub(crate) cert: Option<AbsolutePath>,
+    /// Its key (PEM)
+    #[arg(long = "tls-key", id = "tls-key", value_name = "FILE")]
+    pub(crate) key: Option<AbsolutePath>,
+    /// Who signs the certificates that clients must show (PEM)
+    #[arg(long = "tls-client-ca", id = "tls-client-ca", value_name = "FILE")]
+    pub(crate) client_ca: Option<AbsolutePath>,
+}
+
+/// `[handlers.NAME]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Handler {
+    /// How it is driven.
+    pub(crate) kind: Option<HandlerKind>,
+    /// Its program; else the handler's name, looked up in PATH.
+    pub(crate) path: Option<AbsolutePath>,
+    /// Where it keeps its own state; else below davit's.
+    pub(crate) root: Option<AbsolutePath>,
+    /// Its cgroups are systemd's; else as `cgroup_driver` says.
+    pub(crate) systemd_cgroup: Option<bool>,
+    /// Arguments that go before its commands.
+    pub(crate) args: Option<Vec<String>>,
+}
+
+/// `--handler NAME.KEY=VALUE`: one key of one handler.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HandlerFlag {
+    name: Name,
+    said: Handler,
+}
+
+/// Why a text is no [`HandlerFlag`].
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvalidHandlerFlag {
+    /// It has no `=`, or no `.` before it.
+    #[error("{0:?} is not NAME.KEY=VALUE")]
+    Form(String),
+    /// The key is none of a handler's.
+    #[error("handler key {key:?} is unknown: kind, path, root, systemd_cgroup and args are known")]
+    Key {
+        /// As given.
+        key: String,
+    },
+    /// The value does not fit the key.
+    #[error("handler key {key}: {problem}")]
+    Value {
+        /// As given.
+        key: String,
+        /// In the parser's words.
+        problem: String,
+    },
+}
+
+impl FromStr for HandlerFlag {
+    type Err = InvalidHandlerFlag;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHandlerFlag> {
+        let form = || InvalidHandlerFlag::Form(text.to_owned());
+        let (left, value) = text.split_once('=').ok_or_else(form)?;
+        let (name, key) = left.rsplit_once('.').ok_or_else(form)?;
+        let refused = |problem: String| InvalidHandlerFlag::Value { key: key.to_owned(), problem };
+        let name = name.parse().map_err(|error| refused(format!("{error}")))?;
+        let path =
+            || value.parse::<AbsolutePath>().map(Some).map_err(|error| refused(error.to_string()));
+        let mut said = Handler::default();
+        match key {
+            "kind" => {
+                said.kind =
+                    Some(clap::ValueEnum::from_str(value, false).map_err(|error| refused(error))?);
+            }
+            "path" => said.path = path()?,
+            "root" => said.root = path()?,
+            "systemd_cgroup" => {
+                said.systemd_cgroup =
+                    Some(value.parse().map_err(|_| refused(format!("{value:?} is neither true nor false")))?);
+            }
+            "args" => said.args = Some(value.split_whitespace().map(str::to_owned).collect()),
+            _ => return Err(InvalidHandlerFlag::Key { key: key.to_owned() }),
+        }
+        Ok(Self { name, said })
+    }
+}
+
+impl Layer {
+    /// This layer with what handler flags say.
+    pub(crate) fn with_handlers(mut self, flags: Vec<HandlerFlag>) -> Self {
+        for HandlerFlag { name, said } in flags {
+            let handler = self.handlers.entry(name).or_default();
+            *handler = std::mem::take(handler).under(said);
+        }
+        self
+    }
+
+    /// Both layers in one; where both speak, `over` is heard. Lists are replaced whole.
+    pub(crate) fn under(self, over: Self) -> Self {
+        let mut handlers = self.handlers;
+        for (name, said) in over.handlers {
+            let handler = handlers.entry(name).or_default();
+            *handler = std::mem::take(handler).under(said);
+        }
+        // Every field is named, none is left to `..`: a new key that is not merged does not compile.
+        Self {
+            root: over.root.or(self.root),
+            state: over.state.or(self.state),
+            listen: over.listen.or(self.listen),
+            metrics_listen: over.metrics_listen.or(self.metrics_listen),
+            streaming_listen: over.streaming_listen.or(self.streaming_listen),
+            pidfile: over.pidfile.or(self.pidfile),
+            cni_conf_dir: over.cni_conf_dir.or(self.cni_conf_dir),
+            cni_bin_dir: over.cni_bin_dir.or(self.cni_bin_dir),
+            netns_dir: over.netns_dir.or(self.netns_dir),
+            registry_config_dir: over.registry_config_dir.or(self.registry_config_dir),
+            pull_progress_timeout: over.pull_progress_timeout.or(self.pull_progress_timeout),
+            default_handler: over.default_handler.or(self.default_handler),
+            shim: over.shim.or(self.shim),
+            shim_cgroup: over.shim_cgroup.or(self.shim_cgroup),
+            cgroup_driver: over.cgroup_driver.or(self.cgroup_driver),
+            pod_cgroup_parent: over.pod_cgroup_parent.or(self.pod_cgroup_parent),
+            max_log_line: over.max_log_line.or(self.max_log_line),
+            log_level: over.log_level.or(self.log_level),
+            debug: over.debug.or(self.debug),
+            bridge: Bridge {
+                name: over.bridge.name.or(self.bridge.name),
+                subnet: over.bridge.subnet.or(self.bridge.subnet),
+                table: over.bridge.table.or(self.bridge.table),
+            },
+            timeouts: Timeouts {
+                cni: over.timeouts.cni.or(self.timeouts.cni),
+                runtime: over.timeouts.runtime.or(self.timeouts.runtime),
+                shim: over.timeouts.shim.or(self.timeouts.shim),
+            },
+            tls: Tls {
+                cert: over.tls.cert.or(self.tls.cert),
+                key: over.tls.key.or(self.tls.key),
+                client_ca: over.tls.client_ca.or(self.tls.client_ca),
+            },
+            handlers,
+        }
+    }
+}
+
+impl Handler {
+    fn under(self, over: Self) -> Self {
+        Self {
+            kind: over.kind.or(self.kind),
+            path: over.path.or(self.path),
+            root: over.root.or(self.root),
+            systemd_cgroup: over.systemd_cgroup.or(self.systemd_cgroup),
+            args: over.args.or(self.args),
+        }
+    }
+}

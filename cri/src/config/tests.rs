@@ -1,0 +1,223 @@
+use super::layer::{HandlerFlag, Layer};
+use super::load::layer_from_text;
+use super::*;
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use std::path::Path;
+
+#[derive(Debug, Parser)]
+struct Flags {
+    #[command(flatten)]
+    flags: ServeFlags,
+}
+
+fn flags(args: &[&str]) -> ServeFlags {
+    Flags::try_parse_from(std::iter::once(&"davit").chain(args)).unwrap().flags
+}
+
+/// A directory with a configuration file and drop-ins.
+fn files(main: &str, drop_ins: &[(&str, &str)]) -> (tempfile::TempDir, String) {
+    use std::io::Write;
+    let dir = tempfile::tempdir().unwrap();
+    let write = |path: &Path, text: &str| {
+        std::fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+    };
+    let file = dir.path().join("config.toml");
+    write(&file, main);
+    std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+    for (name, text) in drop_ins {
+        write(&dir.path().join("conf.d").join(name), text);
+    }
+    (dir, file.to_str().unwrap().to_owned())
+}
+
+fn load_with(main: &str, args: &[&str]) -> Result<Config, String> {
+    let (_dir, file) = files(main, &[]);
+    let mut all = vec!["--config", &file];
+    all.extend(args);
+    load(&flags(&all)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn later_files_and_then_flags_have_the_last_word() {
+    let drop_ins = [
+        ("20-b.toml", "shim_cgroup = 'second'\nmax_log_line = 2048"),
+        ("10-a.toml", "shim_cgroup = 'first'\n[bridge]\nname = 'br0'"),
+        ("30-c.conf", "this is not read"),
+    ];
+    let (_dir, file) = files("max_log_line = 4096\n[bridge]\nsubnet = '10.1.0.0/16'", &drop_ins);
+    let config = load(&flags(&["--config", &file, "--max-log-line", "8192"])).unwrap();
+    assert_eq!(config.shim_cgroup(), "second");
+    assert_eq!(config.max_log_line(), 8192);
+    assert_eq!(config.bridge().name, "br0");
+    assert_eq!(config.bridge().subnet.to_string(), "10.1.0.0/16");
+}
+
+#[test]
+fn a_default_configuration_says_what_the_code_does() {
+    // Lines `#key = …` become keys; lines `# …` stay words.
+    let uncommented: String = DEFAULT_TEXT
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if !key.starts_with(' ') => format!("{key}\n"),
+            Some(_) | None => format!("{line}\n"),
+        })
+        .collect();
+    let written = layer_from_text(&uncommented, Path::new("default")).unwrap();
+    let none = load_with("", &[]).unwrap();
+    assert_eq!(&written, none.as_layer());
+    assert_eq!(load_with(DEFAULT_TEXT, &[]).unwrap(), none);
+    // The examples must be right too.
+    let everything: String = DEFAULT_TEXT
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|rest| {
+            rest.starts_with('[') || rest.split(' ').nth(1) == Some("=")
+        }).unwrap_or(line))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let everything = layer_from_text(&everything, Path::new("default")).unwrap();
+    let full = toml::Table::try_from(everything.under(written)).unwrap();
+    for key in keys::fields_of::<Layer>() {
+        assert!(full.contains_key(*key), "{key} is missing from the default file");
+    }
+}
+
+#[test]
+fn the_getters_agree_with_the_defaults_that_are_dumped() {
+    let config = load_with("", &[]).unwrap();
+    let full = config.as_layer();
+    assert_eq!(full.root.as_ref().unwrap().as_path(), config.root());
+    assert_eq!(full.state.as_ref().unwrap().as_path(), config.state());
+    assert_eq!(full.cni_conf_dir.as_ref().unwrap().as_path(), config.cni_conf_dir());
+    assert_eq!(full.cni_bin_dir.as_ref().unwrap().as_path(), config.cni_bin_dir());
+    assert_eq!(full.netns_dir.as_ref().unwrap().as_path(), config.netns_dir());
+    assert_eq!(full.registry_config_dir.as_ref().unwrap().as_path(), config.registry_config_dir());
+    assert_eq!(config.listen().len(), 1);
+    assert_eq!(config.pod_cgroup_parent().as_str(), "davit-pods");
+    assert_eq!(config.handlers().len(), 0);
+    assert_eq!(config.log_level(), LogLevel::Info);
+}
+
+#[test]
+fn what_is_dumped_gives_the_same_configuration_again() {
+    let args = [
+        "--handler=runsc.path=/usr/bin/runsc",
+        "--handler=runsc.args=--a --b",
+        "--handler=runsc.systemd_cgroup=true",
+        "--pidfile=/run/x.pid",
+        "--debug",
+        "--default-handler=runsc",
+        "--metrics-listen=127.0.0.1:9090",
+        "--timeouts-cni=90s",
+    ];
+    let config = load_with("", &args).unwrap();
+    let again = load_with(&dump(&config).unwrap(), &[]).unwrap();
+    assert_eq!(again, config);
+    assert_eq!(again.handlers()["runsc"].args, ["--a", "--b"]);
+    assert_eq!(again.cni_timeout().as_secs(), 90);
+    assert_eq!(again.log_level(), LogLevel::Debug);
+}
+
+#[test]
+fn every_key_is_a_flag_and_every_flag_a_key() {
+    let command = Flags::command();
+    let mut flags: Vec<String> = command
+        .get_arguments()
+        .filter_map(|arg| arg.get_long().map(str::to_owned))
+        .filter(|flag| flag != "config" && flag != "handler" && flag != "help")
+        .collect();
+    let mut keys: Vec<String> = Vec::new();
+    for key in keys::fields_of::<Layer>() {
+        let inner: &[&str] = match *key {
+            "bridge" => keys::fields_of::<super::layer::Bridge>(),
+            "timeouts" => keys::fields_of::<super::layer::Timeouts>(),
+            "tls" => keys::fields_of::<super::layer::Tls>(),
+            "handlers" => continue,
+            _ => &[],
+        };
+        let dashed = key.replace('_', "-");
+        if inner.is_empty() {
+            keys.push(dashed);
+        } else {
+            keys.extend(inner.iter().map(|field| format!("{dashed}-{}", field.replace('_', "-"))));
+        }
+    }
+    flags.sort();
+    keys.sort();
+    assert_eq!(flags, keys);
+    for field in keys::fields_of::<super::layer::Handler>() {
+        let known = ["kind=oci", "path=/x", "root=/x", "systemd_cgroup=true", "args=x"];
+        assert!(known.iter().any(|known| known.starts_with(&format!("{field}="))), "{field}");
+    }
+    for value in ["kind=oci", "path=/x", "root=/x", "systemd_cgroup=true", "args=x"] {
+        format!("name.{value}").parse::<HandlerFlag>().unwrap();
+    }
+}
+
+#[test]
+fn a_refusal_names_source_key_and_value() {
+    let cases: [(&str, &[&str], &[&str]); 13] = [
+        ("subnett = 1", &[], &["config.toml", "\"subnett\"", "bridge.subnet"]),
+        ("root = 'relative'", &[], &["config.toml:1", "root", "\"relative\"", "absolute"]),
+        ("root = 3", &[], &["config.toml:1", "root = 3"]),
+        ("root = \n", &[], &["config.toml:1", "root ="]),
+        ("root = '/a'\nstate = '/a/b'", &[], &["config.toml", "state", "\"/a/b\"", "/a"]),
+        ("", &["--root=/run/davit/x"], &["command line", "state"]),
+        ("default_handler = 'kata'", &[], &["config.toml", "default_handler", "\"kata\""]),
+        ("[handlers.kata]\nkind = 'shim-v2'", &[], &["handlers.kata.kind", "not supported yet"]),
+        ("", &["--streaming-listen=127.0.0.1:0"], &["command line", "streaming_listen", "not supported yet"]),
+        ("listen = ['tcp://0.0.0.0:1']", &[], &["config.toml", "listen", "tcp://0.0.0.0:1", "TLS"]),
+        ("", &["--tls-cert=/x"], &["command line", "tls", "\"/x\"", "client_ca"]),
+        ("max_log_line = 5", &[], &["max_log_line", "\"5\"", "1024"]),
+        ("listen = ['unix:///a', 'unix:///a']", &[], &["listen", "unix:///a", "twice"]),
+    ];
+    for (file, args, parts) in cases {
+        let error = load_with(file, args).unwrap_err();
+        for part in parts {
+            assert!(error.contains(part), "{part:?} is missing from {error:?}");
+        }
+        assert!(!error.contains('\n'), "{error:?} is more than one line");
+    }
+}
+
+#[test]
+fn a_file_that_was_asked_for_must_be_there() {
+    let error = load(&flags(&["--config", "/nonexistent/davit.toml"])).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/davit.toml"));
+}
+
+#[test]
+fn tls_makes_any_address_acceptable() {
+    let tls = "[tls]\ncert = '/c'\nkey = '/k'\nclient_ca = '/a'";
+    let config = load_with(&format!("listen = ['tcp://0.0.0.0:1']\n{tls}"), &[]).unwrap();
+    assert_eq!(config.tls().unwrap().client_ca, Path::new("/a"));
+    assert!(load_with("listen = ['tcp://127.0.0.1:1']", &[]).unwrap().tls().is_none());
+}
+
+#[test]
+fn only_the_log_changes_while_davit_runs() {
+    let running = load_with("", &[]).unwrap();
+    let quiet = load_with("log_level = 'error'\ndebug = true", &[]).unwrap();
+    assert!(unchangeable(&running, &quiet).is_empty());
+    let moved = load_with("root = '/x'\n[bridge]\nname = 'y'\n[handlers.z]\npath = '/z'", &[]);
+    assert_eq!(
+        unchangeable(&running, &moved.unwrap()),
+        ["bridge.name", "handlers.z.path", "root"]
+    );
+}
+
+#[test]
+fn handler_flags_that_make_no_sense_are_refused() {
+    for text in ["crun", "crun=x", "crun.path", "crun.path=x", "crun.pth=/x", "crun.systemd_cgroup=1", ".path=/x"] {
+        assert!(text.parse::<HandlerFlag>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn help_names_what_every_flag_is() {
+    let command = ServeFlags::augment_args(clap::Command::new("davit"));
+    for arg in command.get_arguments() {
+        assert!(arg.get_help().is_some(), "{}", arg.get_id());
+    }
+    let matches = command.get_matches_from(["davit"]);
+    assert_eq!(ServeFlags::from_arg_matches(&matches).unwrap(), ServeFlags::default());
+}

@@ -1,0 +1,103 @@
+//! Which methods there are, so that labels and log lines can't be made up by callers, and which of them never end by themselves.
+
+/// A method of the services that davit serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Method {
+    /// Its name, without the service's: `RunPodSandbox`. `other` for one that isn't served.
+    pub(crate) name: &'static str,
+    /// It lasts for as long as the caller or a container does: nobody waits for it when davit stops.
+    pub(crate) endless: bool,
+}
+
+/// What a path that is none of ours counts as.
+const OTHER: Method = Method { name: "other", endless: false };
+
+const fn method(name: &'static str) -> Method {
+    Method { name, endless: false }
+}
+
+const fn endless(name: &'static str) -> Method {
+    Method { name, endless: true }
+}
+
+/// Of all three services: their methods' names differ.
+const METHODS: [Method; 45] = [
+    method("Version"),
+    method("RunPodSandbox"),
+    method("StopPodSandbox"),
+    method("RemovePodSandbox"),
+    method("PodSandboxStatus"),
+    method("ListPodSandbox"),
+    method("StreamPodSandboxes"),
+    method("CreateContainer"),
+    method("StartContainer"),
+    method("StopContainer"),
+    method("RemoveContainer"),
+    method("ListContainers"),
+    method("StreamContainers"),
+    method("ContainerStatus"),
+    method("UpdateContainerResources"),
+    method("ReopenContainerLog"),
+    method("ExecSync"),
+    method("Exec"),
+    method("Attach"),
+    method("PortForward"),
+    method("ContainerStats"),
+    method("ListContainerStats"),
+    method("StreamContainerStats"),
+    method("PodSandboxStats"),
+    method("ListPodSandboxStats"),
+    method("StreamPodSandboxStats"),
+    method("UpdateRuntimeConfig"),
+    method("Status"),
+    method("CheckpointContainer"),
+    endless("GetContainerEvents"),
+    method("ListMetricDescriptors"),
+    method("ListPodSandboxMetrics"),
+    method("StreamPodSandboxMetrics"),
+    method("RuntimeConfig"),
+    method("UpdatePodSandboxResources"),
+    method("ListImages"),
+    method("StreamImages"),
+    method("ImageStatus"),
+    method("PullImage"),
+    method("RemoveImage"),
+    method("ImageFsInfo"),
+    method("Info"),
+    method("Pull"),
+    endless("Logs"),
+    endless("Wait"),
+];
+
+impl Method {
+    /// The method of a request's path: `/runtime.v1.RuntimeService/Version`.
+    pub(crate) fn of(path: &str) -> Self {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        METHODS.iter().copied().find(|method| method.name == name).unwrap_or(OTHER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_interfaces_is_known() {
+        let protos =
+            [include_str!("../../../proto/proto/cri.proto"), include_str!("../../../proto/proto/davit.proto")];
+        let mut found = 0;
+        for line in protos.iter().flat_map(|proto| proto.lines()) {
+            let Some(rest) = line.trim().strip_prefix("rpc ") else { continue };
+            let name = rest.split('(').next().unwrap();
+            assert_eq!(Method::of(&format!("/a.b/{name}")).name, name);
+            found += 1;
+        }
+        assert_eq!(found, METHODS.len());
+    }
+
+    #[test]
+    fn a_made_up_path_has_no_label_of_its_own() {
+        assert_eq!(Method::of("/x/Made-Up"), OTHER);
+        assert_eq!(Method::of(""), OTHER);
+    }
+}

@@ -1,0 +1,133 @@
+//! Connections: accepted, spoken HTTP/2 with, and ended.
+//!
+//! Owns the loop that tonic's own server would be, for one reason: that one drops a handler when the caller's `grpc-timeout` is over
+//! and answers `CANCELLED`, which can reach the caller before its own clock says `DEADLINE_EXCEEDED`. Here only the caller's clock
+//! counts. Bounds connections, streams and headers besides.
+
+use super::listen::{Listener, Stream};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tower::Service;
+
+/// Connections at once, for each listener; the next one waits in the kernel's queue.
+const CONNECTIONS: usize = 512;
+/// Calls at once on one connection.
+const STREAMS: u32 = 1024;
+/// Bytes of headers that one call may have.
+const HEADERS: u32 = 64 * 1024;
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The pause after an accept that failed, most likely for want of descriptors: retrying at once would spin.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How far the daemon's end has come.
+#[derive(Debug, Clone)]
+pub(crate) struct Life {
+    /// No new connections; those there are told to go away when their calls have ended.
+    pub(crate) stopping: CancellationToken,
+    /// Connections are dropped.
+    pub(crate) end: CancellationToken,
+}
+
+/// What calls are answered by.
+pub(crate) trait Answering:
+    Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> Answering for S where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// Accepts until the daemon stops; the listener is closed then.
+pub(crate) async fn serve(listener: Listener, service: impl Answering, life: Life) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            () = life.stopping.cancelled() => return,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        match accepted {
+            Some((stream, place)) => {
+                tokio::spawn(one(stream, place, service.clone(), life.clone()));
+            }
+            None => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn accept(
+    listener: &Listener,
+    places: &Arc<Semaphore>,
+) -> Option<(Stream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok(stream) => Some((stream, place)),
+        Err(error) => {
+            tracing::warn!(%error, "accept a connection");
+            None
+        }
+    }
+}
+
+/// One connection from its handshake to its end.
+async fn one(stream: Stream, _place: OwnedSemaphorePermit, service: impl Answering, life: Life) {
+    let end = life.end.clone();
+    let spoken = async {
+        match stream {
+            Stream::Unix(stream) => speak(stream, service, life.stopping).await,
+            Stream::Tcp(stream) => speak(stream, service, life.stopping).await,
+            Stream::Tls(stream, acceptor) => {
+                match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => speak(stream, service, life.stopping).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
+                    Err(_) => tracing::debug!("TLS handshake took too long"),
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = end.cancelled() => {}
+        () = Box::pin(spoken) => {}
+    }
+}
+
+/// HTTP/2 until the caller goes, or until its calls have ended once the daemon stops.
+async fn speak<T>(stream: T, service: impl Answering, stopping: CancellationToken)
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    // A caller that drops its connection is no news; one that speaks nonsense is, to somebody who looks for it.
+    if let Err(error) = result {
+        tracing::debug!(%error, "serve a connection");
+    }
+}

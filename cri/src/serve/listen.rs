@@ -1,0 +1,237 @@
+//! The sockets: bound before anything else is begun, so that a wrong or taken address is told at once.
+//!
+//! Owns the rule about files that are in the way: an old socket is removed only if nobody listens on it, and anything else that is
+//! there stays. A socket's file is removed at the end if it is still the one that was made here.
+
+use super::tls;
+use crate::config::{Config, Listen};
+use std::fs::Permissions;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
+
+/// Why a listener could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListenError {
+    /// Another process has it.
+    #[error("listen on {}: another process listens on it", .0.display())]
+    Taken(PathBuf),
+    /// Something is there that is no socket.
+    #[error("listen on {}: it exists and is no socket", .0.display())]
+    InTheWay(PathBuf),
+    /// The kernel refused.
+    #[error("listen on {address}: {step}")]
+    Io {
+        /// The address, or the file.
+        address: String,
+        /// What was tried.
+        step: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The PEM files can't be used.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+}
+
+/// Everything that is listened on.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    /// For gRPC.
+    pub(crate) listeners: Vec<Listener>,
+    /// For scrapes.
+    pub(crate) metrics: Option<TcpListener>,
+    /// The Unix sockets' files; dropping removes them.
+    pub(crate) files: Vec<SocketFile>,
+}
+
+/// One address.
+pub(crate) enum Listener {
+    /// In the file system.
+    Unix(UnixListener),
+    /// TCP on loopback.
+    Tcp(TcpListener),
+    /// TCP with certificates on both sides.
+    Tls(TcpListener, TlsAcceptor),
+}
+
+/// One connection.
+pub(crate) enum Stream {
+    /// In the file system.
+    Unix(UnixStream),
+    /// TCP on loopback.
+    Tcp(TcpStream),
+    /// TCP whose handshake is still to be done.
+    Tls(TcpStream, TlsAcceptor),
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(listener) => listener.fmt(f),
+            Self::Tcp(listener) | Self::Tls(listener, _) => listener.fmt(f),
+        }
+    }
+}
+
+impl Listener {
+    /// The next connection.
+    pub(crate) async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Self::Tcp(listener) => Ok(Stream::Tcp(prompt(listener.accept().await?.0)?)),
+            Self::Tls(listener, acceptor) => {
+                Ok(Stream::Tls(prompt(listener.accept().await?.0)?, acceptor.clone()))
+            }
+        }
+    }
+}
+
+/// Small answers at once: Nagle's algorithm would wait for more.
+fn prompt(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Binds every address of the configuration, or none: what was bound is let go when a later one fails.
+///
+/// # Errors
+/// [`ListenError`] for the first address that can't be had.
+pub(crate) fn bind(config: &Config) -> Result<Bound, ListenError> {
+    let acceptor = config.tls().map(tls::acceptor).transpose()?;
+    let mut bound = Bound { listeners: Vec::new(), metrics: None, files: Vec::new() };
+    for address in config.listen() {
+        let listener = match (address, &acceptor) {
+            (Listen::Unix(path), _) => {
+                let (listener, file) = bind_unix(path)?;
+                bound.files.push(file);
+                Listener::Unix(listener)
+            }
+            // Loopback needs no certificates, but once they are there they count everywhere.
+            (Listen::Tcp(address), None) => Listener::Tcp(bind_tcp(*address)?),
+            (Listen::Tcp(address), Some(acceptor)) => {
+                Listener::Tls(bind_tcp(*address)?, acceptor.clone())
+            }
+        };
+        bound.listeners.push(listener);
+        tracing::info!(%address, "listening");
+    }
+    bound.metrics = config.metrics_listen().map(bind_tcp).transpose()?;
+    if let Some(listener) = &bound.metrics {
+        let address = listener.local_addr().ok();
+        tracing::info!(?address, "listening for scrapes");
+    }
+    Ok(bound)
+}
+
+fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    let failed = |step| move |source| ListenError::Io { address: address.to_string(), step, source };
+    // The standard library's bind sets SO_REUSEADDR: a restart does not wait for old connections.
+    let listener = std::net::TcpListener::bind(address).map_err(failed("bind"))?;
+    listener.set_nonblocking(true).map_err(failed("set non-blocking"))?;
+    TcpListener::from_std(listener).map_err(failed("register"))
+}
+
+fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
+    let failed = |step| {
+        move |source| ListenError::Io { address: path.display().to_string(), step, source }
+    };
+    if let Some(parent) = path.parent() {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(parent).map_err(failed("make its directory"))?;
+    }
+    make_way(path)?;
+    // Made with no rights for others from the first moment on, whatever the umask that davit was started with; nothing else
+    // makes files yet.
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o117));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(umask);
+    let listener = listener.map_err(failed("bind"))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed("chmod"))?;
+    let made = std::fs::symlink_metadata(path).map_err(failed("stat"))?;
+    let file = SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) };
+    Ok((listener, file))
+}
+
+/// Removes an old socket that nobody listens on.
+fn make_way(path: &Path) -> Result<(), ListenError> {
+    let failed = |step| {
+        move |source| ListenError::Io { address: path.display().to_string(), step, source }
+    };
+    let there = match std::fs::symlink_metadata(path) {
+        Ok(there) => there,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("stat")(error)),
+    };
+    if !there.file_type().is_socket() {
+        return Err(ListenError::InTheWay(path.to_owned()));
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(failed("remove the old socket"))
+        }
+        Ok(_) | Err(_) => Err(ListenError::Taken(path.to_owned())),
+    }
+}
+
+/// A socket's file, removed when this is dropped, unless another has taken its place.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|there| (there.dev(), there.ino()) == self.identity);
+        if ours && let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "remove socket");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_for_root_and_its_group_and_goes_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/davit.sock");
+        let (listener, file) = bind_unix(&path).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&path), 0o660);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        assert!(matches!(bind_unix(&path), Err(ListenError::Taken(_))));
+        drop((listener, file));
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn an_old_socket_is_replaced_and_a_new_one_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("davit.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "closing a socket leaves its file");
+        let (listener, file) = bind_unix(&path).unwrap();
+        drop(listener);
+        // A successor takes the place before the predecessor has cleaned up.
+        let (_next, _next_file) = bind_unix(&path).unwrap();
+        drop(file);
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("davit.sock");
+        std::fs::File::create(&path).unwrap();
+        assert!(matches!(bind_unix(&path), Err(ListenError::InTheWay(_))));
+        assert!(path.exists());
+    }
+}

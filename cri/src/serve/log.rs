@@ -1,0 +1,42 @@
+//! The log: lines on standard error, which systemd's journal takes, at a level that can be changed.
+
+use crate::config::LogLevel;
+use anyhow::Context;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+/// The running log.
+#[derive(Debug)]
+pub(crate) struct Log(reload::Handle<EnvFilter, Registry>);
+
+/// Starts it.
+///
+/// # Errors
+/// If there is one already.
+pub(crate) fn start(level: LogLevel) -> anyhow::Result<Log> {
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false);
+    tracing_subscriber::registry().with(filter).with(lines).try_init().context("start the log")?;
+    Ok(Log(handle))
+}
+
+impl Log {
+    /// Another level from now on.
+    pub(crate) fn set(&self, level: LogLevel) {
+        // It fails only if the subscriber is gone, and then there is nobody to tell.
+        drop(self.0.reload(filter(level)));
+    }
+}
+
+/// davit's own lines at this level. The libraries' are one step behind: their debug lines tell every frame of a connection, and could
+/// tell what a call is made with.
+fn filter(level: LogLevel) -> EnvFilter {
+    EnvFilter::new(match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "warn,davit=info,davit_runtime=info",
+        LogLevel::Debug => "info,davit=debug,davit_runtime=debug",
+        LogLevel::Trace => "debug,davit=trace,davit_runtime=trace,h2=info",
+    })
+}

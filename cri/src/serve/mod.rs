@@ -1,0 +1,176 @@
+//! The daemon's life, from its configuration to its end.
+//!
+//! Owns the order of things and nothing that a pod needs: when this process ends, however it ends, every container runs on.
+//!
+//! ```text
+//! config ─► locks ─► sockets bound ─► pidfile ─► runtime opened (recovery) ─► READY=1 ─► serving ──SIGHUP──► reload
+//!                                                                                          │
+//!                       end ◄── drained, or 15 s, or a second signal ◄── STOPPING=1 ◄── SIGTERM, SIGINT
+//! ```
+//!
+//! Callers that connect during recovery wait in the sockets' queues; none is answered from half-loaded state.
+
+mod accept;
+mod drain;
+mod listen;
+mod lock;
+mod log;
+mod notify;
+mod pidfile;
+mod reload;
+mod services;
+mod signals;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub(crate) use services::{Opened, Services};
+
+use crate::config::{self, Config, ServeFlags};
+use crate::layer::{Bound, InFlight, Operations, Requests, through};
+use crate::metrics::{self, Metrics};
+use anyhow::Context;
+use signals::{Asked, Signals};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
+
+/// Calls at once, endless ones included. The kubelet has a few dozen.
+const CALLS: usize = 4096;
+/// Threads that run the executor: more would only cost memory, as the work is done in other processes.
+const THREADS: usize = 4;
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// Whatever keeps the daemon from starting, in one line.
+pub(crate) fn main<F>(flags: &ServeFlags, open: impl FnOnce(Arc<Config>) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<Opened>>,
+{
+    let config = config::load(flags)?;
+    let log = log::start(config.log_level())?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    let executor = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .context("start the executor")?;
+    let result = executor.block_on(Box::pin(run(flags, config, log, open)));
+    // Blocking work that is left (a file being unpacked) must not hold up the end: it is finished or undone at the next start.
+    executor.shutdown_background();
+    result
+}
+
+/// Everything between the configuration and the end.
+async fn run<F>(
+    flags: &ServeFlags,
+    config: Config,
+    log: log::Log,
+    open: impl FnOnce(Arc<Config>) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<Opened>>,
+{
+    tracing::info!(version = crate::VERSION, pid = std::process::id(), "davit starts");
+    let mut signals = Signals::new().context("take signals")?;
+    let _locks = [lock::take("root", config.root())?, lock::take("state", config.state())?];
+    let bound = listen::bind(&config)?;
+    let _pidfile = config.pidfile().map(pidfile::write).transpose()?;
+    let config = Arc::new(config);
+    let opened = tokio::select! {
+        opened = open(Arc::clone(&config)) => opened?,
+        () = signals.stop() => {
+            tracing::info!("stopped before the start was complete");
+            return Ok(());
+        }
+    };
+    for line in &opened.announcement {
+        tracing::info!("{line}");
+    }
+    let serving = Serving::start(bound, &opened)?;
+    notify::ready();
+    tracing::info!("davit serves");
+    let mut reload = reload::Reload::new(flags.clone(), config, log);
+    until_stopped(&mut signals, &mut reload, &serving, &opened).await;
+    notify::stopping();
+    serving.stop(&mut signals).await;
+    tracing::info!("davit ends; containers run on");
+    Ok(())
+}
+
+/// Answers signals until one asks for the end.
+async fn until_stopped(
+    signals: &mut Signals,
+    reload: &mut reload::Reload,
+    serving: &Serving,
+    opened: &Opened,
+) {
+    loop {
+        match signals.next().await {
+            Asked::Stop => return,
+            Asked::Reload => reload.now(),
+            Asked::Dump if reload.config().debug() => dump(serving, opened),
+            Asked::Dump => tracing::info!("a dump was asked for; it takes `debug`"),
+        }
+    }
+}
+
+/// The state, for whoever looks for what hangs.
+fn dump(serving: &Serving, opened: &Opened) {
+    let state = (opened.state)();
+    tracing::info!(
+        tasks = metrics::process::tasks(),
+        descriptors = metrics::process::descriptors(),
+        calls = serving.calls.len(),
+        counters = ?(opened.counters)(),
+        %state,
+        "state"
+    );
+}
+
+/// The listeners' tasks, and what ends them.
+struct Serving {
+    calls: InFlight,
+    /// Cancelled when connections are to be dropped.
+    end: CancellationToken,
+    listeners: Vec<listen::SocketFile>,
+}
+
+impl Serving {
+    /// Starts one task per listener.
+    fn start(bound: listen::Bound, opened: &Opened) -> anyhow::Result<Self> {
+        let registry = prometheus::Registry::new();
+        let operations = Operations::new(&registry).context("register metrics")?;
+        let calls = InFlight::default();
+        let service = ServiceBuilder::new()
+            .layer(through(Bound::new(CALLS)))
+            .layer(through(Requests::default()))
+            .layer(through(operations))
+            .layer(through(calls.clone()))
+            .service(opened.routes.clone());
+        let end = CancellationToken::new();
+        let life = accept::Life { stopping: calls.stopping(), end: end.clone() };
+        for listener in bound.listeners {
+            tokio::spawn(accept::serve(listener, service.clone(), life.clone()));
+        }
+        if let Some(listener) = bound.metrics {
+            let metrics = Metrics::new(registry, Arc::clone(&opened.counters));
+            let metrics = Arc::new(metrics.context("register metrics")?);
+            tokio::spawn(metrics::http::serve(listener, metrics, end.clone()));
+        }
+        Ok(Self { calls, end, listeners: bound.files })
+    }
+
+    /// No new work; what runs gets its time; then connections are dropped and the sockets' files removed.
+    async fn stop(self, signals: &mut Signals) {
+        tracing::info!(calls = self.calls.len(), "davit stops");
+        match drain::drain(&self.calls, signals.stop(), drain::GRACE).await {
+            drain::Drained::All => tracing::info!("every call was answered"),
+            drain::Drained::TimedOut(left) => tracing::warn!(left, "calls were still under way after 15 s"),
+            drain::Drained::Hurried(left) => tracing::warn!(left, "a second signal: calls are cut off"),
+        }
+        self.end.cancel();
+        drop(self.listeners);
+    }
+}

@@ -1,0 +1,46 @@
+//! SIGHUP: the configuration is read again and taken over whole, or not at all.
+
+use super::{log, notify};
+use crate::config::{self, Config, ServeFlags};
+use std::sync::Arc;
+
+/// The configuration in effect, and where it comes from.
+#[derive(Debug)]
+pub(crate) struct Reload {
+    flags: ServeFlags,
+    config: Arc<Config>,
+    log: log::Log,
+}
+
+impl Reload {
+    pub(crate) fn new(flags: ServeFlags, config: Arc<Config>, log: log::Log) -> Self {
+        Self { flags, config, log }
+    }
+
+    /// The configuration in effect.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Reads it again. One that is wrong, or that changes what a running daemon can't, is told of and dropped.
+    pub(crate) fn now(&mut self) {
+        notify::reloading();
+        match config::load(&self.flags) {
+            Err(error) => tracing::error!(%error, "reload: the configuration is wrong; the old one stays"),
+            Ok(new) => self.take(new),
+        }
+        notify::ready();
+    }
+
+    fn take(&mut self, new: Config) {
+        let fixed = config::unchangeable(&self.config, &new);
+        if !fixed.is_empty() {
+            let keys = fixed.join(", ");
+            tracing::error!(keys, "reload: these need a restart; the old configuration stays");
+            return;
+        }
+        self.log.set(new.log_level());
+        self.config = Arc::new(new);
+        tracing::info!("reload: the new configuration is in effect");
+    }
+}
