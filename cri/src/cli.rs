@@ -251,7 +251,8 @@ mod tests {
     #[test]
     fn what_follows_the_image_is_the_commands() {
         let action =
-            parse_words("davit run --rm --name n -e A=B -p 80:8080/udp alpine sh -c -x --rm").unwrap();
+            parse_words("davit run --rm --name n -e A=B -p 80:8080/udp alpine sh -c -x --rm")
+                .unwrap();
         let Action::Client(_, ClientCommand::Run(run)) = action else { panic!("{action:?}") };
         assert_eq!(run.image, "alpine");
         assert_eq!(run.command, ["sh", "-c", "-x", "--rm"]);
@@ -269,7 +270,8 @@ mod tests {
 
     #[test]
     fn a_configuration_can_be_named_in_both_ways() {
-        let Ok(Action::Config(ConfigAction::Check(flags))) = parse_words("davit config check /f") else {
+        let Ok(Action::Config(ConfigAction::Check(flags))) = parse_words("davit config check /f")
+        else {
             panic!()
         };
         assert_eq!(flags.config, Some("/f".into()));

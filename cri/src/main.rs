@@ -14,10 +14,14 @@
 //! | [`client`] | the commands that talk to a daemon |
 //! | [`output`] | what is written to the terminal |
 
+#![cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the services that use the rest are wired in next")
+)]
+
 mod cli;
 mod client;
 mod config;
-#[cfg_attr(not(test), expect(dead_code, reason = "the services, which convert, are not wired in yet"))]
 mod convert;
 mod layer;
 mod metrics;

@@ -88,8 +88,10 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let mut text = String::new();
     let mut line = |cells: &mut dyn Iterator<Item = &dyn fmt::Display>| {
-        let padded: Vec<String> =
-            cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}", cell = cell.to_string())).collect();
+        let padded: Vec<String> = cells
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}", cell = cell.to_string()))
+            .collect();
         text.push_str(padded.join("   ").trim_end());
         text.push('\n');
     };
@@ -106,7 +108,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = vec![vec!["a".to_owned(), "long cell".to_owned()], vec!["bbb".to_owned(), String::new()]];
+        let rows = vec![
+            vec!["a".to_owned(), "long cell".to_owned()],
+            vec!["bbb".to_owned(), String::new()],
+        ];
         assert_eq!(table(&["X", "YY"], &rows), "X     YY\na     long cell\nbbb\n");
         assert_eq!(table(&["ID"], &[]), "ID\n");
     }

@@ -95,7 +95,11 @@ pub(crate) enum ClientError {
 
 /// A status in words: what the daemon said, else what its code means.
 fn told(status: &Status) -> String {
-    if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() }
+    if status.message().is_empty() {
+        status.code().to_string()
+    } else {
+        status.message().to_owned()
+    }
 }
 
 impl ClientError {

@@ -26,7 +26,9 @@ pub(crate) async fn version(mut daemon: Daemon) -> Result<(), ClientError> {
     let answer = daemon.runtime.version(request).await.map_err(doing("ask for the version"))?;
     let cri::VersionResponse { version: _, runtime_name, runtime_version, runtime_api_version } =
         answer.into_inner();
-    output::print(&format!("daemon: {runtime_name} {runtime_version} (CRI {runtime_api_version})\n"))?;
+    output::print(&format!(
+        "daemon: {runtime_name} {runtime_version} (CRI {runtime_api_version})\n"
+    ))?;
     Ok(())
 }
 
@@ -83,7 +85,8 @@ fn handler_json(handler: &admin::Handler) -> serde_json::Value {
 }
 
 fn info_text(info: &admin::InfoResponse, counters: &admin::Counters) -> String {
-    let line = |name: &str, value: &dyn std::fmt::Display| vec![format!("{name}:"), value.to_string()];
+    let line =
+        |name: &str, value: &dyn std::fmt::Display| vec![format!("{name}:"), value.to_string()];
     let mut rows = vec![
         line("Version", &info.version),
         line("Root", &info.root),
@@ -104,7 +107,8 @@ fn info_text(info: &admin::InfoResponse, counters: &admin::Counters) -> String {
         counters.containers_stopped
     );
     rows.push(line("Containers", &containers));
-    let sandboxes = format!("{} ready, {} not ready", counters.sandboxes_ready, counters.sandboxes_not_ready);
+    let sandboxes =
+        format!("{} ready, {} not ready", counters.sandboxes_ready, counters.sandboxes_not_ready);
     rows.push(line("Pods", &sandboxes));
     rows.push(line("Images", &counters.images));
     rows.push(line("Event listeners", &counters.event_listeners));
@@ -129,7 +133,8 @@ struct ImageRow {
 pub(crate) async fn images(mut daemon: Daemon, format: Format) -> Result<(), ClientError> {
     let request = cri::ListImagesRequest { filter: None };
     let answer = daemon.image.list_images(request).await.map_err(doing("list images"))?;
-    let mut rows: Vec<ImageRow> = answer.into_inner().images.into_iter().map(ImageRow::from).collect();
+    let mut rows: Vec<ImageRow> =
+        answer.into_inner().images.into_iter().map(ImageRow::from).collect();
     rows.sort_by(|one, other| (&one.repo_tags, &one.id).cmp(&(&other.repo_tags, &other.id)));
     match format {
         Format::Json => print_json(&rows),
@@ -142,7 +147,8 @@ pub(crate) async fn images(mut daemon: Daemon, format: Format) -> Result<(), Cli
 
 impl From<cri::Image> for ImageRow {
     fn from(image: cri::Image) -> Self {
-        let cri::Image { id, repo_tags, repo_digests, size, uid: _, username: _, spec: _, pinned } = image;
+        let cri::Image { id, repo_tags, repo_digests, size, uid: _, username: _, spec: _, pinned } =
+            image;
         Self { id, repo_tags, repo_digests, size, pinned }
     }
 }
@@ -154,7 +160,11 @@ impl ImageRow {
         let size = indicatif::BinaryBytes(self.size).to_string();
         let names = if self.repo_tags.is_empty() { &self.repo_digests } else { &self.repo_tags };
         let line = |name: &str| vec![name.to_owned(), id.clone(), size.clone()];
-        if names.is_empty() { vec![line("<none>")] } else { names.iter().map(|name| line(name)).collect() }
+        if names.is_empty() {
+            vec![line("<none>")]
+        } else {
+            names.iter().map(|name| line(name)).collect()
+        }
     }
 }
 

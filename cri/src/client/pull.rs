@@ -84,7 +84,9 @@ impl Shown {
                 }
             }
             // A line for every chunk would be noise.
-            Self::Lines { image } if *done => output::complain(&format!("{image}: layer {digest} done")),
+            Self::Lines { image } if *done => {
+                output::complain(&format!("{image}: layer {digest} done"))
+            }
             Self::Lines { .. } => {}
         }
     }
@@ -98,7 +100,8 @@ impl Shown {
 }
 
 fn style() -> ProgressStyle {
-    let template = "{msg:24} {bar:30} {binary_bytes:>11} / {binary_total_bytes:11} {binary_bytes_per_sec}";
+    let template =
+        "{msg:24} {bar:30} {binary_bytes:>11} / {binary_total_bytes:11} {binary_bytes_per_sec}";
     // The template is a constant; should it not parse, the library's own style is as good.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

@@ -36,7 +36,10 @@ pub(crate) async fn remove(
         match remove_one(&mut daemon, id, running).await {
             Ok(()) => output::print(&format!("{id}\n"))?,
             Err(error) => {
-                output::complain(&format!("davit: {}", output::one_line(&anyhow::Error::new(error))));
+                output::complain(&format!(
+                    "davit: {}",
+                    output::one_line(&anyhow::Error::new(error))
+                ));
                 code = ExitCode::FAILURE;
             }
         }
@@ -111,7 +114,8 @@ async fn own_pod(daemon: &mut Daemon, id: &str) -> Result<Option<cri::PodSandbox
 }
 
 async fn in_pod(daemon: &mut Daemon, pod: &str) -> Result<Vec<cri::Container>, ClientError> {
-    let filter = cri::ContainerFilter { pod_sandbox_id: pod.to_owned(), ..cri::ContainerFilter::default() };
+    let filter =
+        cri::ContainerFilter { pod_sandbox_id: pod.to_owned(), ..cri::ContainerFilter::default() };
     list_containers(daemon, filter).await
 }
 

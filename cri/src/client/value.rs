@@ -69,7 +69,8 @@ impl FromStr for Cpus {
 
     fn from_str(text: &str) -> Result<Self, InvalidFlag> {
         let wrong = || invalid(text, "is no count of CPUs such as 2 or 0.5");
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let digits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
         if !digits(whole) || !digits(part) || part.len() > 3 {
             return Err(wrong());
@@ -79,7 +80,9 @@ impl FromStr for Cpus {
         let all = whole.checked_mul(1000).and_then(|all| all.checked_add(thousandths));
         match all {
             Some(all) if all >= 10 => Ok(Self(all)),
-            Some(_) => Err(invalid(text, "is less than 0.01 CPUs, the least that the kernel takes")),
+            Some(_) => {
+                Err(invalid(text, "is less than 0.01 CPUs, the least that the kernel takes"))
+            }
             None => Err(wrong()),
         }
     }
@@ -248,7 +251,13 @@ mod tests {
 
     #[test]
     fn cpus_become_a_quota() {
-        for (text, quota) in [("1", 100_000), ("0.5", 50_000), ("0.25", 25_000), ("1.125", 112_500), ("2.0", 200_000)] {
+        for (text, quota) in [
+            ("1", 100_000),
+            ("0.5", 50_000),
+            ("0.25", 25_000),
+            ("1.125", 112_500),
+            ("2.0", 200_000),
+        ] {
             assert_eq!(text.parse::<Cpus>().unwrap().quota(), quota, "{text}");
         }
         refused::<Cpus>(&["", ".", "0", "0.001", "-1", "1.2345", "1e3", "half", "99999999999"]);
@@ -258,18 +267,35 @@ mod tests {
     fn a_port_has_an_address_if_it_is_given() {
         let port = |text: &str| cri::PortMapping::from(text.parse::<Port>().unwrap());
         let plain = port("8080:80");
-        assert_eq!((plain.host_port, plain.container_port, plain.protocol()), (8080, 80, cri::Protocol::Tcp));
+        assert_eq!(
+            (plain.host_port, plain.container_port, plain.protocol()),
+            (8080, 80, cri::Protocol::Tcp)
+        );
         assert_eq!(plain.host_ip, "");
         assert_eq!(port("127.0.0.1:53:5353/udp").host_ip, "127.0.0.1");
         assert_eq!(port("127.0.0.1:53:5353/udp").protocol(), cri::Protocol::Udp);
         assert_eq!(port("[::1]:1:2").host_ip, "::1");
-        refused::<Port>(&["", "80", ":80", "80:", "0:80", "80:65536", "1:2:3", "80:80/icmp", "x:1:2", "1.2.3.4:80"]);
+        refused::<Port>(&[
+            "",
+            "80",
+            ":80",
+            "80:",
+            "0:80",
+            "80:65536",
+            "1:2:3",
+            "80:80/icmp",
+            "x:1:2",
+            "1.2.3.4:80",
+        ]);
     }
 
     #[test]
     fn a_volume_is_between_two_absolute_paths() {
         let mount = cri::Mount::from("/a:/b:ro".parse::<Volume>().unwrap());
-        assert_eq!((mount.host_path.as_str(), mount.container_path.as_str(), mount.readonly), ("/a", "/b", true));
+        assert_eq!(
+            (mount.host_path.as_str(), mount.container_path.as_str(), mount.readonly),
+            ("/a", "/b", true)
+        );
         assert!(!cri::Mount::from("/a:/b".parse::<Volume>().unwrap()).readonly);
         refused::<Volume>(&["", "/a", "a:/b", "/a:b", "/a:/b:xx", "/a:/b:ro:x", "name:/b"]);
     }

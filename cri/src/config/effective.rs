@@ -309,7 +309,8 @@ fn check_directories(full: &Layer, sources: &Sources) -> Result<(), ConfigError>
 fn check_handlers(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
     for (name, handler) in &full.handlers {
         if handler.kind == Some(HandlerKind::ShimV2) {
-            let set = |layer: &Layer| layer.handlers.get(name).is_some_and(|own| own.kind.is_some());
+            let set =
+                |layer: &Layer| layer.handlers.get(name).is_some_and(|own| own.kind.is_some());
             let key = format!("handlers.{name}.kind");
             return Err(sources.wrong(set, &key, &"shim-v2", "is not supported yet: oci is"));
         }
@@ -354,7 +355,12 @@ fn check_tls(full: &Layer, sources: &Sources) -> Result<Option<Tls>, ConfigError
     }
     if let Some(given) = cert.as_ref().or(key.as_ref()).or(client_ca.as_ref()) {
         let set = |layer: &Layer| layer.tls != layer::Tls::default();
-        return Err(sources.wrong(set, "tls", given, "is not enough: cert, key and client_ca go together"));
+        return Err(sources.wrong(
+            set,
+            "tls",
+            given,
+            "is not enough: cert, key and client_ca go together",
+        ));
     }
     for address in full.listen.as_deref().unwrap_or_default() {
         match address {

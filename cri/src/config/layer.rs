@@ -197,8 +197,11 @@ impl FromStr for HandlerFlag {
             "path" => said.path = path()?,
             "root" => said.root = path()?,
             "systemd_cgroup" => {
-                said.systemd_cgroup =
-                    Some(value.parse().map_err(|_| refused(format!("{value:?} is neither true nor false")))?);
+                said.systemd_cgroup = Some(
+                    value
+                        .parse()
+                        .map_err(|_| refused(format!("{value:?} is neither true nor false")))?,
+                );
             }
             "args" => said.args = Some(value.split_whitespace().map(str::to_owned).collect()),
             _ => return Err(InvalidHandlerFlag::Key { key: key.to_owned() }),

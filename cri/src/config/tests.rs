@@ -69,9 +69,11 @@ fn a_default_configuration_says_what_the_code_does() {
     // The examples must be right too.
     let everything: String = DEFAULT_TEXT
         .lines()
-        .map(|line| line.strip_prefix("# ").filter(|rest| {
-            rest.starts_with('[') || rest.split(' ').nth(1) == Some("=")
-        }).unwrap_or(line))
+        .map(|line| {
+            line.strip_prefix("# ")
+                .filter(|rest| rest.starts_with('[') || rest.split(' ').nth(1) == Some("="))
+                .unwrap_or(line)
+        })
         .map(|line| format!("{line}\n"))
         .collect();
     let everything = layer_from_text(&everything, Path::new("default")).unwrap();
@@ -164,7 +166,11 @@ fn a_refusal_names_source_key_and_value() {
         ("", &["--root=/run/davit/x"], &["command line", "state"]),
         ("default_handler = 'kata'", &[], &["config.toml", "default_handler", "\"kata\""]),
         ("[handlers.kata]\nkind = 'shim-v2'", &[], &["handlers.kata.kind", "not supported yet"]),
-        ("", &["--streaming-listen=127.0.0.1:0"], &["command line", "streaming_listen", "not supported yet"]),
+        (
+            "",
+            &["--streaming-listen=127.0.0.1:0"],
+            &["command line", "streaming_listen", "not supported yet"],
+        ),
         ("listen = ['tcp://0.0.0.0:1']", &[], &["config.toml", "listen", "tcp://0.0.0.0:1", "TLS"]),
         ("", &["--tls-cert=/x"], &["command line", "tls", "\"/x\"", "client_ca"]),
         ("max_log_line = 5", &[], &["max_log_line", "\"5\"", "1024"]),
@@ -199,15 +205,20 @@ fn only_the_log_changes_while_davit_runs() {
     let quiet = load_with("log_level = 'error'\ndebug = true", &[]).unwrap();
     assert!(unchangeable(&running, &quiet).is_empty());
     let moved = load_with("root = '/x'\n[bridge]\nname = 'y'\n[handlers.z]\npath = '/z'", &[]);
-    assert_eq!(
-        unchangeable(&running, &moved.unwrap()),
-        ["bridge.name", "handlers.z.path", "root"]
-    );
+    assert_eq!(unchangeable(&running, &moved.unwrap()), ["bridge.name", "handlers.z.path", "root"]);
 }
 
 #[test]
 fn handler_flags_that_make_no_sense_are_refused() {
-    for text in ["crun", "crun=x", "crun.path", "crun.path=x", "crun.pth=/x", "crun.systemd_cgroup=1", ".path=/x"] {
+    for text in [
+        "crun",
+        "crun=x",
+        "crun.path",
+        "crun.path=x",
+        "crun.pth=/x",
+        "crun.systemd_cgroup=1",
+        ".path=/x",
+    ] {
         assert!(text.parse::<HandlerFlag>().is_err(), "{text}");
     }
 }

@@ -374,7 +374,13 @@ mod tests {
     #[test]
     fn a_subnet_has_a_prefix_and_no_host_bits() {
         assert_eq!("10.88.0.0/16".parse::<Subnet>().unwrap().to_string(), "10.88.0.0/16");
-        all_refused::<Subnet>(&["10.88.0.0", "10.88.0.1/16", "10.0.0.0/31", "10.0.0.0/0", "fd00::/64"]);
+        all_refused::<Subnet>(&[
+            "10.88.0.0",
+            "10.88.0.1/16",
+            "10.0.0.0/31",
+            "10.0.0.0/0",
+            "fd00::/64",
+        ]);
     }
 
     #[test]

@@ -1,1 +1,32 @@
-//! Converts.
+//! CRI's words ↔ davit's.
+//!
+//! Owns what every field of a request means. Each message is taken apart whole, without `..`, so that a field which a new version of the
+//! interface adds does not compile until somebody has decided about it: it is honoured, or refused with its name and value
+//! ([`InvalidField`]). Nothing is dropped in silence but what the interface itself calls informative, and that is said where it
+//! happens. Owns no state and does no I/O; what only the runtime can know (is there such a pod?) is asked there.
+
+mod container;
+mod error;
+mod filter;
+mod image;
+mod info;
+mod mount;
+mod namespace;
+mod profile;
+mod resources;
+mod sandbox;
+mod security;
+mod signal;
+mod status;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub(crate) use container::container_spec;
+pub(crate) use error::InvalidField;
+pub(crate) use filter::{container_fits, container_stats_fits, sandbox_fits, sandbox_stats_fits};
+pub(crate) use image::{ImageParts, image, image_request};
+pub(crate) use info::{container_info, sandbox_info};
+pub(crate) use resources::{resources, resources_to_cri};
+pub(crate) use sandbox::sandbox_spec;
+pub(crate) use status::{container, container_status, sandbox, sandbox_status};

@@ -26,7 +26,10 @@ impl Concern for Bound {
 
     fn begin(&self, _: Method) -> Result<OwnedSemaphorePermit, Box<Status>> {
         Arc::clone(&self.free).try_acquire_owned().map_err(|_full| {
-            Box::new(Status::resource_exhausted(format!("{} calls are under way already", self.most)))
+            Box::new(Status::resource_exhausted(format!(
+                "{} calls are under way already",
+                self.most
+            )))
         })
     }
 }

@@ -83,8 +83,10 @@ mod tests {
 
     #[test]
     fn every_method_of_the_interfaces_is_known() {
-        let protos =
-            [include_str!("../../../proto/proto/cri.proto"), include_str!("../../../proto/proto/davit.proto")];
+        let protos = [
+            include_str!("../../../proto/proto/cri.proto"),
+            include_str!("../../../proto/proto/davit.proto"),
+        ];
         let mut found = 0;
         for line in protos.iter().flat_map(|proto| proto.lines()) {
             let Some(rest) = line.trim().strip_prefix("rpc ") else { continue };

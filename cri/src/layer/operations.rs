@@ -7,7 +7,8 @@ use tonic::{Code, Status};
 
 /// In seconds: from a list that is read from memory to an image that is pulled.
 const BUCKETS: [f64; 16] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0,
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
+    300.0,
 ];
 
 /// The operations' counters.
@@ -25,7 +26,8 @@ impl Operations {
     /// # Errors
     /// The library's, if the registry has metrics of these names already.
     pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name, help, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let counter =
+            |name, help, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
         let method = ["method"];
         let this = Self {
             total: counter("davit_cri_operations_total", "Calls that have ended.", &method)?,
@@ -80,7 +82,10 @@ impl Held for Operation {
         }
         // How long an endless call lasts says nothing about davit.
         if !self.method.endless {
-            self.counters.seconds.with_label_values(&[name]).observe(self.began.elapsed().as_secs_f64());
+            self.counters
+                .seconds
+                .with_label_values(&[name])
+                .observe(self.began.elapsed().as_secs_f64());
         }
     }
 }

@@ -37,7 +37,8 @@ fn request(path: &str) -> Request<Body> {
 /// Answers with this body.
 fn answering(
     body: impl Fn() -> Body + Clone + Send + 'static,
-) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone {
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
++ Clone {
     tower::service_fn(move |_: Request<Body>| {
         let body = body();
         async move { Ok(Response::new(body)) }
@@ -91,7 +92,8 @@ async fn a_call_whose_caller_goes_away_ends_cancelled() {
 
 #[tokio::test]
 async fn more_calls_than_the_bound_are_refused_and_not_queued() {
-    let service = ServiceBuilder::new().layer(through(Bound::new(1))).service(answering(|| trailers("0")));
+    let service =
+        ServiceBuilder::new().layer(through(Bound::new(1))).service(answering(|| trailers("0")));
     let first = service.clone().oneshot(request("/x/Version")).await.unwrap();
     let second = service.clone().oneshot(request("/x/Version")).await.unwrap();
     let refused = Status::from_header_map(second.headers()).unwrap();
@@ -104,7 +106,8 @@ async fn more_calls_than_the_bound_are_refused_and_not_queued() {
 #[tokio::test]
 async fn a_stopping_daemon_waits_for_calls_and_takes_none() {
     let calls = InFlight::default();
-    let service = ServiceBuilder::new().layer(through(calls.clone())).service(answering(|| trailers("0")));
+    let service =
+        ServiceBuilder::new().layer(through(calls.clone())).service(answering(|| trailers("0")));
     let running = service.clone().oneshot(request("/x/RunPodSandbox")).await.unwrap();
     let endless = service.clone().oneshot(request("/x/GetContainerEvents")).await.unwrap();
     assert_eq!(calls.len(), 1, "an endless call is not waited for");

@@ -62,7 +62,8 @@ impl<H: Held> HttpBody for WatchedBody<H> {
             Poll::Ready(Some(Err(status))) => this.watch.end(status.code()),
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    let code = Status::from_header_map(trailers).map_or(Code::Ok, |status| status.code());
+                    let code =
+                        Status::from_header_map(trailers).map_or(Code::Ok, |status| status.code());
                     this.watch.end(code);
                 }
             }

@@ -66,7 +66,8 @@ impl Metrics {
     /// # Errors
     /// The library's, if the registry has metrics of these names already.
     pub(crate) fn new(registry: Registry, counters: CountersSource) -> prometheus::Result<Self> {
-        let build = GaugeVec::new(Opts::new("davit_build_info", "The version that runs."), &["version"])?;
+        let build =
+            GaugeVec::new(Opts::new("davit_build_info", "The version that runs."), &["version"])?;
         build.with_label_values(&[VERSION]).set(1.0);
         registry.register(Box::new(build))?;
         let gauges = Gauges::register(&registry)?;
@@ -89,18 +90,36 @@ impl Metrics {
 impl Gauges {
     fn register(registry: &Registry) -> prometheus::Result<Self> {
         let gauges = Self {
-            containers: IntGaugeVec::new(Opts::new("davit_containers", "Containers, by state."), &["state"])?,
-            sandboxes: IntGaugeVec::new(Opts::new("davit_sandboxes", "Pod sandboxes, by state."), &["state"])?,
+            containers: IntGaugeVec::new(
+                Opts::new("davit_containers", "Containers, by state."),
+                &["state"],
+            )?,
+            sandboxes: IntGaugeVec::new(
+                Opts::new("davit_sandboxes", "Pod sandboxes, by state."),
+                &["state"],
+            )?,
             images: IntGauge::new("davit_images", "Images.")?,
-            event_listeners: IntGauge::new("davit_event_listeners", "Subscribers of container events.")?,
-            descriptors: IntGauge::new("davit_open_descriptors", "The daemon's open file descriptors.")?,
+            event_listeners: IntGauge::new(
+                "davit_event_listeners",
+                "Subscribers of container events.",
+            )?,
+            descriptors: IntGauge::new(
+                "davit_open_descriptors",
+                "The daemon's open file descriptors.",
+            )?,
             tasks: IntGauge::new("davit_tasks", "The daemon's live asynchronous tasks.")?,
             cpu: Gauge::new("process_cpu_seconds_total", "User and system CPU time, in seconds.")?,
             rss: IntGauge::new("process_resident_memory_bytes", "Resident memory, in bytes.")?,
         };
         registry.register(Box::new(gauges.containers.clone()))?;
         registry.register(Box::new(gauges.sandboxes.clone()))?;
-        for gauge in [&gauges.images, &gauges.event_listeners, &gauges.descriptors, &gauges.tasks, &gauges.rss] {
+        for gauge in [
+            &gauges.images,
+            &gauges.event_listeners,
+            &gauges.descriptors,
+            &gauges.tasks,
+            &gauges.rss,
+        ] {
             registry.register(Box::new(gauge.clone()))?;
         }
         registry.register(Box::new(gauges.cpu.clone()))?;

@@ -21,7 +21,11 @@ pub(crate) enum Drained {
 }
 
 /// Refuses new calls and waits until those under way have ended, `hurry` comes, or `grace` is over.
-pub(crate) async fn drain(calls: &InFlight, hurry: impl Future<Output = ()>, grace: Duration) -> Drained {
+pub(crate) async fn drain(
+    calls: &InFlight,
+    hurry: impl Future<Output = ()>,
+    grace: Duration,
+) -> Drained {
     calls.stop();
     tokio::select! {
         // An end that is there already is told, even to somebody in a hurry.

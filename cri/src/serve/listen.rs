@@ -128,7 +128,8 @@ pub(crate) fn bind(config: &Config) -> Result<Bound, ListenError> {
 }
 
 fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    let failed = |step| move |source| ListenError::Io { address: address.to_string(), step, source };
+    let failed =
+        |step| move |source| ListenError::Io { address: address.to_string(), step, source };
     // The standard library's bind sets SO_REUSEADDR: a restart does not wait for old connections.
     let listener = std::net::TcpListener::bind(address).map_err(failed("bind"))?;
     listener.set_nonblocking(true).map_err(failed("set non-blocking"))?;
@@ -136,9 +137,8 @@ fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
 }
 
 fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
-    let failed = |step| {
-        move |source| ListenError::Io { address: path.display().to_string(), step, source }
-    };
+    let failed =
+        |step| move |source| ListenError::Io { address: path.display().to_string(), step, source };
     if let Some(parent) = path.parent() {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(parent).map_err(failed("make its directory"))?;
@@ -158,9 +158,8 @@ fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
 
 /// Removes an old socket that nobody listens on.
 fn make_way(path: &Path) -> Result<(), ListenError> {
-    let failed = |step| {
-        move |source| ListenError::Io { address: path.display().to_string(), step, source }
-    };
+    let failed =
+        |step| move |source| ListenError::Io { address: path.display().to_string(), step, source };
     let there = match std::fs::symlink_metadata(path) {
         Ok(there) => there,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

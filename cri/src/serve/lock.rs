@@ -51,7 +51,12 @@ pub(crate) struct Lock(#[expect(dead_code, reason = "the open file is the lock")
 /// [`LockError::Taken`] if another daemon lives in it.
 pub(crate) fn take(key: &'static str, directory: &Path) -> Result<Lock, LockError> {
     let failed = |step| {
-        move |source: io::Error| LockError::Io { key, directory: directory.to_owned(), step, source }
+        move |source: io::Error| LockError::Io {
+            key,
+            directory: directory.to_owned(),
+            step,
+            source,
+        }
     };
     // A directory that is there keeps its mode: it may be one that others have a say in.
     let mut builder = std::fs::DirBuilder::new();

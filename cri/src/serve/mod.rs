@@ -167,8 +167,12 @@ impl Serving {
         tracing::info!(calls = self.calls.len(), "davit stops");
         match drain::drain(&self.calls, signals.stop(), drain::GRACE).await {
             drain::Drained::All => tracing::info!("every call was answered"),
-            drain::Drained::TimedOut(left) => tracing::warn!(left, "calls were still under way after 15 s"),
-            drain::Drained::Hurried(left) => tracing::warn!(left, "a second signal: calls are cut off"),
+            drain::Drained::TimedOut(left) => {
+                tracing::warn!(left, "calls were still under way after 15 s")
+            }
+            drain::Drained::Hurried(left) => {
+                tracing::warn!(left, "a second signal: calls are cut off")
+            }
         }
         self.end.cancel();
         drop(self.listeners);

@@ -26,7 +26,9 @@ impl Reload {
     pub(crate) fn now(&mut self) {
         notify::reloading();
         match config::load(&self.flags) {
-            Err(error) => tracing::error!(%error, "reload: the configuration is wrong; the old one stays"),
+            Err(error) => {
+                tracing::error!(%error, "reload: the configuration is wrong; the old one stays")
+            }
             Ok(new) => self.take(new),
         }
         notify::ready();

@@ -170,7 +170,8 @@ async fn output_and_exit(daemon: &mut Daemon, id: &str) -> Result<ExitCode, Clie
         }
     }
     let wait = admin::WaitRequest { container_id: id.to_owned() };
-    let answer = daemon.davit.wait(wait).await.map_err(doing(format!("wait for container {id}")))?;
+    let answer =
+        daemon.davit.wait(wait).await.map_err(doing(format!("wait for container {id}")))?;
     // Exit codes are bytes; one that isn't was made up by nobody that davit knows.
     let code = answer.into_inner().exit_code;
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))

@@ -176,7 +176,9 @@ mod tests {
 
     fn request(line: &str) -> Request {
         let words = line.split_whitespace().map(std::ffi::OsString::from);
-        let Ok(Action::Client(_, ClientCommand::Run(args))) = parse(words) else { panic!("{line}") };
+        let Ok(Action::Client(_, ClientCommand::Run(args))) = parse(words) else {
+            panic!("{line}")
+        };
         Request::with_uid(&args, "/root", "ab".repeat(16))
     }
 
@@ -186,7 +188,10 @@ mod tests {
         assert_eq!(container.args, ["echo", "hi"]);
         assert!(container.command.is_empty());
         let metadata = pod.metadata.unwrap();
-        assert_eq!((metadata.namespace.as_str(), metadata.name.as_str()), ("davit", "run-abababab"));
+        assert_eq!(
+            (metadata.namespace.as_str(), metadata.name.as_str()),
+            ("davit", "run-abababab")
+        );
         assert_eq!(pod.log_directory, format!("/root/logs/{}", metadata.uid));
     }
 
@@ -218,12 +223,15 @@ mod tests {
         let Request { pod, container, .. } = request("davit run --privileged i");
         assert!(pod.linux.unwrap().security_context.unwrap().privileged);
         let security = container.linux.unwrap().security_context.unwrap();
-        assert!(security.privileged && security.seccomp.is_none() && security.masked_paths.is_empty());
+        assert!(
+            security.privileged && security.seccomp.is_none() && security.masked_paths.is_empty()
+        );
     }
 
     #[test]
     fn what_davit_run_asks_for_is_what_davit_takes() {
-        let Request { pod, container, .. } = request("davit run -p 80:80 -v /h:/c --user a:5 --memory 64m i x");
+        let Request { pod, container, .. } =
+            request("davit run -p 80:80 -v /h:/c --user a:5 --memory 64m i x");
         let sandbox = crate::convert::sandbox_spec(pod, String::new()).unwrap();
         crate::convert::container_spec(container, &sandbox).unwrap();
     }
