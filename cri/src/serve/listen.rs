@@ -152,7 +152,7 @@ fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
     let listener = listener.map_err(failed("bind"))?;
     std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed("chmod"))?;
     let made = std::fs::symlink_metadata(path).map_err(failed("stat"))?;
-    let file = SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) };
+    let file = SocketFile { path: path.to_owned(), identity: identity(&made) };
     Ok((listener, file))
 }
 
@@ -176,18 +176,24 @@ fn make_way(path: &Path) -> Result<(), ListenError> {
     }
 }
 
+/// Device, inode, and when the inode was last changed: a file system gives an inode's number to the next file at once.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(file: &std::fs::Metadata) -> Identity {
+    (file.dev(), file.ino(), file.ctime(), file.ctime_nsec())
+}
+
 /// A socket's file, removed when this is dropped, unless another has taken its place.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    /// Device and inode.
-    identity: (u64, u64),
+    identity: Identity,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|there| (there.dev(), there.ino()) == self.identity);
+            .is_ok_and(|there| identity(&there) == self.identity);
         if ours && let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "remove socket");
         }
