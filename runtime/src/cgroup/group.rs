@@ -104,7 +104,10 @@ impl Group {
             || matches!(name, "." | "..")
             || name.bytes().any(|byte| byte.is_ascii_control() || byte == b'/' || byte == b':');
         if bad {
-            return Err(InvalidGroup { value: name.to_owned(), problem: "is not one part of a path" });
+            return Err(InvalidGroup {
+                value: name.to_owned(),
+                problem: "is not one part of a path",
+            });
         }
         Ok(Self { path: self.path.join(name), made_by: Driver::Cgroupfs })
     }
@@ -184,7 +187,12 @@ mod tests {
     fn a_parent_is_where_its_driver_keeps_it() {
         let id = id();
         for (driver, text, path, cgroups_path) in [
-            (Driver::Cgroupfs, "/kubepods/burstable/pod1", "kubepods/burstable/pod1", format!("/kubepods/burstable/pod1/{id}")),
+            (
+                Driver::Cgroupfs,
+                "/kubepods/burstable/pod1",
+                "kubepods/burstable/pod1",
+                format!("/kubepods/burstable/pod1/{id}"),
+            ),
             (Driver::Cgroupfs, "davit", "davit", format!("/davit/{id}")),
             (Driver::Cgroupfs, "//a//b/", "a/b", format!("/a/b/{id}")),
             (Driver::Systemd, "system.slice", "system.slice", format!("system.slice:davit:{id}")),

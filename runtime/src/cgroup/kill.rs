@@ -26,7 +26,9 @@ pub(super) fn all(layout: &Layout, group: &Path) -> Result<Option<usize>, Cgroup
             Ok(()) if layout.v1.is_empty() => return Ok(None),
             Ok(()) => {}
             // Older than 5.14, or gone since.
-            Err(error) if error.kind() == ErrorKind::NotFound => told = Some(rounds(&directory, group)?),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                told = Some(rounds(&directory, group)?)
+            }
             Err(source) => return Err(refused("write", &directory.join("cgroup.kill"), source)),
         }
     }
@@ -36,7 +38,11 @@ pub(super) fn all(layout: &Layout, group: &Path) -> Result<Option<usize>, Cgroup
     if !directory.is_dir() {
         return Ok(Some(told.unwrap_or(0)));
     }
-    let count = if hierarchy.has("freezer") { frozen(&directory, group)? } else { rounds(&directory, group)? };
+    let count = if hierarchy.has("freezer") {
+        frozen(&directory, group)?
+    } else {
+        rounds(&directory, group)?
+    };
     Ok(Some(count + told.unwrap_or(0)))
 }
 
@@ -95,7 +101,9 @@ fn pids(directory: &Path, depth: usize) -> Result<Vec<Pid>, CgroupError> {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         // ENODEV: removed while being read.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => return Ok(Vec::new()),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {
+            return Ok(Vec::new());
+        }
         Err(source) => return Err(refused("read", &file, source)),
     };
     // A process of another PID namespace is listed as 0, and can't be named.

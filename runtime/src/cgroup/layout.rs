@@ -174,7 +174,8 @@ impl Layout {
         // The root of cgroup2 has no memory.swap.max: this process's own cgroup, or else any child of the root, shows it.
         let Some(v2) = &self.v2 else { return false };
         let children = std::fs::read_dir(&v2.mount).into_iter().flatten().flatten();
-        v2.has("memory") && children.into_iter().any(|child| child.path().join("memory.swap.max").exists())
+        v2.has("memory")
+            && children.into_iter().any(|child| child.path().join("memory.swap.max").exists())
     }
 }
 

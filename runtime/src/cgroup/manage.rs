@@ -54,10 +54,7 @@ impl Cgroups {
         let mut ensured = Ensured::default();
         let result = match group.slice_name() {
             Some(slice) => self.ensure_slice(group, slice, &mut ensured).await,
-            None => self
-                .layout
-                .hierarchies()
-                .try_for_each(|one| ensure_in(one, self.is_v2(one), group, &mut ensured)),
+            None => self.ensure_directories(group, &mut ensured),
         };
         match result {
             Ok(()) => Ok(ensured),
@@ -83,8 +80,9 @@ impl Cgroups {
                 errors.push(CgroupError::Foreign { path: path.clone() });
                 continue;
             }
-            let innermost = !made.iter().any(|other| other != path && other.starts_with(path));
-            match remove_one(path, innermost, deadline).await {
+            let above = made.iter().any(|other| other != path && other.starts_with(path));
+            let place = if above { Place::Above } else { Place::Innermost };
+            match remove_one(path, place, deadline).await {
                 Ok(true) => {}
                 Ok(false) => left.push(path.clone()),
                 Err(error) => errors.push(error),
@@ -97,7 +95,8 @@ impl Cgroups {
     /// cgroup2 only a cgroup without children takes processes: use a [`Group::child`].
     #[must_use]
     pub fn procs_files(&self, group: &Group) -> Vec<PathBuf> {
-        let files = self.layout.hierarchies().map(|one| one.mount.join(group.path()).join("cgroup.procs"));
+        let files =
+            self.layout.hierarchies().map(|one| one.mount.join(group.path()).join("cgroup.procs"));
         files.filter(|file| file.exists()).collect()
     }
 
@@ -110,17 +109,35 @@ impl Cgroups {
         kill::all(&self.layout, group.path())
     }
 
-    fn is_v2(&self, hierarchy: &Hierarchy) -> bool {
-        self.layout.v2.as_ref() == Some(hierarchy)
+    fn ensure_directories(&self, group: &Group, ensured: &mut Ensured) -> Result<(), CgroupError> {
+        self.layout.v1.iter().try_for_each(|one| ensure_v1(one, group, ensured))?;
+        match (self.layout.version(), &self.layout.v2) {
+            (Version::V2, Some(unified)) => ensure_v2(unified, group, ensured),
+            // Nobody uses the controllers that a hybrid host leaves in it; handed down, they could not leave it for v1 any more.
+            (Version::Hybrid, Some(unified)) => {
+                levels(unified, group).iter().try_for_each(|(_, at)| make(at, ensured).map(|_| ()))
+            }
+            (Version::V1 | Version::V2 | Version::Hybrid, _) => Ok(()),
+        }
     }
 
     /// A record is a file, and files can be damaged: nothing outside of the hierarchies is ever removed, nor are their roots.
     fn may_remove(&self, path: &Path) -> bool {
-        let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-        plain && self.layout.hierarchies().any(|one| path != one.mount && path.starts_with(&one.mount))
+        let plain =
+            path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        plain
+            && self
+                .layout
+                .hierarchies()
+                .any(|one| path != one.mount && path.starts_with(&one.mount))
     }
 
-    async fn ensure_slice(&self, group: &Group, slice: &str, ensured: &mut Ensured) -> Result<(), CgroupError> {
+    async fn ensure_slice(
+        &self,
+        group: &Group,
+        slice: &str,
+        ensured: &mut Ensured,
+    ) -> Result<(), CgroupError> {
         let Some(directory) = self.systemd_directory(group) else { return Ok(()) };
         if directory.exists() {
             return Ok(());
@@ -134,34 +151,59 @@ impl Cgroups {
     fn systemd_directory(&self, group: &Group) -> Option<PathBuf> {
         let own = match self.layout.version() {
             Version::V2 => self.layout.v2.as_ref(),
-            Version::V1 | Version::Hybrid => self.layout.v1.iter().find(|one| one.has("name=systemd")),
+            Version::V1 | Version::Hybrid => {
+                self.layout.v1.iter().find(|one| one.has("name=systemd"))
+            }
         };
         own.map(|one| one.mount.join(group.path()))
     }
 }
 
-fn ensure_in(hierarchy: &Hierarchy, v2: bool, group: &Group, ensured: &mut Ensured) -> Result<(), CgroupError> {
+/// The directory above and the directory, for each part of the group's path.
+fn levels(hierarchy: &Hierarchy, group: &Group) -> Vec<(PathBuf, PathBuf)> {
     let mut at = hierarchy.mount.clone();
-    for part in group.path() {
+    let step = |part| {
         let above = at.clone();
         at.push(part);
-        let made = make(&at)?;
-        if made {
-            ensured.made.push(at.clone());
-        }
-        if v2 && made {
-            hand_down(hierarchy, &above, ensured);
-        } else if hierarchy.has("cpuset") {
+        (above, at.clone())
+    };
+    group.path().iter().map(step).collect()
+}
+
+fn ensure_v1(
+    hierarchy: &Hierarchy,
+    group: &Group,
+    ensured: &mut Ensured,
+) -> Result<(), CgroupError> {
+    for (above, at) in levels(hierarchy, group) {
+        make(&at, ensured)?;
+        if hierarchy.has("cpuset") {
             inherit_cpuset(&above, &at)?;
         }
     }
     Ok(())
 }
 
+fn ensure_v2(
+    hierarchy: &Hierarchy,
+    group: &Group,
+    ensured: &mut Ensured,
+) -> Result<(), CgroupError> {
+    for (above, at) in levels(hierarchy, group) {
+        if make(&at, ensured)? {
+            hand_down(hierarchy, &above, ensured);
+        }
+    }
+    Ok(())
+}
+
 /// Whether it had to be made.
-fn make(path: &Path) -> Result<bool, CgroupError> {
+fn make(path: &Path, ensured: &mut Ensured) -> Result<bool, CgroupError> {
     match fs::create_dir(path) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            ensured.made.push(path.to_owned());
+            Ok(true)
+        }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(source) => Err(CgroupError::Io { verb: "make cgroup", path: path.to_owned(), source }),
     }
@@ -192,10 +234,16 @@ fn inherit_cpuset(above: &Path, path: &Path) -> Result<(), CgroupError> {
                 continue;
             }
             let from = above.join(name);
-            let inherited = fs::read(&from)
-                .map_err(|source| CgroupError::Io { verb: "read", path: from, source })?;
-            write(&own, inherited.trim_ascii())
-                .map_err(|source| CgroupError::Io { verb: "write", path: own, source })?;
+            let inherited = fs::read(&from).map_err(|source| CgroupError::Io {
+                verb: "read",
+                path: from,
+                source,
+            })?;
+            write(&own, inherited.trim_ascii()).map_err(|source| CgroupError::Io {
+                verb: "write",
+                path: own,
+                source,
+            })?;
         }
     }
     Ok(())
@@ -206,9 +254,20 @@ pub(super) fn write(path: &Path, value: &[u8]) -> std::io::Result<()> {
     fs::OpenOptions::new().write(true).open(path)?.write_all(value)
 }
 
+/// Where a cgroup stands among those removed with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Nothing of ours is below: what keeps it busy is about to end.
+    Innermost,
+    /// It held one of ours; what else is in it may be there to stay.
+    Above,
+}
+
 /// Whether it is gone; `false`: it is left to others who use it.
-async fn remove_one(path: &Path, innermost: bool, deadline: Instant) -> Result<bool, CgroupError> {
-    if let Some(slice) = path.file_name().and_then(OsStr::to_str).filter(|name| name.ends_with(".slice")) {
+async fn remove_one(path: &Path, place: Place, deadline: Instant) -> Result<bool, CgroupError> {
+    if let Some(slice) =
+        path.file_name().and_then(OsStr::to_str).filter(|name| name.ends_with(".slice"))
+    {
         return systemctl("stop", slice).await.map(|()| true);
     }
     let mut pause = Duration::from_millis(1);
@@ -218,10 +277,14 @@ async fn remove_one(path: &Path, innermost: bool, deadline: Instant) -> Result<b
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
             Err(error) if error.kind() == ErrorKind::ResourceBusy => {}
             Err(source) => {
-                return Err(CgroupError::Io { verb: "remove cgroup", path: path.to_owned(), source });
+                return Err(CgroupError::Io {
+                    verb: "remove cgroup",
+                    path: path.to_owned(),
+                    source,
+                });
             }
         }
-        if !innermost && has_children(path) {
+        if place == Place::Above && has_children(path) {
             return Ok(false);
         }
         if Instant::now() >= deadline {
@@ -255,4 +318,3 @@ async fn systemctl(verb: &'static str, slice: &str) -> Result<(), CgroupError> {
     let text = String::from_utf8_lossy(&output.stderr);
     Err(failed(text.trim().chars().take(500).collect()))
 }
-

@@ -66,7 +66,7 @@ pub enum CgroupError {
     Several {
         /// The first.
         #[source]
-        first: Box<CgroupError>,
+        first: Box<Self>,
         /// How many besides.
         more: usize,
     },

@@ -33,7 +33,11 @@ async fn a_cgroup_is_made_in_every_hierarchy_takes_processes_and_goes_again() {
     let hierarchies = cgroups.layout().hierarchies().count();
     assert_eq!(ensured.made.len(), 2 * hierarchies);
     assert_eq!(cgroups.procs_files(&group).len(), hierarchies);
-    assert_eq!(cgroups.ensure(&group).await.unwrap(), Ensured::default(), "the second time nothing is made");
+    assert_eq!(
+        cgroups.ensure(&group).await.unwrap(),
+        Ensured::default(),
+        "the second time nothing is made"
+    );
 
     // Joining proves that cpusets were inherited.
     let leaf = group.child("leaf").unwrap();
@@ -47,7 +51,11 @@ async fn a_cgroup_is_made_in_every_hierarchy_takes_processes_and_goes_again() {
     assert_eq!(cgroups.remove(&leaf_made).await.unwrap(), Vec::<PathBuf>::new());
     assert_eq!(cgroups.remove(&ensured.made).await.unwrap(), Vec::<PathBuf>::new());
     assert!(ensured.made.iter().all(|path| !path.exists()));
-    assert_eq!(cgroups.remove(&ensured.made).await.unwrap(), Vec::<PathBuf>::new(), "removal is idempotent");
+    assert_eq!(
+        cgroups.remove(&ensured.made).await.unwrap(),
+        Vec::<PathBuf>::new(),
+        "removal is idempotent"
+    );
 }
 
 #[tokio::test]
@@ -81,7 +89,10 @@ async fn kill_ends_every_process_in_the_group_and_below_and_no_other() {
 async fn what_others_use_is_left_and_told_back_and_a_busy_one_is_an_error() {
     let cgroups = cgroups();
     let name = unique("shared");
-    let (mine, theirs) = (Group::at(&format!("{name}/mine")).unwrap(), Group::at(&format!("{name}/theirs")).unwrap());
+    let (mine, theirs) = (
+        Group::at(&format!("{name}/mine")).unwrap(),
+        Group::at(&format!("{name}/theirs")).unwrap(),
+    );
     let mine_made = cgroups.ensure(&mine).await.unwrap().made;
     let theirs_made = cgroups.ensure(&theirs).await.unwrap().made;
     let left = cgroups.remove(&mine_made).await.unwrap();
@@ -103,7 +114,8 @@ async fn nothing_outside_of_the_hierarchies_is_removed() {
     let cgroups = cgroups();
     let directory = tempfile::tempdir().unwrap();
     let root = cgroups.layout().hierarchies().next().unwrap().mount.clone();
-    let escape = root.join("..").join("..").join("..").join(directory.path().strip_prefix("/").unwrap());
+    let escape =
+        root.join("..").join("..").join("..").join(directory.path().strip_prefix("/").unwrap());
     for path in [directory.path(), root.as_path(), escape.as_path(), Path::new("relative")] {
         let error = cgroups.remove(&[path.to_owned()]).await.unwrap_err();
         assert!(matches!(error, CgroupError::Foreign { .. }), "{error}");

@@ -103,11 +103,17 @@ fn rootfs(at: &Path) {
     let busybox = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
     assert!(busybox.is_absolute(), "this test needs busybox: install Debian's busybox-static");
     std::fs::copy(&busybox, at.join("bin/busybox")).unwrap();
-    for applet in ["sh", "id", "cat", "touch", "mount", "grep", "wc", "hostname", "unshare", "true", "sleep"] {
+    for applet in
+        ["sh", "id", "cat", "touch", "mount", "grep", "wc", "hostname", "unshare", "true", "sleep"]
+    {
         std::fs::hard_link(at.join("bin/busybox"), at.join("bin").join(applet)).unwrap();
     }
     let linked = Command::new("ldd").arg(&busybox).output().unwrap();
-    for word in String::from_utf8(linked.stdout).unwrap().split_ascii_whitespace().filter(|word| word.starts_with('/')) {
+    for word in String::from_utf8(linked.stdout)
+        .unwrap()
+        .split_ascii_whitespace()
+        .filter(|word| word.starts_with('/'))
+    {
         let to = at.join(word.trim_start_matches('/'));
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::copy(word, to).unwrap();
@@ -116,7 +122,8 @@ fn rootfs(at: &Path) {
 
 fn runtimes() -> [Handler; 2] {
     [("crun", Kind::Crun), ("runc", Kind::Runc)].map(|(name, kind)| {
-        let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).output().unwrap();
+        let found =
+            Command::new("sh").args(["-c", &format!("command -v {name}")]).output().unwrap();
         let path = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
         assert!(path.is_absolute(), "this test needs {name}");
         let features = Features { recursive_read_only: true, seccomp: true, ..Features::default() };
@@ -147,7 +154,11 @@ impl Run {
         write(&at.join("resolv.conf"), b"nameserver 192.0.2.1\n");
         let pod = Pod::new();
         let mut given = Given::new();
-        given.host = Host::probe(&HostConfig { cgroup_driver: Some(Driver::Cgroupfs), ..HostConfig::default() }).unwrap();
+        given.host = Host::probe(&HostConfig {
+            cgroup_driver: Some(Driver::Cgroupfs),
+            ..HostConfig::default()
+        })
+        .unwrap();
         given.handler = handler;
         given.rootfs = at.join("rootfs");
         given.pod = PodPaths {
@@ -160,7 +171,10 @@ impl Run {
             resolv_conf: Some(at.join("resolv.conf")),
             hostname: "web".into(),
         };
-        let name = format!("/davit-test-oci-{}/pod", at.file_name().unwrap().to_str().unwrap().trim_start_matches('.'));
+        let name = format!(
+            "/davit-test-oci-{}/pod",
+            at.file_name().unwrap().to_str().unwrap().trim_start_matches('.')
+        );
         given.sandbox.cgroup_parent = Some(CgroupParent::try_from(name).unwrap());
         let sandbox_id = SandboxId::random().unwrap();
         let group = given.host.pod_group(&sandbox_id, &given.sandbox).unwrap();
@@ -176,7 +190,10 @@ impl Run {
         assert_eq!(built.warnings, Vec::<String>::new());
         // The shim's part: directories that the image lacks.
         for directory in &built.make_dirs {
-            std::fs::create_dir_all(at.join("rootfs").join(directory.path.strip_prefix("/").unwrap())).unwrap();
+            std::fs::create_dir_all(
+                at.join("rootfs").join(directory.path.strip_prefix("/").unwrap()),
+            )
+            .unwrap();
         }
         write(&at.join("config.json"), &serde_json::to_vec(&built.spec).unwrap());
         if let Some(command) = &self.exec {
@@ -196,11 +213,17 @@ impl Run {
         let (out, err) = (read("out"), read("err"));
         let told = String::from_utf8_lossy(&status.stderr);
         assert!(status.status.success(), "{}: {err}{out}{told}", self.given.handler.name);
-        out.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.into(), value.into())).collect()
+        out.lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect()
     }
 
     async fn end(self) {
-        assert_eq!(self.given.host.cgroups.remove(&self.made).await.unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(
+            self.given.host.cgroups.remove(&self.made).await.unwrap(),
+            Vec::<PathBuf>::new()
+        );
     }
 }
 
@@ -224,6 +247,7 @@ fn bind(source: &Path, destination: &str, readonly: ReadOnly) -> MountSpec {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a list of what is asked and of what is found")]
 async fn a_confined_container_is_made_by_crun_and_by_runc_and_is_as_asked() {
     let _alone = ALONE.lock().await;
     for handler in runtimes() {
@@ -252,7 +276,9 @@ async fn a_confined_container_is_made_by_crun_and_by_runc_and_is_as_asked() {
         security.readonly_paths = vec!["/proc/sys".into()];
 
         let report = run.report();
-        let is = |key: &str, value: &str| assert_eq!(report.get(key).map(String::as_str), Some(value), "{name} {key}: {report:?}");
+        let is = |key: &str, value: &str| {
+            assert_eq!(report.get(key).map(String::as_str), Some(value), "{name} {key}: {report:?}")
+        };
         is("uid", "1000");
         is("gid", "1000");
         // The kernel keeps them sorted, but for the primary one.
@@ -280,7 +306,14 @@ async fn a_confined_container_is_made_by_crun_and_by_runc_and_is_as_asked() {
         is("sethostname", "no");
         is("kmsg", "no");
         let pod = format!("/{}/", run.group.path().display());
-        assert!(report.get("cgroup-memory").or_else(|| report.get("cgroup-")).unwrap().starts_with(&pod), "{report:?}");
+        assert!(
+            report
+                .get("cgroup-memory")
+                .or_else(|| report.get("cgroup-"))
+                .unwrap()
+                .starts_with(&pod),
+            "{report:?}"
+        );
         run.end().await;
     }
 }
@@ -303,7 +336,9 @@ async fn a_privileged_container_is_made_by_crun_and_by_runc_and_can_do_what_davi
         security.capabilities.add_ambient = vec!["NET_ADMIN".into()];
 
         let report = run.report();
-        let is = |key: &str, value: &str| assert_eq!(report.get(key).map(String::as_str), Some(value), "{name} {key}: {report:?}");
+        let is = |key: &str, value: &str| {
+            assert_eq!(report.get(key).map(String::as_str), Some(value), "{name} {key}: {report:?}")
+        };
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let own = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap().trim();
         is("uid", "0");
@@ -332,7 +367,8 @@ async fn an_exec_in_crun_and_in_runc_has_no_more_than_the_containers_own_process
         let name = handler.name.clone();
         let mut run = Run::new(handler).await;
         let container = &mut run.given.container;
-        run.exec = Some(std::mem::replace(&mut container.command, vec!["sleep".into(), "60".into()]));
+        run.exec =
+            Some(std::mem::replace(&mut container.command, vec!["sleep".into(), "60".into()]));
         container.envs = vec![("PATH".into(), "/bin".into())];
         container.working_dir = Some("/tmp".into());
         let security = &mut container.security;
@@ -343,7 +379,9 @@ async fn an_exec_in_crun_and_in_runc_has_no_more_than_the_containers_own_process
         security.capabilities.add_ambient = vec!["NET_BIND_SERVICE".into()];
 
         let report = run.report();
-        let is = |key: &str, value: &str| assert_eq!(report.get(key).map(String::as_str), Some(value), "{name} {key}: {report:?}");
+        let is = |key: &str, value: &str| {
+            assert_eq!(report.get(key).map(String::as_str), Some(value), "{name} {key}: {report:?}")
+        };
         is("uid", "1000");
         is("gid", "7");
         is("groups", "7 50000");

@@ -53,7 +53,9 @@ pub enum MountError {
         mount: PathBuf,
     },
     /// The OCI runtime can't.
-    #[error("mounts[{index}].recursive_read_only: RROUnsupported: handler {handler:?} can't mount recursively read-only")]
+    #[error(
+        "mounts[{index}].recursive_read_only: RROUnsupported: handler {handler:?} can't mount recursively read-only"
+    )]
     RecursiveReadOnly {
         /// Which mount.
         index: usize,
@@ -79,7 +81,11 @@ pub(super) struct Binds {
     pub(super) warnings: Vec<String>,
 }
 
-pub(super) fn all(mounts: &[MountSpec], handler: &Handler, host: &Host) -> Result<Binds, MountError> {
+pub(super) fn all(
+    mounts: &[MountSpec],
+    handler: &Handler,
+    host: &Host,
+) -> Result<Binds, MountError> {
     // Read once, and only if somebody's propagation depends on it.
     let table = if mounts.iter().any(|mount| mount.propagation != Propagation::Private) {
         mountinfo::parse(&std::fs::read("/proc/self/mountinfo").map_err(MountError::Table)?)
@@ -88,16 +94,19 @@ pub(super) fn all(mounts: &[MountSpec], handler: &Handler, host: &Host) -> Resul
     };
     let mut binds = Binds::default();
     for (index, asked) in mounts.iter().enumerate() {
-        let destination = below_root(&asked.container_path).map_err(|problem| MountError::Path {
-            index,
-            field: "container_path",
-            path: asked.container_path.clone(),
-            problem,
-        })?;
+        let destination =
+            below_root(&asked.container_path).map_err(|problem| MountError::Path {
+                index,
+                field: "container_path",
+                path: asked.container_path.clone(),
+                problem,
+            })?;
         let source = source(index, &asked.source, host)?;
         check_propagation(index, asked.propagation, &source, &table)?;
         if asked.selinux_relabel && host.selinux {
-            binds.warnings.push(format!("mounts[{index}] is not relabelled: davit has no SELinux support"));
+            binds
+                .warnings
+                .push(format!("mounts[{index}] is not relabelled: davit has no SELinux support"));
         }
         binds.root_propagation = root_propagation(binds.root_propagation, asked.propagation);
         let options = ["rbind", propagation(asked.propagation), access(index, asked, handler)?];
@@ -169,10 +178,14 @@ fn check_propagation(
     let mount = mountinfo::holding(table, path);
     let (fits, name, needed) = match asked {
         Propagation::Private => return Ok(()),
-        Propagation::HostToContainer => {
-            (mount.is_some_and(|mount| mount.shared || mount.slave), "HOST_TO_CONTAINER", "shared or slave")
+        Propagation::HostToContainer => (
+            mount.is_some_and(|mount| mount.shared || mount.slave),
+            "HOST_TO_CONTAINER",
+            "shared or slave",
+        ),
+        Propagation::Bidirectional => {
+            (mount.is_some_and(|mount| mount.shared), "BIDIRECTIONAL", "shared")
         }
-        Propagation::Bidirectional => (mount.is_some_and(|mount| mount.shared), "BIDIRECTIONAL", "shared"),
     };
     if fits {
         return Ok(());

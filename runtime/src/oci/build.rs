@@ -114,7 +114,8 @@ fn process(input: &SpecInput<'_>, identity: &Identity) -> Result<Process, SpecEr
     } else {
         capabilities::of_container(&security.capabilities, bounding)?
     };
-    let apparmor = if security.privileged { None } else { apparmor::build(&security.apparmor, input.host)? };
+    let apparmor =
+        if security.privileged { None } else { apparmor::build(&security.apparmor, input.host)? };
     let score = resources::oom_score_adj(container.resources.oom_score_adj, input.host)?;
     let mut process = Process::default();
     process.set_user(user).set_args(Some(process::args(container, input.image)?));
@@ -151,7 +152,8 @@ fn linux(
     } else {
         devices::of_container(&container.devices)?
     };
-    let mut resources = resources::build(&container.resources, input.handler, input.host, warnings)?;
+    let mut resources =
+        resources::build(&container.resources, input.handler, input.host, warnings)?;
     resources.set_devices(Some(rules));
     let version = input.host.cgroups.layout().version();
     let view = CgroupView { version, privileged: security.privileged };
@@ -206,7 +208,8 @@ fn make_dirs(input: &SpecInput<'_>, cwd: &Path, warnings: &mut Vec<String>) -> V
             Ok(path) => out.push(directory(path)),
             Err(problem) => {
                 let volume: String = volume.chars().take(200).collect();
-                warnings.push(format!("the image's VOLUME {volume:?} is passed over: it {problem}"));
+                warnings
+                    .push(format!("the image's VOLUME {volume:?} is passed over: it {problem}"));
             }
         }
     }

@@ -84,7 +84,9 @@ pub enum CapabilityError {
         name: String,
     },
     /// davit may not have it itself, so can't give it.
-    #[error("{field}[{index}] {name:?} is not in davit's own bounding set, so no container can have it")]
+    #[error(
+        "{field}[{index}] {name:?} is not in davit's own bounding set, so no container can have it"
+    )]
     Missing {
         /// The list.
         field: &'static str,
@@ -98,7 +100,10 @@ pub enum CapabilityError {
 /// The capabilities whose bits are set, as in `/proc/<pid>/status`. A newer kernel's are left out: no OCI runtime knows their names.
 pub(super) fn of_bits(bits: u64) -> Capabilities {
     let numbered = (0_u32..).zip(ALL);
-    numbered.filter(|(number, _)| (bits >> number) & 1 == 1).map(|(_, capability)| capability).collect()
+    numbered
+        .filter(|(number, _)| (bits >> number) & 1 == 1)
+        .map(|(_, capability)| capability)
+        .collect()
 }
 
 /// Whether a list asks for this or for all.
@@ -108,7 +113,10 @@ enum Named {
 }
 
 /// What an unprivileged container gets.
-pub(super) fn of_container(asked: &Asked, bounding: &Capabilities) -> Result<LinuxCapabilities, CapabilityError> {
+pub(super) fn of_container(
+    asked: &Asked,
+    bounding: &Capabilities,
+) -> Result<LinuxCapabilities, CapabilityError> {
     let add = named("capabilities.add", &asked.add)?;
     let drop = named("capabilities.drop", &asked.drop)?;
     // ALL counts first, in whichever list: "drop ALL, add NET_BIND_SERVICE" is the usual way to ask for one.
@@ -130,7 +138,10 @@ pub(super) fn of_container(asked: &Asked, bounding: &Capabilities) -> Result<Lin
 }
 
 /// What a privileged one gets: all that can be given.
-pub(super) fn of_privileged(asked: &Asked, bounding: &Capabilities) -> Result<LinuxCapabilities, CapabilityError> {
+pub(super) fn of_privileged(
+    asked: &Asked,
+    bounding: &Capabilities,
+) -> Result<LinuxCapabilities, CapabilityError> {
     with_ambient(asked, bounding.clone(), bounding)
 }
 
@@ -153,9 +164,17 @@ fn with_ambient(
 }
 
 fn named(field: &'static str, names: &[String]) -> Result<Vec<Named>, CapabilityError> {
-    names.iter().enumerate().map(|(index, name)| parse(name).ok_or_else(|| {
-        CapabilityError::Unknown { field, index, name: name.chars().take(100).collect() }
-    })).collect()
+    names
+        .iter()
+        .enumerate()
+        .map(|(index, name)| {
+            parse(name).ok_or_else(|| CapabilityError::Unknown {
+                field,
+                index,
+                name: name.chars().take(100).collect(),
+            })
+        })
+        .collect()
 }
 
 fn parse(name: &str) -> Option<Named> {
@@ -179,7 +198,9 @@ fn held(
         match name {
             Named::All => {}
             Named::One(capability) if bounding.contains(capability) => out.push(*capability),
-            Named::One(_) => return Err(CapabilityError::Missing { field, index, name: text.clone() }),
+            Named::One(_) => {
+                return Err(CapabilityError::Missing { field, index, name: text.clone() });
+            }
         }
     }
     Ok(out)
@@ -222,8 +243,18 @@ mod tests {
         for (asked, has, lacks, count) in [
             (ask(&[], &[], &[]), Capability::Chown, Capability::SysAdmin, 14),
             (ask(&["SYS_ADMIN"], &[], &[]), Capability::SysAdmin, Capability::SysTime, 15),
-            (ask(&["cap_sys_time"], &["Cap_Chown"], &[]), Capability::SysTime, Capability::Chown, 14),
-            (ask(&["NET_BIND_SERVICE"], &["ALL"], &[]), Capability::NetBindService, Capability::Chown, 1),
+            (
+                ask(&["cap_sys_time"], &["Cap_Chown"], &[]),
+                Capability::SysTime,
+                Capability::Chown,
+                14,
+            ),
+            (
+                ask(&["NET_BIND_SERVICE"], &["ALL"], &[]),
+                Capability::NetBindService,
+                Capability::Chown,
+                1,
+            ),
             (ask(&["all"], &["NET_RAW"], &[]), Capability::SysAdmin, Capability::NetRaw, 39),
             (ask(&["ALL"], &[], &[]), Capability::SysAdmin, Capability::SysResource, 40),
             (ask(&["NET_RAW"], &["NET_RAW"], &[]), Capability::Chown, Capability::NetRaw, 13),
@@ -244,7 +275,9 @@ mod tests {
     #[test]
     fn an_ambient_one_is_in_every_set_and_no_other_is_inheritable() {
         let set = of_container(&ask(&[], &["ALL"], &["NET_BIND_SERVICE"]), &bounding()).unwrap();
-        for one in [set.bounding(), set.effective(), set.permitted(), set.inheritable(), set.ambient()] {
+        for one in
+            [set.bounding(), set.effective(), set.permitted(), set.inheritable(), set.ambient()]
+        {
             assert_eq!(sorted(one), ["NET_BIND_SERVICE"]);
         }
         let set = of_container(&ask(&["SYS_TIME"], &["ALL"], &["ALL"]), &bounding()).unwrap();
@@ -257,11 +290,23 @@ mod tests {
     #[test]
     fn an_unknown_name_and_one_that_cannot_be_given_are_errors_that_name_it() {
         for (asked, message) in [
-            (ask(&["CHOWN", "SYS_EVERYTHING"], &[], &[]), "capabilities.add[1] \"SYS_EVERYTHING\" is no capability"),
-            (ask(&[], &["CAP_CAP_CHOWN"], &[]), "capabilities.drop[0] \"CAP_CAP_CHOWN\" is no capability"),
+            (
+                ask(&["CHOWN", "SYS_EVERYTHING"], &[], &[]),
+                "capabilities.add[1] \"SYS_EVERYTHING\" is no capability",
+            ),
+            (
+                ask(&[], &["CAP_CAP_CHOWN"], &[]),
+                "capabilities.drop[0] \"CAP_CAP_CHOWN\" is no capability",
+            ),
             (ask(&[], &[], &[""]), "capabilities.add_ambient[0] \"\" is no capability"),
-            (ask(&["CAP_SYS_RESOURCE"], &[], &[]), "capabilities.add[0] \"CAP_SYS_RESOURCE\" is not in davit's own bounding set, so no container can have it"),
-            (ask(&[], &[], &["sys_resource"]), "capabilities.add_ambient[0] \"sys_resource\" is not in davit's own bounding set, so no container can have it"),
+            (
+                ask(&["CAP_SYS_RESOURCE"], &[], &[]),
+                "capabilities.add[0] \"CAP_SYS_RESOURCE\" is not in davit's own bounding set, so no container can have it",
+            ),
+            (
+                ask(&[], &[], &["sys_resource"]),
+                "capabilities.add_ambient[0] \"sys_resource\" is not in davit's own bounding set, so no container can have it",
+            ),
         ] {
             assert_eq!(of_container(&asked, &bounding()).unwrap_err().to_string(), message);
         }

@@ -136,8 +136,14 @@ fn permissions(index: usize, text: &str) -> Result<String, DeviceError> {
 }
 
 fn nodes_of(index: usize, device: &DeviceSpec) -> Result<Vec<LinuxDevice>, DeviceError> {
-    let fault = |field, path: &Path, problem| DeviceError::Path { index, field, path: path.to_owned(), problem };
-    let host = normal(&device.host_path).map_err(|problem| fault("host_path", &device.host_path, problem))?;
+    let fault = |field, path: &Path, problem| DeviceError::Path {
+        index,
+        field,
+        path: path.to_owned(),
+        problem,
+    };
+    let host = normal(&device.host_path)
+        .map_err(|problem| fault("host_path", &device.host_path, problem))?;
     let inside = below_root(&device.container_path)
         .map_err(|problem| fault("container_path", &device.container_path, problem))?;
     let unreadable = |source| DeviceError::Read { index, path: host.clone(), source };
@@ -155,7 +161,12 @@ fn nodes_of(index: usize, device: &DeviceSpec) -> Result<Vec<LinuxDevice>, Devic
 }
 
 /// All device nodes below `host`, as they will be called below `inside`.
-fn walk(host: &Path, inside: &Path, depth: usize, nodes: &mut Vec<LinuxDevice>) -> std::io::Result<()> {
+fn walk(
+    host: &Path,
+    inside: &Path,
+    depth: usize,
+    nodes: &mut Vec<LinuxDevice>,
+) -> std::io::Result<()> {
     for entry in fs::read_dir(host)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -181,12 +192,18 @@ fn node(metadata: &fs::Metadata, path: PathBuf) -> Option<LinuxDevice> {
     let typ = match FileType::from_raw_mode(metadata.mode()) {
         FileType::BlockDevice => LinuxDeviceType::B,
         FileType::CharacterDevice => LinuxDeviceType::C,
-        FileType::RegularFile | FileType::Directory | FileType::Symlink | FileType::Fifo
-        | FileType::Socket | FileType::Unknown => return None,
+        FileType::RegularFile
+        | FileType::Directory
+        | FileType::Symlink
+        | FileType::Fifo
+        | FileType::Socket
+        | FileType::Unknown => return None,
     };
     let mut device = LinuxDevice::default();
     device.set_path(path).set_typ(typ);
-    device.set_major(i64::from(major(metadata.rdev()))).set_minor(i64::from(minor(metadata.rdev())));
+    device
+        .set_major(i64::from(major(metadata.rdev())))
+        .set_minor(i64::from(minor(metadata.rdev())));
     device.set_file_mode(Some(Mode::from_raw_mode(metadata.mode()).bits()));
     device.set_uid(Some(metadata.uid())).set_gid(Some(metadata.gid()));
     Some(device)
@@ -197,7 +214,11 @@ mod tests {
     use super::*;
 
     fn spec(host: impl Into<PathBuf>, inside: &str, permissions: &str) -> DeviceSpec {
-        DeviceSpec { host_path: host.into(), container_path: inside.into(), permissions: permissions.into() }
+        DeviceSpec {
+            host_path: host.into(),
+            container_path: inside.into(),
+            permissions: permissions.into(),
+        }
     }
 
     #[test]
@@ -219,22 +240,38 @@ mod tests {
         let sub = directory.path().join("sub");
         fs::create_dir(&sub).unwrap();
         fs::create_dir(directory.path().join("pts")).unwrap();
-        for (path, minor) in [(directory.path().join("a"), 3), (sub.join("b"), 5), (directory.path().join("pts/c"), 7)] {
+        for (path, minor) in [
+            (directory.path().join("a"), 3),
+            (sub.join("b"), 5),
+            (directory.path().join("pts/c"), 7),
+        ] {
             let device = rustix::fs::makedev(1, minor);
-            rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::CharacterDevice, Mode::RUSR, device).unwrap();
+            rustix::fs::mknodat(
+                rustix::fs::CWD,
+                &path,
+                FileType::CharacterDevice,
+                Mode::RUSR,
+                device,
+            )
+            .unwrap();
         }
         fs::File::create(directory.path().join("file")).unwrap();
         std::os::unix::fs::symlink("/dev/null", directory.path().join("link")).unwrap();
 
         let devices = of_container(&[spec(directory.path(), "/dev/all", "r")]).unwrap();
-        let mut found: Vec<_> = devices.nodes.iter().map(|node| (node.path().to_str().unwrap(), node.minor())).collect();
+        let mut found: Vec<_> = devices
+            .nodes
+            .iter()
+            .map(|node| (node.path().to_str().unwrap(), node.minor()))
+            .collect();
         found.sort_unstable();
         assert_eq!(found, [("/dev/all/a", 3), ("/dev/all/sub/b", 5)]);
 
         let devices = of_container(&[spec(directory.path().join("link"), "/dev/n", "m")]).unwrap();
         assert_eq!((devices.nodes[0].major(), devices.nodes[0].minor()), (1, 3));
 
-        let error = of_container(&[spec(directory.path().join("file"), "/dev/n", "m")]).unwrap_err();
+        let error =
+            of_container(&[spec(directory.path().join("file"), "/dev/n", "m")]).unwrap_err();
         assert!(matches!(error, DeviceError::NotADevice { index: 0, .. }), "{error}");
     }
 
@@ -252,13 +289,28 @@ mod tests {
     #[test]
     fn what_is_no_device_is_refused_with_field_and_value() {
         for (device, message) in [
-            (spec("/dev/null", "/dev/x", ""), "devices[0].permissions \"\" is not one or more of r, w and m"),
-            (spec("/dev/null", "/dev/x", "rx"), "devices[0].permissions \"rx\" is not one or more of r, w and m"),
-            (spec("/dev/davit-none", "/dev/x", "r"), "devices[0].host_path \"/dev/davit-none\" can't be read"),
+            (
+                spec("/dev/null", "/dev/x", ""),
+                "devices[0].permissions \"\" is not one or more of r, w and m",
+            ),
+            (
+                spec("/dev/null", "/dev/x", "rx"),
+                "devices[0].permissions \"rx\" is not one or more of r, w and m",
+            ),
+            (
+                spec("/dev/davit-none", "/dev/x", "r"),
+                "devices[0].host_path \"/dev/davit-none\" can't be read",
+            ),
             (spec("null", "/dev/x", "r"), "devices[0].host_path \"null\" is not absolute"),
             (spec("/dev/null", "x", "r"), "devices[0].container_path \"x\" is not absolute"),
-            (spec("/dev/null", "/dev/../x", "r"), "devices[0].container_path \"/dev/../x\" has a `..` in it"),
-            (spec("/etc/passwd", "/dev/x", "r"), "devices[0].host_path \"/etc/passwd\" is neither a device nor a directory of devices"),
+            (
+                spec("/dev/null", "/dev/../x", "r"),
+                "devices[0].container_path \"/dev/../x\" has a `..` in it",
+            ),
+            (
+                spec("/etc/passwd", "/dev/x", "r"),
+                "devices[0].host_path \"/etc/passwd\" is neither a device nor a directory of devices",
+            ),
         ] {
             assert_eq!(of_container(&[device]).unwrap_err().to_string(), message);
         }

@@ -110,7 +110,12 @@ mod tests {
     fn the_pod_wins_over_the_image_and_the_image_over_the_defaults() {
         let mut env = Environment::new("pod-0");
         env.add_image(&text(&["A=image", "PATH=/image", "B=b=c", "E="])).unwrap();
-        env.add_pod(&[("A".into(), "pod".into()), ("C".into(), "1".into()), ("C".into(), "2".into())]).unwrap();
+        env.add_pod(&[
+            ("A".into(), "pod".into()),
+            ("C".into(), "1".into()),
+            ("C".into(), "2".into()),
+        ])
+        .unwrap();
         env.set_default("HOME", "/root");
         env.set_default("A", "nobody");
         assert_eq!(
@@ -121,8 +126,15 @@ mod tests {
 
     #[test]
     fn what_is_no_variable_is_refused_by_name_and_never_by_value() {
-        for (name, value) in [("", "secret"), ("A=B", "secret"), ("A\0", "secret"), ("A", "secret\0"), ("HOME", "/x\nsecret"),
-            ("HOME", "/x\rsecret"), ("HOME", "/secret:0:0")] {
+        for (name, value) in [
+            ("", "secret"),
+            ("A=B", "secret"),
+            ("A\0", "secret"),
+            ("A", "secret\0"),
+            ("HOME", "/x\nsecret"),
+            ("HOME", "/x\rsecret"),
+            ("HOME", "/secret:0:0"),
+        ] {
             let error = Environment::default().add_pod(&[(name.into(), value.into())]).unwrap_err();
             assert_eq!(error.name, name);
             assert!(!error.to_string().contains("secret"), "{error}");

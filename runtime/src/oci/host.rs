@@ -93,15 +93,14 @@ impl Host {
     /// [`HostError`] if the kernel doesn't tell: without `/proc` and cgroups there are no containers.
     pub fn probe(config: &HostConfig) -> Result<Self, HostError> {
         let bounding = bounding()?;
-        let capable = bounding.contains(&Capability::SysResource);
         // sd_booted(3).
         let systemd = Path::new("/run/systemd/system").is_dir();
         let found = if systemd { Driver::Systemd } else { Driver::Cgroupfs };
         Ok(Self {
             cgroups: Cgroups::new(Layout::read()?),
             driver: config.cgroup_driver.unwrap_or(found),
-            lowest_oom_score_adj: lowest_oom_score_adj(capable)?,
-            nofile: nofile(capable),
+            lowest_oom_score_adj: lowest_oom_score_adj(&bounding)?,
+            nofile: nofile(&bounding),
             bounding,
             seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
             apparmor: begins_with("/sys/module/apparmor/parameters/enabled", b'Y'),
@@ -127,14 +126,21 @@ impl Host {
         let mut out = Vec::new();
         if self.lowest_oom_score_adj > -1000 {
             let lowest = self.lowest_oom_score_adj;
-            out.push(format!("oom_score_adj below {lowest} is raised to it: CAP_SYS_RESOURCE is missing"));
+            out.push(format!(
+                "oom_score_adj below {lowest} is raised to it: CAP_SYS_RESOURCE is missing"
+            ));
         }
         let (_, hard) = self.nofile;
         if hard < NOFILE.1 {
-            out.push(format!("containers can open {hard} files at most: it is this process's own limit"));
+            out.push(format!(
+                "containers can open {hard} files at most: it is this process's own limit"
+            ));
         }
         if !self.seccomp {
-            out.push("containers that ask for a seccomp profile are refused: the kernel has no seccomp".to_owned());
+            out.push(
+                "containers that ask for a seccomp profile are refused: the kernel has no seccomp"
+                    .to_owned(),
+            );
         }
         if !self.cgroups.layout().has("hugetlb") {
             out.push("huge pages are not limited: there is no hugetlb controller".to_owned());
@@ -153,9 +159,9 @@ fn bounding() -> Result<Capabilities, HostError> {
 
 /// Without CAP_SYS_RESOURCE the kernel lets a process go down only to where a capable one once set it, and shows that place nowhere:
 /// it is found by trying, on this process, whose score is put back each time.
-fn lowest_oom_score_adj(capable: bool) -> Result<i32, HostError> {
+fn lowest_oom_score_adj(bounding: &Capabilities) -> Result<i32, HostError> {
     let path = OOM_SCORE;
-    if capable {
+    if bounding.contains(&Capability::SysResource) {
         return Ok(-1000);
     }
     let text = std::fs::read_to_string(path).map_err(|source| HostError::Read { path, source })?;
@@ -175,12 +181,12 @@ fn set_oom_score_adj(score: i32) -> std::io::Result<()> {
 }
 
 /// A hard limit can be raised only with CAP_SYS_RESOURCE, and only to the kernel's own.
-fn nofile(capable: bool) -> (u64, u64) {
+fn nofile(bounding: &Capabilities) -> (u64, u64) {
     let (soft, hard) = NOFILE;
     let own = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let kernel = std::fs::read_to_string("/proc/sys/fs/nr_open").ok();
     let kernel = kernel.and_then(|text| text.trim().parse().ok()).unwrap_or(hard);
-    let hard = hard.min(if capable { kernel } else { own });
+    let hard = hard.min(if bounding.contains(&Capability::SysResource) { kernel } else { own });
     (soft.min(hard), hard)
 }
 
@@ -197,7 +203,14 @@ mod tests {
         let before = std::fs::read_to_string(OOM_SCORE).unwrap();
         let host = Host::probe(&HostConfig::default()).unwrap();
         assert_eq!(std::fs::read_to_string(OOM_SCORE).unwrap(), before);
-        let run = |script: String| std::process::Command::new("sh").args(["-c", &script]).output().unwrap().status.success();
+        let run = |script: String| {
+            std::process::Command::new("sh")
+                .args(["-c", &script])
+                .output()
+                .unwrap()
+                .status
+                .success()
+        };
         let lowest = host.lowest_oom_score_adj;
         assert!(run(format!("echo {lowest} > {OOM_SCORE}")));
         if lowest > -1000 {
@@ -207,6 +220,9 @@ mod tests {
         assert!(soft <= hard && hard <= NOFILE.1);
         assert!(run(format!("ulimit -Hn {hard} && ulimit -Sn {soft}")));
         assert!(host.bounding.contains(&Capability::Chown));
-        assert_eq!(host.shortcomings().iter().any(|one| one.contains("oom_score_adj")), lowest > -1000);
+        assert_eq!(
+            host.shortcomings().iter().any(|one| one.contains("oom_score_adj")),
+            lowest > -1000
+        );
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a mount can be either, both or neither")]
 pub(crate) struct Mount {
     /// Where it is mounted, as this mount namespace sees it.
     pub(crate) point: PathBuf,
@@ -102,7 +103,10 @@ mod tests {
         assert!(mounts[0].shared && !mounts[0].slave);
         assert!(!mounts[1].shared && mounts[1].slave);
         assert!(mounts[3].shared && mounts[3].slave);
-        assert_eq!((mounts[0].fs_type.as_str(), mounts[0].super_options.as_str()), ("ext4", "rw,discard"));
+        assert_eq!(
+            (mounts[0].fs_type.as_str(), mounts[0].super_options.as_str()),
+            ("ext4", "rw,discard")
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::PodPaths;
 use super::binds::{self, MountError};
 use super::handlers::Handler;
 use super::host::Host;
-use crate::container::{ContainerSpec, MountSpec};
+use crate::container::{ContainerSecurity, ContainerSpec, MountSpec};
 use oci_spec::runtime::Mount;
 use std::path::{Path, PathBuf};
 
@@ -31,10 +31,12 @@ pub(super) fn build(
     host: &Host,
 ) -> Result<Mounts, MountError> {
     let asked = binds::all(&container.mounts, handler, host)?;
-    let mut list = defaults(container.security.privileged);
+    let mut list = defaults(&container.security);
     list.extend(shm(pod));
     // A default gives way to what the pod mounts there or above: below the pod's mount it would be hidden, or hide a part of it.
-    list.retain(|mount| !asked.list.iter().any(|other| mount.destination().starts_with(other.destination())));
+    list.retain(|mount| {
+        !asked.list.iter().any(|other| mount.destination().starts_with(other.destination()))
+    });
     // The pod's files give way to the same file only: who mounts a volume over /etc still wants the pod's resolver in it.
     let mut rest = asked.list;
     let given = |mount: &Mount| rest.iter().any(|other| other.destination() == mount.destination());
@@ -55,12 +57,16 @@ fn kernel(destination: &str, kind: &str, options: &[&str]) -> Mount {
 }
 
 /// What the OCI specification promises a container on Linux.
-fn defaults(privileged: bool) -> Vec<Mount> {
-    let writable = if privileged { "rw" } else { "ro" };
+fn defaults(security: &ContainerSecurity) -> Vec<Mount> {
+    let writable = if security.privileged { "rw" } else { "ro" };
     vec![
         kernel("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         kernel("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        kernel("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        kernel(
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
         kernel("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         kernel("/sys", "sysfs", &["nosuid", "noexec", "nodev", writable]),
         kernel("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", writable]),
@@ -85,7 +91,11 @@ fn shm(pod: &PodPaths) -> Option<Mount> {
         (None, Some(_)) => return Some(own()),
     };
     // Writable even where the root is not: it is the pod's memory, not the image's.
-    Some(bind(source, PathBuf::from("/dev/shm"), &["rbind", "rprivate", "nosuid", "nodev", "noexec", "rw"]))
+    Some(bind(
+        source,
+        PathBuf::from("/dev/shm"),
+        &["rbind", "rprivate", "nosuid", "nodev", "noexec", "rw"],
+    ))
 }
 
 /// The pod's host name and resolver. `/etc/hosts` is the kubelet's.

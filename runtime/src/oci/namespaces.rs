@@ -59,7 +59,11 @@ fn own(kind: LinuxNamespaceType) -> LinuxNamespace {
     namespace
 }
 
-fn joined(kind: LinuxNamespaceType, name: &'static str, path: Option<&Path>) -> Result<LinuxNamespace, NamespaceError> {
+fn joined(
+    kind: LinuxNamespaceType,
+    name: &'static str,
+    path: Option<&Path>,
+) -> Result<LinuxNamespace, NamespaceError> {
     let path = path.ok_or(NamespaceError { kind: name })?;
     let mut namespace = own(kind);
     namespace.set_path(Some(path.to_owned()));

@@ -97,7 +97,11 @@ mod tests {
     #[test]
     fn a_working_directory_is_no_way_to_a_descriptor() {
         for fd in 3..64 {
-            for path in [format!("/proc/self/fd/{fd}"), format!("//proc/./self/fd/{fd}/x"), format!("/dev/fd/{fd}")] {
+            for path in [
+                format!("/proc/self/fd/{fd}"),
+                format!("//proc/./self/fd/{fd}/x"),
+                format!("/dev/fd/{fd}"),
+            ] {
                 assert_eq!(working_dir(Path::new(&path)), Err(PathProblem::Kernel), "{path}");
             }
         }

@@ -45,7 +45,10 @@ pub enum Terminal {
 }
 
 /// What runs: the pod's command over the image's entrypoint and command, the pod's arguments over the image's command alone.
-pub(super) fn args(container: &ContainerSpec, image: &ImageDefaults) -> Result<Vec<String>, ProcessError> {
+pub(super) fn args(
+    container: &ContainerSpec,
+    image: &ImageDefaults,
+) -> Result<Vec<String>, ProcessError> {
     let (command, args) = if !container.command.is_empty() {
         (&container.command, &container.args)
     } else if container.args.is_empty() {
@@ -54,7 +57,8 @@ pub(super) fn args(container: &ContainerSpec, image: &ImageDefaults) -> Result<V
         (&image.entrypoint, &container.args)
     };
     // Builders write an entrypoint of one empty text to undo that of the image below.
-    let none = container.command.is_empty() && matches!(command.as_slice(), [only] if only.is_empty());
+    let none =
+        container.command.is_empty() && matches!(command.as_slice(), [only] if only.is_empty());
     let command: &[String] = if none { &[] } else { command };
     checked(command.iter().chain(args).cloned().collect())
 }
@@ -70,20 +74,28 @@ fn checked(args: Vec<String>) -> Result<Vec<String>, ProcessError> {
 }
 
 /// Where it runs.
-pub(super) fn cwd(container: &ContainerSpec, image: &ImageDefaults) -> Result<PathBuf, ProcessError> {
+pub(super) fn cwd(
+    container: &ContainerSpec,
+    image: &ImageDefaults,
+) -> Result<PathBuf, ProcessError> {
     let (field, path) = match &container.working_dir {
         Some(path) => ("working_dir", path.as_path()),
         None if image.working_dir.is_empty() => return Ok(PathBuf::from("/")),
         None => ("the image's WORKDIR", Path::new(&image.working_dir)),
     };
-    working_dir(path).map_err(|problem| ProcessError::WorkingDir { field, path: path.to_owned(), problem })
+    working_dir(path).map_err(|problem| ProcessError::WorkingDir {
+        field,
+        path: path.to_owned(),
+        problem,
+    })
 }
 
 /// Limits set in so many words rather than inherited: a daemon's own are for a daemon.
 #[expect(clippy::expect_used, reason = "the builder has a default for every field")]
 pub(super) fn rlimits(host: &Host) -> Vec<PosixRlimit> {
     let (soft, hard) = host.nofile;
-    let nofile = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(soft).hard(hard);
+    let nofile =
+        PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(soft).hard(hard);
     vec![nofile.build().expect("no field of a limit is required")]
 }
 
@@ -91,7 +103,11 @@ pub(super) fn rlimits(host: &Host) -> Vec<PosixRlimit> {
 ///
 /// # Errors
 /// [`ProcessError`] if there is no command, or one that can't be.
-pub fn exec_process(spec: &Spec, command: &[String], terminal: Terminal) -> Result<Process, ProcessError> {
+pub fn exec_process(
+    spec: &Spec,
+    command: &[String],
+    terminal: Terminal,
+) -> Result<Process, ProcessError> {
     let args = checked(command.to_vec())?;
     let mut process = spec.process().clone().unwrap_or_default();
     process.set_args(Some(args)).set_console_size(None);

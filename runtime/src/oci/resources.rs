@@ -54,14 +54,26 @@ fn cpu(asked: &Resources) -> Result<LinuxCpu, ResourceError> {
         period @ 1_000..=1_000_000 => {
             cpu.set_period(u64::try_from(period).ok());
         }
-        other => return Err(invalid("cpu_period", other, "is not between 1000 and 1000000 microseconds")),
+        other => {
+            return Err(invalid(
+                "cpu_period",
+                other,
+                "is not between 1000 and 1000000 microseconds",
+            ));
+        }
     }
     match asked.cpu_quota {
         0 => {}
         quota if quota == -1 || quota >= 1_000 => {
             cpu.set_quota(Some(quota));
         }
-        other => return Err(invalid("cpu_quota", other, "is neither -1 nor at least 1000 microseconds")),
+        other => {
+            return Err(invalid(
+                "cpu_quota",
+                other,
+                "is neither -1 nor at least 1000 microseconds",
+            ));
+        }
     }
     cpu.set_cpus(list("cpuset_cpus", &asked.cpuset_cpus)?);
     cpu.set_mems(list("cpuset_mems", &asked.cpuset_mems)?);
@@ -74,7 +86,8 @@ fn list(field: &'static str, text: &str) -> Result<Option<String>, ResourceError
         return Ok(None);
     }
     let number = |part: &str| -> Option<u32> {
-        let digits = !part.is_empty() && part.len() <= 5 && part.bytes().all(|byte| byte.is_ascii_digit());
+        let digits =
+            !part.is_empty() && part.len() <= 5 && part.bytes().all(|byte| byte.is_ascii_digit());
         if digits { part.parse().ok() } else { None }
     };
     let range = |part: &str| match part.split_once('-') {
@@ -99,7 +112,10 @@ fn memory(
         return Err(invalid("memory_limit", limit, "is negative"));
     }
     if limit > 0 && limit < least {
-        let problem = format!("is less than the {least} bytes that handler {:?} needs to start a process", handler.name);
+        let problem = format!(
+            "is less than the {least} bytes that handler {:?} needs to start a process",
+            handler.name
+        );
         return Err(invalid("memory_limit", limit, problem));
     }
     if swap < -1 {
@@ -109,7 +125,8 @@ fn memory(
         return Err(invalid("memory_swap_limit", swap, "needs a memory_limit"));
     }
     if swap > 0 && swap < limit {
-        let problem = format!("is less than memory_limit {limit}: it counts memory and swap together");
+        let problem =
+            format!("is less than memory_limit {limit}: it counts memory and swap together");
         return Err(invalid("memory_swap_limit", swap, problem));
     }
     if limit == 0 && swap == 0 {
@@ -122,7 +139,9 @@ fn memory(
     if host.cgroups.layout().swap {
         memory.set_swap(Some(swap));
     } else if swap > limit {
-        warnings.push(format!("resources.memory_swap_limit {swap} is not applied: this host can't limit swap"));
+        warnings.push(format!(
+            "resources.memory_swap_limit {swap} is not applied: this host can't limit swap"
+        ));
     }
     Ok(Some(memory))
 }
@@ -136,14 +155,22 @@ fn hugepages(
     for one in asked {
         let digits = ["KB", "MB", "GB"].iter().find_map(|unit| one.page_size.strip_suffix(unit));
         let sound = digits.is_some_and(|digits| {
-            (1..=6).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
+            (1..=6).contains(&digits.len())
+                && !digits.starts_with('0')
+                && digits.bytes().all(|byte| byte.is_ascii_digit())
         });
         if !sound {
-            return Err(invalid("hugepage_limits.page_size", &one.page_size, "is not a size such as 2MB or 1GB"));
+            return Err(invalid(
+                "hugepage_limits.page_size",
+                &one.page_size,
+                "is not a size such as 2MB or 1GB",
+            ));
         }
         let mut limit = LinuxHugepageLimit::default();
         // The kernel's own "no limit" is below i64::MAX, too.
-        limit.set_page_size(one.page_size.clone()).set_limit(i64::try_from(one.limit).unwrap_or(i64::MAX));
+        limit
+            .set_page_size(one.page_size.clone())
+            .set_limit(i64::try_from(one.limit).unwrap_or(i64::MAX));
         out.push(limit);
     }
     if out.is_empty() || host.cgroups.layout().has("hugetlb") {
@@ -151,12 +178,18 @@ fn hugepages(
     }
     // The kubelet sends a limit of 0 for every size of page that the host knows: without the controller that is no reason to fail.
     if asked.iter().any(|one| one.limit > 0) {
-        warnings.push("resources.hugepage_limits are not applied: this host has no hugetlb controller".to_owned());
+        warnings.push(
+            "resources.hugepage_limits are not applied: this host has no hugetlb controller"
+                .to_owned(),
+        );
     }
     Ok(None)
 }
 
-fn unified(asked: &BTreeMap<String, String>, host: &Host) -> Result<Option<HashMap<String, String>>, ResourceError> {
+fn unified(
+    asked: &BTreeMap<String, String>,
+    host: &Host,
+) -> Result<Option<HashMap<String, String>>, ResourceError> {
     let Some(first) = asked.keys().next() else { return Ok(None) };
     let version = host.cgroups.layout().version();
     if version != Version::V2 {
@@ -165,12 +198,23 @@ fn unified(asked: &BTreeMap<String, String>, host: &Host) -> Result<Option<HashM
     }
     for (key, value) in asked {
         // A file of a controller, in the container's own cgroup. The cgroup's own files (cgroup.procs, cgroup.kill…) are no limits.
-        let word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-        if !key.contains('.') || !key.split('.').all(word) || key.starts_with("cgroup.") || key.len() > 100 {
+        let word = |part: &str| {
+            !part.is_empty()
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        if !key.contains('.')
+            || !key.split('.').all(word)
+            || key.starts_with("cgroup.")
+            || key.len() > 100
+        {
             return Err(invalid("unified", key, "is not a file of a controller"));
         }
         if value.is_empty() || value.len() > 4096 || value.contains('\0') {
-            return Err(invalid("unified", format!("{key}={value}"), "has no value that can be written"));
+            return Err(invalid(
+                "unified",
+                format!("{key}={value}"),
+                "has no value that can be written",
+            ));
         }
     }
     Ok(Some(asked.clone().into_iter().collect()))

@@ -5,7 +5,8 @@
 use super::syscalls;
 use crate::container::Seccomp;
 use oci_spec::runtime::{
-    Arch, Capabilities, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
+    Arch, Capabilities, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArgBuilder,
+    LinuxSeccompOperator, LinuxSyscall,
 };
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -53,7 +54,10 @@ pub enum SeccompError {
 }
 
 /// The filter for a container with these capabilities.
-pub(super) fn build(asked: &Seccomp, capabilities: &Capabilities) -> Result<Option<LinuxSeccomp>, SeccompError> {
+pub(super) fn build(
+    asked: &Seccomp,
+    capabilities: &Capabilities,
+) -> Result<Option<LinuxSeccomp>, SeccompError> {
     match asked {
         Seccomp::Unconfined => Ok(None),
         Seccomp::RuntimeDefault => Ok(Some(default_profile(capabilities))),
@@ -75,7 +79,9 @@ fn read(path: &Path) -> Result<LinuxSeccomp, SeccompError> {
     let invalid = |problem: String| SeccompError::Invalid { path: path.to_owned(), problem };
     // A FIFO would make the open wait, and a device the read.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| refused(errno.into()))?);
+    let file = File::from(
+        rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| refused(errno.into()))?,
+    );
     if !file.metadata().map_err(refused)?.is_file() {
         return Err(invalid("it is no regular file".to_owned()));
     }
@@ -84,7 +90,8 @@ fn read(path: &Path) -> Result<LinuxSeccomp, SeccompError> {
     if u64::try_from(bytes.len()).is_ok_and(|length| length > PROFILE_LIMIT) {
         return Err(invalid("it is larger than 4 MiB".to_owned()));
     }
-    let profile: LinuxSeccomp = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+    let profile: LinuxSeccomp =
+        serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
     check(&profile).map_err(invalid)?;
     Ok(profile)
 }
@@ -110,10 +117,15 @@ fn default_profile(capabilities: &Capabilities) -> LinuxSeccomp {
         }
     }
     rules.push(allow_if("socket", condition(LinuxSeccompOperator::ScmpCmpNe, AF_VSOCK)));
-    rules.extend(PERSONALITIES.map(|value| allow_if("personality", condition(LinuxSeccompOperator::ScmpCmpEq, value))));
+    rules.extend(
+        PERSONALITIES.map(|value| {
+            allow_if("personality", condition(LinuxSeccompOperator::ScmpCmpEq, value))
+        }),
+    );
     if !capabilities.contains(&Capability::SysAdmin) {
         // The flags, masked, are to be none.
-        let without_namespaces = condition(LinuxSeccompOperator::ScmpCmpMaskedEq, CLONE_NEW).value_two(0_u64);
+        let without_namespaces =
+            condition(LinuxSeccompOperator::ScmpCmpMaskedEq, CLONE_NEW).value_two(0_u64);
         rules.push(allow_if("clone", without_namespaces));
         // Its flags are behind a pointer, where no filter can look. ENOSYS makes the C library fall back to clone(2).
         let mut absent = rule(&["clone3"], LinuxSeccompAction::ScmpActErrno);
@@ -197,7 +209,16 @@ mod tests {
             assert!(!allowed(&plain, name), "{name}");
             assert!(allowed(&profile(&[capability]), name), "{name}");
         }
-        for never in ["io_uring_setup", "kexec_load", "keyctl", "add_key", "userfaultfd", "swapon", "socket", "personality"] {
+        for never in [
+            "io_uring_setup",
+            "kexec_load",
+            "keyctl",
+            "add_key",
+            "userfaultfd",
+            "swapon",
+            "socket",
+            "personality",
+        ] {
             assert!(!allowed(&profile(&[Capability::SysAdmin]), never), "{never}");
         }
     }
@@ -206,17 +227,26 @@ mod tests {
     fn without_sys_admin_no_namespace_can_be_made() {
         let plain = profile(&[]);
         let rules = plain.syscalls().as_ref().unwrap();
-        let of = |name: &str| rules.iter().find(|rule| rule.names().iter().any(|known| known == name)).unwrap();
+        let of = |name: &str| {
+            rules.iter().find(|rule| rule.names().iter().any(|known| known == name)).unwrap()
+        };
         let clone = of("clone").args().as_ref().unwrap()[0];
-        assert_eq!((clone.value(), clone.value_two(), clone.op()), (CLONE_NEW, Some(0), LinuxSeccompOperator::ScmpCmpMaskedEq));
-        assert_eq!((of("clone3").action(), of("clone3").errno_ret()), (LinuxSeccompAction::ScmpActErrno, Some(ENOSYS)));
+        assert_eq!(
+            (clone.value(), clone.value_two(), clone.op()),
+            (CLONE_NEW, Some(0), LinuxSeccompOperator::ScmpCmpMaskedEq)
+        );
+        assert_eq!(
+            (of("clone3").action(), of("clone3").errno_ret()),
+            (LinuxSeccompAction::ScmpActErrno, Some(ENOSYS))
+        );
         let admin = profile(&[Capability::SysAdmin]);
         assert!(!admin.syscalls().iter().flatten().any(|rule| rule.errno_ret().is_some()));
     }
 
     #[test]
     fn no_system_call_is_listed_twice() {
-        let mut names: Vec<&str> = syscalls::ALWAYS.iter().chain(syscalls::OF_THIS_MACHINE).copied().collect();
+        let mut names: Vec<&str> =
+            syscalls::ALWAYS.iter().chain(syscalls::OF_THIS_MACHINE).copied().collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();
@@ -249,7 +279,8 @@ mod tests {
         let large = at("large", b"{}");
         File::options().write(true).open(&large).unwrap().set_len(PROFILE_LIMIT + 1).unwrap();
         let fifo = directory.path().join("fifo");
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+            .unwrap();
         for path in [
             directory.path().join("absent"),
             directory.path().to_owned(),

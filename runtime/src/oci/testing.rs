@@ -4,10 +4,11 @@ use super::handlers::{Features, Handler, Kind};
 use super::*;
 use crate::cgroup::{Cgroups, Driver, Hierarchy, Layout};
 use crate::container::{
-    AppArmor, Capabilities, ContainerPid, ContainerSecurity, GroupsPolicy, ImageRequest, Resources, RunAs, Seccomp,
+    AppArmor, Capabilities, ContainerPid, ContainerSecurity, GroupsPolicy, ImageRequest, Resources,
+    RunAs, Seccomp,
 };
-use std::collections::BTreeMap;
 use crate::sandbox::{CgroupParent, NetworkMode, PidMode, SandboxKey, SandboxSecurity};
+use std::collections::BTreeMap;
 
 /// Held by tests that depend on, or change for a while, which hierarchy a controller is in: that is the kernel's, and there is only one.
 pub(in crate::oci) static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -50,7 +51,9 @@ impl Given {
             sandbox: sandbox(),
             image: ImageDefaults { cmd: vec!["sh".into()], ..ImageDefaults::default() },
             users: UserFiles {
-                passwd: Some(b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n".into()),
+                passwd: Some(
+                    b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n".into(),
+                ),
                 group: Some(b"root:x:0:\napp:x:1000:\nextra:x:50000:app\n".into()),
             },
             pod: pod(),
@@ -106,7 +109,12 @@ pub(super) fn container() -> ContainerSpec {
 
 pub(super) fn sandbox() -> SandboxSpec {
     SandboxSpec {
-        key: SandboxKey { namespace: "default".into(), name: "web".into(), uid: "u-1".into(), attempt: 0 },
+        key: SandboxKey {
+            namespace: "default".into(),
+            name: "web".into(),
+            uid: "u-1".into(),
+            attempt: 0,
+        },
         hostname: "web".into(),
         log_directory: None,
         dns: None,
@@ -114,7 +122,9 @@ pub(super) fn sandbox() -> SandboxSpec {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         handler: String::new(),
-        cgroup_parent: Some(CgroupParent::try_from("/kubepods/burstable/podu-1".to_owned()).unwrap()),
+        cgroup_parent: Some(
+            CgroupParent::try_from("/kubepods/burstable/podu-1".to_owned()).unwrap(),
+        ),
         sysctls: BTreeMap::new(),
         network: NetworkMode::Pod,
         pid: PidMode::Container,
@@ -172,7 +182,10 @@ pub(super) fn host(version: Version2) -> Host {
             swap: true,
         },
         Version2::No => Layout {
-            v1: vec![hierarchy("/sys/fs/cgroup/cpu", &["cpu"]), hierarchy("/sys/fs/cgroup/memory", &["memory"])],
+            v1: vec![
+                hierarchy("/sys/fs/cgroup/cpu", &["cpu"]),
+                hierarchy("/sys/fs/cgroup/memory", &["memory"]),
+            ],
             v2: None,
             swap: false,
         },

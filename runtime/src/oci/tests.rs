@@ -4,7 +4,8 @@ use super::testing::{Given, Version2, host};
 use super::*;
 use crate::cgroup::Driver;
 use crate::container::{
-    AppArmor, ContainerPid, DeviceSpec, HugepageLimit, MountSource, MountSpec, Propagation, ReadOnly, RunAs, Seccomp,
+    AppArmor, ContainerPid, DeviceSpec, HugepageLimit, MountSource, MountSpec, Propagation,
+    ReadOnly, RunAs, Seccomp,
 };
 use crate::sandbox::{CgroupParent, NetworkMode};
 use serde_json::Value;
@@ -18,6 +19,7 @@ fn text(built: &Built) -> String {
     }
     if let Some(syscalls) = spec["linux"]["seccomp"].get_mut("syscalls") {
         *syscalls = Value::from("the default profile's");
+        spec["linux"]["seccomp"]["architectures"] = Value::from("this machine's");
     }
     if spec["linux"]["devices"].as_array().is_some_and(|nodes| nodes.len() > 10) {
         spec["linux"]["devices"] = Value::from("all of the host's");
@@ -36,11 +38,22 @@ fn bind(source: impl Into<PathBuf>, destination: &str) -> MountSpec {
 }
 
 fn destinations(built: &Built) -> Vec<&str> {
-    built.spec.mounts().iter().flatten().map(|mount| mount.destination().to_str().unwrap()).collect()
+    built
+        .spec
+        .mounts()
+        .iter()
+        .flatten()
+        .map(|mount| mount.destination().to_str().unwrap())
+        .collect()
 }
 
 fn mount<'a>(built: &'a Built, destination: &str) -> &'a oci_spec::runtime::Mount {
-    let mut found = built.spec.mounts().iter().flatten().filter(|mount| mount.destination() == Path::new(destination));
+    let mut found = built
+        .spec
+        .mounts()
+        .iter()
+        .flatten()
+        .filter(|mount| mount.destination() == Path::new(destination));
     let one = found.next().unwrap_or_else(|| panic!("nothing at {destination}"));
     assert!(found.next().is_none(), "{destination} is mounted twice");
     one
@@ -67,7 +80,8 @@ fn kubelet() -> Given {
     container.envs = vec![("KUBERNETES_SERVICE_HOST".into(), "10.0.0.1".into())];
     let mut token = bind("/tmp", "/var/run/secrets/kubernetes.io/serviceaccount");
     token.readonly = ReadOnly::Yes;
-    container.mounts = vec![token, bind("/etc/passwd", "/etc/hosts"), bind("/dev/null", "/dev/termination-log")];
+    container.mounts =
+        vec![token, bind("/etc/passwd", "/etc/hosts"), bind("/dev/null", "/dev/termination-log")];
     container.resources.cpu_shares = 102;
     container.resources.cpu_period = 100_000;
     container.resources.cpu_quota = 20_000;
@@ -118,7 +132,11 @@ fn a_container_in_the_hosts_namespaces() {
     given.sandbox.host_ipc = true;
     given.container.security.pid = ContainerPid::Host;
     given.container.security.readonly_rootfs = true;
-    given.pod = PodPaths { hostname: "node-1".into(), resolv_conf: given.pod.resolv_conf, ..PodPaths::default() };
+    given.pod = PodPaths {
+        hostname: "node-1".into(),
+        resolv_conf: given.pod.resolv_conf,
+        ..PodPaths::default()
+    };
     let built = given.build().unwrap();
     insta::assert_snapshot!(text(&built));
     assert!(!built.own_pid_namespace);
@@ -156,7 +174,9 @@ fn what_runs_is_the_pods_word_over_the_images() {
         given.container.args = list(args);
         given.image.entrypoint = list(entrypoint);
         given.image.cmd = list(cmd);
-        let result = given.build().map(|built| built.spec.process().as_ref().unwrap().args().clone().unwrap());
+        let result = given
+            .build()
+            .map(|built| built.spec.process().as_ref().unwrap().args().clone().unwrap());
         match (result, expected) {
             (Ok(args), Some(expected)) => assert_eq!(args, expected),
             (Err(error), None) => assert_eq!(error.to_string(), "no command specified"),
@@ -169,42 +189,84 @@ fn what_runs_is_the_pods_word_over_the_images() {
 type Refusal = (fn(&mut Given), &'static str);
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_cannot_be_is_refused_with_field_and_value() {
     let refusals: &[Refusal] = &[
-        (|g| g.container.security.privileged = true, "privileged is true, but the pod's sandbox is not privileged"),
-        (|g| g.container.command = vec!["sh".into(), "a\0b".into()], "argument 1 of the command has a NUL in it"),
+        (
+            |g| g.container.security.privileged = true,
+            "privileged is true, but the pod's sandbox is not privileged",
+        ),
+        (
+            |g| g.container.command = vec!["sh".into(), "a\0b".into()],
+            "argument 1 of the command has a NUL in it",
+        ),
         (|g| g.container.working_dir = Some("app".into()), "working_dir \"app\" is not absolute"),
-        (|g| g.container.working_dir = Some("/a/../b".into()), "working_dir \"/a/../b\" has a `..` in it"),
-        (|g| g.image.working_dir = "/proc/self/fd/7".into(), "the image's WORKDIR \"/proc/self/fd/7\" is below a directory of the kernel's"),
-        (|g| g.image.user = "ghost".into(), "the image's USER \"ghost\": the image's /etc/passwd has no such entry"),
-        (|g| g.container.security.run_as = RunAs::Name { name: "ghost".into(), gid: None }, "run_as_username \"ghost\": the image's /etc/passwd has no such entry"),
-        (|g| g.container.envs = vec![("A=B".into(), String::new())], "environment variable \"A=B\" of the pod has a `=` or NUL in its name"),
-        (|g| g.image.env = vec!["HOME=/x\nroot2::0:0".into()], "environment variable \"HOME\" of the image has a line break or a colon in its value"),
-        (|g| g.container.mounts = vec![bind("/davit-not-there", "/data")], "mounts[0].host_path \"/davit-not-there\" can't be mounted"),
-        (|g| g.container.mounts = vec![bind("tmp", "/data")], "mounts[0].host_path \"tmp\" is not absolute"),
-        (|g| g.container.mounts = vec![bind("/tmp", "/a"), bind("/tmp", "data")], "mounts[1].container_path \"data\" is not absolute"),
-        (|g| g.container.mounts = vec![bind("/tmp", "//")], "mounts[0].container_path \"//\" is the root"),
-        (|g| g.container.mounts = vec![bind("/tmp", "/a/../etc")], "mounts[0].container_path \"/a/../etc\" has a `..` in it"),
+        (
+            |g| g.container.working_dir = Some("/a/../b".into()),
+            "working_dir \"/a/../b\" has a `..` in it",
+        ),
+        (
+            |g| g.image.working_dir = "/proc/self/fd/7".into(),
+            "the image's WORKDIR \"/proc/self/fd/7\" is below a directory of the kernel's",
+        ),
+        (
+            |g| g.image.user = "ghost".into(),
+            "the image's USER \"ghost\": the image's /etc/passwd has no such entry",
+        ),
+        (
+            |g| g.container.security.run_as = RunAs::Name { name: "ghost".into(), gid: None },
+            "run_as_username \"ghost\": the image's /etc/passwd has no such entry",
+        ),
+        (
+            |g| g.container.envs = vec![("A=B".into(), String::new())],
+            "environment variable \"A=B\" of the pod has a `=` or NUL in its name",
+        ),
+        (
+            |g| g.image.env = vec!["HOME=/x\nroot2::0:0".into()],
+            "environment variable \"HOME\" of the image has a line break or a colon in its value",
+        ),
+        (
+            |g| g.container.mounts = vec![bind("/davit-not-there", "/data")],
+            "mounts[0].host_path \"/davit-not-there\" can't be mounted",
+        ),
+        (
+            |g| g.container.mounts = vec![bind("tmp", "/data")],
+            "mounts[0].host_path \"tmp\" is not absolute",
+        ),
+        (
+            |g| g.container.mounts = vec![bind("/tmp", "/a"), bind("/tmp", "data")],
+            "mounts[1].container_path \"data\" is not absolute",
+        ),
+        (
+            |g| g.container.mounts = vec![bind("/tmp", "//")],
+            "mounts[0].container_path \"//\" is the root",
+        ),
+        (
+            |g| g.container.mounts = vec![bind("/tmp", "/a/../etc")],
+            "mounts[0].container_path \"/a/../etc\" has a `..` in it",
+        ),
         (
             |g| {
                 g.handler.features.recursive_read_only = false;
-                g.container.mounts = vec![MountSpec { readonly: ReadOnly::Recursive, ..bind("/tmp", "/a") }];
+                g.container.mounts =
+                    vec![MountSpec { readonly: ReadOnly::Recursive, ..bind("/tmp", "/a") }];
             },
             "mounts[0].recursive_read_only: RROUnsupported: handler \"crun\" can't mount recursively read-only",
         ),
         (
             |g| {
-                let propagation = Propagation::HostToContainer;
-                // Sysfs may be shared or not: the order of the checks must not matter, so the one that always fails comes first.
-                g.container.mounts = vec![MountSpec { readonly: ReadOnly::Recursive, propagation, ..bind("relative", "/a") }];
+                g.container.devices = vec![DeviceSpec {
+                    host_path: "/dev/davit-none".into(),
+                    container_path: "/dev/x".into(),
+                    permissions: "r".into(),
+                }]
             },
-            "mounts[0].host_path \"relative\" is not absolute",
-        ),
-        (
-            |g| g.container.devices = vec![DeviceSpec { host_path: "/dev/davit-none".into(), container_path: "/dev/x".into(), permissions: "r".into() }],
             "devices[0].host_path \"/dev/davit-none\" can't be read",
         ),
-        (|g| g.container.security.capabilities.add = vec!["NOPE".into()], "capabilities.add[0] \"NOPE\" is no capability"),
+        (
+            |g| g.container.security.capabilities.add = vec!["NOPE".into()],
+            "capabilities.add[0] \"NOPE\" is no capability",
+        ),
         (
             |g| {
                 g.host.bounding.clear();
@@ -212,7 +274,10 @@ fn what_cannot_be_is_refused_with_field_and_value() {
             },
             "capabilities.add[0] \"SYS_ADMIN\" is not in davit's own bounding set, so no container can have it",
         ),
-        (|g| g.container.security.seccomp = Seccomp::Localhost("/davit/none.json".into()), "read seccomp profile /davit/none.json"),
+        (
+            |g| g.container.security.seccomp = Seccomp::Localhost("/davit/none.json".into()),
+            "read seccomp profile /davit/none.json",
+        ),
         (
             |g| {
                 g.host.seccomp = false;
@@ -227,22 +292,67 @@ fn what_cannot_be_is_refused_with_field_and_value() {
             },
             "seccomp profile \"/p.json\" can't be applied: handler \"crun\" has no seccomp",
         ),
-        (|g| g.container.security.apparmor = AppArmor::Localhost("p".into()), "AppArmor profile \"p\" can't be applied: this host has no AppArmor"),
-        (|g| g.container.security.pid = ContainerPid::Pod, "the pod's PID namespace is not known, though the container needs it"),
-        (|g| g.container.security.pid = ContainerPid::Target("abc".into()), "the pod's PID namespace is not known, though the container needs it"),
-        (|g| g.pod.netns = None, "the pod's network namespace is not known, though the container needs it"),
-        (|g| g.pod.ipcns = None, "the pod's IPC namespace is not known, though the container needs it"),
-        (|g| g.pod.utsns = None, "the pod's UTS namespace is not known, though the container needs it"),
-        (|g| g.host.driver = Driver::Systemd, "cgroup \"/kubepods/burstable/podu-1\" is not a systemd slice, but the cgroup driver is systemd"),
-        (|g| g.container.resources.cpu_shares = 1, "resources.cpu_shares \"1\" is not between 2 and 262144"),
-        (|g| g.container.resources.cpu_shares = 262_145, "resources.cpu_shares \"262145\" is not between 2 and 262144"),
-        (|g| g.container.resources.cpu_period = 999, "resources.cpu_period \"999\" is not between 1000 and 1000000 microseconds"),
-        (|g| g.container.resources.cpu_quota = 999, "resources.cpu_quota \"999\" is neither -1 nor at least 1000 microseconds"),
-        (|g| g.container.resources.cpu_quota = -2, "resources.cpu_quota \"-2\" is neither -1 nor at least 1000 microseconds"),
-        (|g| g.container.resources.cpuset_cpus = "3-1".into(), "resources.cpuset_cpus \"3-1\" is not a list such as 0-3,7"),
-        (|g| g.container.resources.cpuset_mems = "0,\n".into(), "resources.cpuset_mems \"0,\\n\" is not a list such as 0-3,7"),
+        (
+            |g| g.container.security.apparmor = AppArmor::Localhost("p".into()),
+            "AppArmor profile \"p\" can't be applied: this host has no AppArmor",
+        ),
+        (
+            |g| g.container.security.pid = ContainerPid::Pod,
+            "the pod's PID namespace is not known, though the container needs it",
+        ),
+        (
+            |g| g.container.security.pid = ContainerPid::Target("abc".into()),
+            "the pod's PID namespace is not known, though the container needs it",
+        ),
+        (
+            |g| g.pod.netns = None,
+            "the pod's network namespace is not known, though the container needs it",
+        ),
+        (
+            |g| g.pod.ipcns = None,
+            "the pod's IPC namespace is not known, though the container needs it",
+        ),
+        (
+            |g| g.pod.utsns = None,
+            "the pod's UTS namespace is not known, though the container needs it",
+        ),
+        (
+            |g| g.host.driver = Driver::Systemd,
+            "cgroup \"/kubepods/burstable/podu-1\" is not a systemd slice, but the cgroup driver is systemd",
+        ),
+        (
+            |g| g.container.resources.cpu_shares = 1,
+            "resources.cpu_shares \"1\" is not between 2 and 262144",
+        ),
+        (
+            |g| g.container.resources.cpu_shares = 262_145,
+            "resources.cpu_shares \"262145\" is not between 2 and 262144",
+        ),
+        (
+            |g| g.container.resources.cpu_period = 999,
+            "resources.cpu_period \"999\" is not between 1000 and 1000000 microseconds",
+        ),
+        (
+            |g| g.container.resources.cpu_quota = 999,
+            "resources.cpu_quota \"999\" is neither -1 nor at least 1000 microseconds",
+        ),
+        (
+            |g| g.container.resources.cpu_quota = -2,
+            "resources.cpu_quota \"-2\" is neither -1 nor at least 1000 microseconds",
+        ),
+        (
+            |g| g.container.resources.cpuset_cpus = "3-1".into(),
+            "resources.cpuset_cpus \"3-1\" is not a list such as 0-3,7",
+        ),
+        (
+            |g| g.container.resources.cpuset_mems = "0,\n".into(),
+            "resources.cpuset_mems \"0,\\n\" is not a list such as 0-3,7",
+        ),
         (|g| g.container.resources.memory_limit = -1, "resources.memory_limit \"-1\" is negative"),
-        (|g| g.container.resources.memory_limit = 4096, "resources.memory_limit \"4096\" is less than the 524288 bytes that handler \"crun\" needs to start a process"),
+        (
+            |g| g.container.resources.memory_limit = 4096,
+            "resources.memory_limit \"4096\" is less than the 524288 bytes that handler \"crun\" needs to start a process",
+        ),
         (
             |g| {
                 g.handler.kind = handlers::Kind::Runc;
@@ -250,8 +360,14 @@ fn what_cannot_be_is_refused_with_field_and_value() {
             },
             "resources.memory_limit \"1048576\" is less than the 6291456 bytes that handler \"crun\" needs to start a process",
         ),
-        (|g| g.container.resources.memory_swap_limit = 1, "resources.memory_swap_limit \"1\" needs a memory_limit"),
-        (|g| g.container.resources.memory_swap_limit = -2, "resources.memory_swap_limit \"-2\" is neither -1 nor a size"),
+        (
+            |g| g.container.resources.memory_swap_limit = 1,
+            "resources.memory_swap_limit \"1\" needs a memory_limit",
+        ),
+        (
+            |g| g.container.resources.memory_swap_limit = -2,
+            "resources.memory_swap_limit \"-2\" is neither -1 nor a size",
+        ),
         (
             |g| {
                 g.container.resources.memory_limit = 2 << 20;
@@ -259,15 +375,33 @@ fn what_cannot_be_is_refused_with_field_and_value() {
             },
             "resources.memory_swap_limit \"1048576\" is less than memory_limit 2097152: it counts memory and swap together",
         ),
-        (|g| g.container.resources.oom_score_adj = 1001, "resources.oom_score_adj \"1001\" is not between -1000 and 1000"),
-        (|g| g.container.resources.oom_score_adj = i64::MIN, "resources.oom_score_adj \"-9223372036854775808\" is not between -1000 and 1000"),
         (
-            |g| g.container.resources.hugepage_limits = vec![HugepageLimit { page_size: "2M".into(), limit: 1 }],
+            |g| g.container.resources.oom_score_adj = 1001,
+            "resources.oom_score_adj \"1001\" is not between -1000 and 1000",
+        ),
+        (
+            |g| g.container.resources.oom_score_adj = i64::MIN,
+            "resources.oom_score_adj \"-9223372036854775808\" is not between -1000 and 1000",
+        ),
+        (
+            |g| {
+                g.container.resources.hugepage_limits =
+                    vec![HugepageLimit { page_size: "2M".into(), limit: 1 }]
+            },
             "resources.hugepage_limits.page_size \"2M\" is not a size such as 2MB or 1GB",
         ),
-        (|g| g.container.resources.unified = [("cgroup.procs".into(), "1".into())].into(), "resources.unified \"cgroup.procs\" is not a file of a controller"),
-        (|g| g.container.resources.unified = [("../memory.max".into(), "1".into())].into(), "resources.unified \"../memory.max\" is not a file of a controller"),
-        (|g| g.container.resources.unified = [("memory.high".into(), String::new())].into(), "resources.unified \"memory.high=\" has no value that can be written"),
+        (
+            |g| g.container.resources.unified = [("cgroup.procs".into(), "1".into())].into(),
+            "resources.unified \"cgroup.procs\" is not a file of a controller",
+        ),
+        (
+            |g| g.container.resources.unified = [("../memory.max".into(), "1".into())].into(),
+            "resources.unified \"../memory.max\" is not a file of a controller",
+        ),
+        (
+            |g| g.container.resources.unified = [("memory.high".into(), String::new())].into(),
+            "resources.unified \"memory.high=\" has no value that can be written",
+        ),
         (
             |g| {
                 g.host.cgroups = host(Version2::No).cgroups;
@@ -300,9 +434,23 @@ fn mounts_come_parents_first_and_defaults_give_way() {
     let built = given.build().unwrap();
     assert_eq!(
         destinations(&built),
-        ["/proc", "/sys", "/sys/fs/cgroup", "/dev", "/etc", "/data", "/etc/hostname", "/etc/resolv.conf", "/data/deep/er"]
+        [
+            "/proc",
+            "/sys",
+            "/sys/fs/cgroup",
+            "/dev",
+            "/etc",
+            "/data",
+            "/etc/hostname",
+            "/etc/resolv.conf",
+            "/data/deep/er"
+        ]
     );
-    assert_eq!(mount(&built, "/data").source().as_deref(), Some(Path::new("/var")), "the later of two is meant");
+    assert_eq!(
+        mount(&built, "/data").source().as_deref(),
+        Some(Path::new("/var")),
+        "the later of two is meant"
+    );
     assert_eq!(mount(&built, "/etc/hostname").source().as_deref(), Some(Path::new("/etc/passwd")));
 }
 
@@ -335,7 +483,11 @@ impl Peers {
             && mount --bind top/shared top/shared && mount --make-shared top/shared \
             && mount --bind top/shared top/slave && mount --make-slave top/slave \
             && mount --bind top/private top/private && mount --make-private top/private";
-        let done = std::process::Command::new("sh").args(["-ec", script]).arg(directory.path()).status().unwrap();
+        let done = std::process::Command::new("sh")
+            .args(["-ec", script])
+            .arg(directory.path())
+            .status()
+            .unwrap();
         assert!(done.success());
         Self(directory)
     }
@@ -372,22 +524,35 @@ fn propagation_needs_a_mount_that_propagates() {
             }
             (Err(error), None) => {
                 let text = error.to_string();
-                assert!(text.contains(top.join(source).to_str().unwrap()) && text.contains("mounts[0].propagation"), "{text}");
+                assert!(
+                    text.contains(top.join(source).to_str().unwrap())
+                        && text.contains("mounts[0].propagation"),
+                    "{text}"
+                );
             }
             other => panic!("{propagation:?} {source}: {other:?}"),
         }
     }
     let mut given = Given::new();
     let propagation = Propagation::HostToContainer;
-    let recursive = MountSpec { propagation, readonly: ReadOnly::Recursive, ..bind(top.join("shared"), "/data") };
+    let recursive = MountSpec {
+        propagation,
+        readonly: ReadOnly::Recursive,
+        ..bind(top.join("shared"), "/data")
+    };
     given.container.mounts = vec![recursive];
-    assert_eq!(given.build().unwrap_err().to_string(), "mounts[0].recursive_read_only needs private propagation");
+    assert_eq!(
+        given.build().unwrap_err().to_string(),
+        "mounts[0].recursive_read_only needs private propagation"
+    );
 }
 
 #[test]
 fn read_only_comes_in_three_kinds() {
     let mut given = Given::new();
-    for (readonly, option) in [(ReadOnly::No, "rw"), (ReadOnly::Yes, "ro"), (ReadOnly::Recursive, "rro")] {
+    for (readonly, option) in
+        [(ReadOnly::No, "rw"), (ReadOnly::Yes, "ro"), (ReadOnly::Recursive, "rro")]
+    {
         given.container.mounts = vec![MountSpec { readonly, ..bind("/tmp", "/data") }];
         assert_eq!(options(&given.build().unwrap(), "/data"), ["rbind", "rprivate", option]);
     }
@@ -397,7 +562,7 @@ fn read_only_comes_in_three_kinds() {
 fn limits_are_those_asked_for_and_swap_is_none_unless_asked_for() {
     let memory = |given: &Given| {
         let built = given.build().unwrap();
-        let memory = built.spec.linux().as_ref().unwrap().resources().as_ref().unwrap().memory().clone();
+        let memory = built.spec.linux().as_ref().unwrap().resources().as_ref().unwrap().memory();
         (memory.map(|memory| (memory.limit(), memory.swap())), built.warnings)
     };
     let mut given = Given::new();
@@ -417,19 +582,35 @@ fn limits_are_those_asked_for_and_swap_is_none_unless_asked_for() {
     given.container.resources.memory_swap_limit = 96 << 20;
     let (found, warnings) = memory(&given);
     assert_eq!(found, Some((Some(64 << 20), None)));
-    assert_eq!(warnings, ["resources.memory_swap_limit 100663296 is not applied: this host can't limit swap"]);
+    assert_eq!(
+        warnings,
+        ["resources.memory_swap_limit 100663296 is not applied: this host can't limit swap"]
+    );
 }
 
 #[test]
 fn huge_pages_without_the_controller_are_no_reason_to_fail() {
     let mut given = Given::new();
     given.host = host(Version2::No);
-    given.container.resources.hugepage_limits = vec![HugepageLimit { page_size: "2MB".into(), limit: 0 }];
+    given.container.resources.hugepage_limits =
+        vec![HugepageLimit { page_size: "2MB".into(), limit: 0 }];
     assert_eq!(given.build().unwrap().warnings, Vec::<String>::new());
-    given.container.resources.hugepage_limits = vec![HugepageLimit { page_size: "1GB".into(), limit: 1 << 30 }];
+    given.container.resources.hugepage_limits =
+        vec![HugepageLimit { page_size: "1GB".into(), limit: 1 << 30 }];
     let built = given.build().unwrap();
     assert_eq!(built.warnings.len(), 1);
-    assert!(built.spec.linux().as_ref().unwrap().resources().as_ref().unwrap().hugepage_limits().is_none());
+    assert!(
+        built
+            .spec
+            .linux()
+            .as_ref()
+            .unwrap()
+            .resources()
+            .as_ref()
+            .unwrap()
+            .hugepage_limits()
+            .is_none()
+    );
 }
 
 #[test]
@@ -439,7 +620,11 @@ fn a_score_is_raised_to_what_can_be_set() {
     for (asked, given_score) in [(-997, 0), (0, 0), (500, 500), (1000, 1000)] {
         given.container.resources.oom_score_adj = asked;
         let built = given.build().unwrap();
-        assert_eq!(built.spec.process().as_ref().unwrap().oom_score_adj(), Some(given_score), "{asked}");
+        assert_eq!(
+            built.spec.process().as_ref().unwrap().oom_score_adj(),
+            Some(given_score),
+            "{asked}"
+        );
     }
 }
 
@@ -470,7 +655,9 @@ fn an_exec_is_the_containers_process_with_another_command() {
 fn an_images_volumes_are_made_where_nothing_else_is() {
     let mut given = Given::new();
     given.image.volumes =
-        ["/data", "/data/", "/mounted/sub", "/proc", "/dev/x", "relative", "/a/../../etc", ""].map(str::to_owned).into();
+        ["/data", "/data/", "/mounted/sub", "/proc", "/dev/x", "relative", "/a/../../etc", ""]
+            .map(str::to_owned)
+            .into();
     given.image.stop_signal = "SIGNOTHING".into();
     given.container.mounts = vec![bind("/tmp", "/mounted")];
     given.container.working_dir = Some("/mounted/app".into());
@@ -486,14 +673,25 @@ fn the_runtime_makes_the_cgroup_below_the_pods() {
     let mut given = Given::new();
     let path = |given: &Given| {
         let built = given.build().unwrap();
-        built.spec.linux().as_ref().unwrap().cgroups_path().clone().unwrap().to_str().unwrap().to_owned()
+        built
+            .spec
+            .linux()
+            .as_ref()
+            .unwrap()
+            .cgroups_path()
+            .clone()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
     };
     let id = "c".repeat(64);
     assert_eq!(path(&given), format!("/kubepods/burstable/podu-1/{id}"));
     given.sandbox.cgroup_parent = None;
     assert_eq!(path(&given), format!("/davit-pods/{}/{id}", "d".repeat(64)));
     given.host.driver = Driver::Systemd;
-    given.sandbox.cgroup_parent = Some(CgroupParent::try_from("/kubepods.slice/kubepods-podu1.slice".to_owned()).unwrap());
+    given.sandbox.cgroup_parent =
+        Some(CgroupParent::try_from("/kubepods.slice/kubepods-podu1.slice".to_owned()).unwrap());
     assert_eq!(path(&given), format!("kubepods-podu1.slice:davit:{id}"));
 }
 

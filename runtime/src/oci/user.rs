@@ -150,7 +150,11 @@ fn asked(run_as: &RunAs, image_user: &str) -> Result<Asked, UserError> {
 
 fn id(field: &'static str, id: u32) -> Result<u32, UserError> {
     let problem = "it is above 2147483647";
-    if id <= ID_MAX { Ok(id) } else { Err(UserError::Invalid { field, value: id.to_string(), problem }) }
+    if id <= ID_MAX {
+        Ok(id)
+    } else {
+        Err(UserError::Invalid { field, value: id.to_string(), problem })
+    }
 }
 
 /// One user or group: a number, or a name as useradd(8) allows it.
@@ -212,12 +216,13 @@ fn find_user<'a>(passwd: &'a [u8], who: &Who) -> Option<Entry<'a>> {
     })
 }
 
-fn lines(bytes: &[u8]) -> impl Iterator<Item = &str> {
-    bytes.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok())
+/// The lines, each as its fields. A field that is no text is as good as empty: a real name in an old encoding hides no user.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = impl Iterator<Item = &str>> {
+    let field = |field| std::str::from_utf8(field).unwrap_or_default();
+    bytes.split(|byte| *byte == b'\n').map(move |line| line.split(|byte| *byte == b':').map(field))
 }
 
-fn entry(line: &str) -> Option<Entry<'_>> {
-    let mut fields = line.split(':');
+fn entry<'a>(mut fields: impl Iterator<Item = &'a str>) -> Option<Entry<'a>> {
     let name = fields.next().filter(|name| !name.is_empty())?;
     let uid = number(fields.nth(1)?)?;
     let gid = number(fields.next()?)?;
@@ -231,16 +236,16 @@ fn number(text: &str) -> Option<u32> {
 }
 
 fn find_group(group: &[u8], name: &str) -> Option<u32> {
-    lines(group).find_map(|line| {
-        let mut fields = line.split(':');
-        if fields.next() == Some(name) { number(fields.nth(1)?) } else { None }
-    })
+    lines(group).find_map(
+        |mut fields| {
+            if fields.next() == Some(name) { number(fields.nth(1)?) } else { None }
+        },
+    )
 }
 
 /// The groups that list the user as a member.
 fn memberships<'a>(group: &'a [u8], user: &'a str) -> impl Iterator<Item = u32> + 'a {
-    lines(group).filter_map(move |line| {
-        let mut fields = line.split(':');
+    lines(group).filter_map(move |mut fields| {
         let gid = number(fields.nth(2)?)?;
         fields.next()?.split(',').any(|member| member == user).then_some(gid)
     })
@@ -317,22 +322,54 @@ mod tests {
             ("2147483647", 2_147_483_647, 0, &[0]),
         ] {
             let identity = image(user).unwrap();
-            assert_eq!((identity.uid, identity.gid, identity.groups.as_slice()), (uid, gid, groups), "{user:?}");
+            assert_eq!(
+                (identity.uid, identity.gid, identity.groups.as_slice()),
+                (uid, gid, groups),
+                "{user:?}"
+            );
         }
     }
 
     #[test]
     fn an_images_user_that_is_none_is_refused_by_name() {
         for user in [
-            "4294967295", "4294967296", "4294967297", "2147483648", "99999999999999999999", "-1", "+1", "+", "1:", ":1", ":",
-            "1:2:3", " 1", "1 ", "1a", "nobody", "app:nogroup", "app:4294967296", "a\nb", "a\0", "huge", "broken", "short", "ｒｏｏｔ",
+            "4294967295",
+            "4294967296",
+            "4294967297",
+            "2147483648",
+            "99999999999999999999",
+            "-1",
+            "+1",
+            "+",
+            "1:",
+            ":1",
+            ":",
+            "1:2:3",
+            " 1",
+            "1 ",
+            "1a",
+            "nobody",
+            "app:nogroup",
+            "app:4294967296",
+            "a\nb",
+            "a\0",
+            "huge",
+            "broken",
+            "short",
+            "ｒｏｏｔ",
         ] {
             let error = image(user).unwrap_err();
-            assert!(matches!(error, UserError::Invalid { .. } | UserError::Unknown { .. }), "{user:?}: {error}");
+            assert!(
+                matches!(error, UserError::Invalid { .. } | UserError::Unknown { .. }),
+                "{user:?}: {error}"
+            );
             assert!(error.to_string().contains("the image's USER"), "{error}");
         }
         let unknown = image("nobody").unwrap_err().to_string();
-        assert_eq!(unknown, "the image's USER \"nobody\": the image's /etc/passwd has no such entry");
+        assert_eq!(
+            unknown,
+            "the image's USER \"nobody\": the image's /etc/passwd has no such entry"
+        );
     }
 
     #[test]
@@ -348,7 +385,12 @@ mod tests {
         assert_eq!(run(RunAs::Name { name: "1000".into(), gid: Some(7) }), Ok((1000, 7)));
         assert!(run(RunAs::Uid { uid: u32::MAX, gid: None }).is_err());
         assert!(run(RunAs::Uid { uid: 1, gid: Some(1 << 31) }).is_err());
-        assert!(run(RunAs::Name { name: "ghost".into(), gid: None }).unwrap_err().to_string().contains("run_as_username \"ghost\""));
+        assert!(
+            run(RunAs::Name { name: "ghost".into(), gid: None })
+                .unwrap_err()
+                .to_string()
+                .contains("run_as_username \"ghost\"")
+        );
         assert!(run(RunAs::Name { name: String::new(), gid: None }).is_err());
     }
 
@@ -357,7 +399,8 @@ mod tests {
         let run = |groups_policy| {
             let supplemental_groups = vec![1234, 29, 1234];
             let run_as = RunAs::Uid { uid: 1000, gid: None };
-            let security = ContainerSecurity { run_as, supplemental_groups, groups_policy, ..security() };
+            let security =
+                ContainerSecurity { run_as, supplemental_groups, groups_policy, ..security() };
             resolve(&security, "", &files()).unwrap().groups
         };
         assert_eq!(run(GroupsPolicy::Merge), [1001, 29, 50000, 1234]);
@@ -380,6 +423,13 @@ mod tests {
             let files = UserFiles { passwd: Some(line.into()), group: None };
             assert_eq!(resolve(&security(), "a", &files).unwrap().home, None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_real_name_in_an_old_encoding_hides_no_user() {
+        let passwd = Some(b"jos:x:7:8:Jos\xe9:/home/jos:/bin/sh\n".to_vec());
+        let found = resolve(&security(), "jos", &UserFiles { passwd, group: None }).unwrap();
+        assert_eq!((found.uid, found.gid, found.home.as_deref()), (7, 8, Some("/home/jos")));
     }
 
     #[test]
@@ -408,7 +458,10 @@ mod tests {
             group.push_str(&format!("g{gid}:x:{gid}:root\n"));
         }
         let files = UserFiles { passwd: Some(PASSWD.into()), group: Some(group.into()) };
-        assert_eq!(resolve(&security(), "0", &files), Err(UserError::TooManyGroups { count: 65_537 }));
+        assert_eq!(
+            resolve(&security(), "0", &files),
+            Err(UserError::TooManyGroups { count: 65_537 })
+        );
     }
 
     proptest! {

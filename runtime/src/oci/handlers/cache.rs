@@ -45,7 +45,8 @@ impl Cache {
     /// What `state` remembers; `host` is text that changes with everything that handlers depend on besides themselves.
     pub(super) fn load(state: &Path, host: &str) -> Self {
         let file = state.join(FILE);
-        let stored = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Stored>(&bytes).ok());
+        let stored =
+            fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Stored>(&bytes).ok());
         let stored = stored.filter(|stored| stored.version == VERSION).unwrap_or_default();
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Self { file, host: format!("{} {host}", boot.trim()), stored }

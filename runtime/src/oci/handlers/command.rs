@@ -16,10 +16,20 @@ pub(super) struct Ended {
 }
 
 /// Runs `program` to its end and reads its standard output.
-pub(super) async fn ask(program: &Path, args: &[&str], deadline: Duration) -> Result<Ended, String> {
+pub(super) async fn ask(
+    program: &Path,
+    args: &[&str],
+    deadline: Duration,
+) -> Result<Ended, String> {
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| format!("run {}: {error}", program.display()))?;
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let mut child =
+        command.spawn().map_err(|error| format!("run {}: {error}", program.display()))?;
     let stdout = child.stdout.take();
     let all = async {
         let stdout = read(stdout).await;
@@ -28,7 +38,9 @@ pub(super) async fn ask(program: &Path, args: &[&str], deadline: Duration) -> Re
     match tokio::time::timeout(deadline, all).await {
         Ok(Ok(ended)) => Ok(ended),
         Ok(Err(error)) => Err(format!("wait for {}: {error}", program.display())),
-        Err(_elapsed) => Err(format!("{} {} takes longer than {deadline:?}", program.display(), args.join(" "))),
+        Err(_elapsed) => {
+            Err(format!("{} {} takes longer than {deadline:?}", program.display(), args.join(" ")))
+        }
     }
 }
 
@@ -42,8 +54,13 @@ async fn read(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 }
 
 /// Runs a command that leaves a process behind, which holds its output open: that goes into a file.
-pub(super) async fn leave(mut command: Command, stderr: &Path, deadline: Duration) -> Result<bool, String> {
-    let file = std::fs::File::create(stderr).map_err(|error| format!("make {}: {error}", stderr.display()))?;
+pub(super) async fn leave(
+    mut command: Command,
+    stderr: &Path,
+    deadline: Duration,
+) -> Result<bool, String> {
+    let file = std::fs::File::create(stderr)
+        .map_err(|error| format!("make {}: {error}", stderr.display()))?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| format!("run it: {error}"))?;
     match tokio::time::timeout(deadline, child.wait()).await {

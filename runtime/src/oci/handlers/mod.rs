@@ -38,7 +38,10 @@ pub enum Kind {
 
 /// What an OCI runtime can do on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "the flags are what runtimes announce, each by itself")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the flags are what runtimes announce, each by itself"
+)]
 pub struct Features {
     /// Mount option `rro`: seen to work in the trial container.
     pub recursive_read_only: bool,
@@ -126,16 +129,22 @@ impl Handlers {
     /// [`HandlerError`] if there is none, or it doesn't work here.
     pub fn get(&self, name: &str) -> Result<&Arc<Handler>, HandlerError> {
         let handler = if name.is_empty() {
-            self.default.as_ref().ok_or_else(|| HandlerError::NoDefault { why: self.why.clone() })?
+            self.default
+                .as_ref()
+                .ok_or_else(|| HandlerError::NoDefault { why: self.why.clone() })?
         } else {
-            self.list.iter().find(|handler| handler.name == name).ok_or_else(|| HandlerError::Unknown {
-                name: name.chars().take(100).collect(),
-                known: self.list.iter().map(|handler| handler.name.clone()).collect(),
+            self.list.iter().find(|handler| handler.name == name).ok_or_else(|| {
+                HandlerError::Unknown {
+                    name: name.chars().take(100).collect(),
+                    known: self.list.iter().map(|handler| handler.name.clone()).collect(),
+                }
             })?
         };
         match &handler.problem {
             None => Ok(handler),
-            Some(problem) => Err(HandlerError::Broken { name: handler.name.clone(), problem: problem.clone() }),
+            Some(problem) => {
+                Err(HandlerError::Broken { name: handler.name.clone(), problem: problem.clone() })
+            }
         }
     }
 
@@ -161,14 +170,20 @@ impl Handlers {
     fn choose(list: Vec<Arc<Handler>>, configured: Option<&str>) -> Self {
         let broken: Vec<String> = list
             .iter()
-            .filter_map(|handler| Some(format!("{} does not work here ({})", handler.name, handler.problem.as_ref()?)))
+            .filter_map(|handler| {
+                Some(format!("{} does not work here ({})", handler.name, handler.problem.as_ref()?))
+            })
             .collect();
         let (default, mut why) = if let Some(name) = configured {
-            (list.iter().find(|handler| handler.name == name).cloned(), format!("{name} is configured as the default handler"))
+            (
+                list.iter().find(|handler| handler.name == name).cloned(),
+                format!("{name} is configured as the default handler"),
+            )
         } else {
             match list.iter().find(|handler| handler.problem.is_none()).cloned() {
                 Some(first) => {
-                    let why = format!("{} is the default handler: the first that works here", first.name);
+                    let why =
+                        format!("{} is the default handler: the first that works here", first.name);
                     (Some(first), why)
                 }
                 None => (None, "there is no OCI runtime that works here".to_owned()),

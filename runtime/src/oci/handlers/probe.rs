@@ -100,7 +100,9 @@ impl Handlers {
     /// asks for it.
     pub async fn probe(config: &HandlersConfig, host: &Host) -> Result<Self, ProbeError> {
         let candidates = candidates(config, host)?;
-        if let Some(name) = config.default.as_ref().filter(|name| candidates.iter().all(|one| &one.name != *name)) {
+        if let Some(name) =
+            config.default.as_ref().filter(|name| candidates.iter().all(|one| &one.name != *name))
+        {
             let known = candidates.into_iter().map(|one| one.name).collect();
             return Err(ProbeError::UnknownDefault { name: name.clone(), known });
         }
@@ -109,8 +111,10 @@ impl Handlers {
             .iter()
             .map(|candidate| (candidate.clone(), cache.find(candidate)))
             .partition(|(_, handler)| handler.is_some());
-        let mut found: Vec<(Candidate, Handler)> =
-            known.into_iter().filter_map(|(candidate, handler)| Some((candidate, handler?))).collect();
+        let mut found: Vec<(Candidate, Handler)> = known
+            .into_iter()
+            .filter_map(|(candidate, handler)| Some((candidate, handler?)))
+            .collect();
         let unknown: Vec<Candidate> = unknown.into_iter().map(|(candidate, _)| candidate).collect();
         if !unknown.is_empty() {
             // Spawned: who asked may go away, and what a trial makes must go nevertheless.
@@ -142,7 +146,8 @@ fn candidates(config: &HandlersConfig, host: &Host) -> Result<Vec<Candidate>, Pr
     let others = config.handlers.iter().filter(|(name, _)| !KNOWN.contains(&name.as_str()));
     for (name, handler) in known.chain(others.map(|(name, handler)| (name.clone(), handler))) {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-        if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.bytes().all(allowed) {
+        if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.bytes().all(allowed)
+        {
             return Err(ProbeError::Name(name));
         }
         let path = handler.path.clone().or_else(|| find(&name, &config.path));
@@ -166,19 +171,32 @@ fn find(name: &str, path: &OsStr) -> Option<PathBuf> {
 
 fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    file.metadata()
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-async fn try_all(candidates: Vec<Candidate>, state: &Path, host: &Host) -> Vec<(Candidate, Handler)> {
+async fn try_all(
+    candidates: Vec<Candidate>,
+    state: &Path,
+    host: &Host,
+) -> Vec<(Candidate, Handler)> {
     let group = match trial::group(host.driver) {
         Ok(group) => group,
-        Err(problem) => return candidates.into_iter().map(|one| (one.clone(), one.broken(problem.clone()))).collect(),
+        Err(problem) => {
+            return candidates
+                .into_iter()
+                .map(|one| (one.clone(), one.broken(problem.clone())))
+                .collect();
+        }
     };
     let made = match host.cgroups.ensure(&group).await {
         Ok(ensured) => ensured.made,
         Err(error) => {
             let problem = format!("make a cgroup for the trial: {error}");
-            return candidates.into_iter().map(|one| (one.clone(), one.broken(problem.clone()))).collect();
+            return candidates
+                .into_iter()
+                .map(|one| (one.clone(), one.broken(problem.clone())))
+                .collect();
         }
     };
     let mut running = JoinSet::new();
@@ -244,7 +262,8 @@ fn parse_features(json: &[u8]) -> Features {
     let unknown = Features { seccomp: true, ..Features::default() };
     let Ok(announced) = serde_json::from_slice::<Announced>(json) else { return unknown };
     let linux = announced.linux().as_ref();
-    let seccomp = linux.and_then(|linux| linux.seccomp().as_ref()).and_then(|seccomp| *seccomp.enabled());
+    let seccomp =
+        linux.and_then(|linux| linux.seccomp().as_ref()).and_then(|seccomp| *seccomp.enabled());
     let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
     let user = namespaces.is_some_and(|list| list.contains(&LinuxNamespaceType::User));
     let extensions = linux.and_then(|linux| linux.mount_extensions().as_ref());
@@ -252,7 +271,8 @@ fn parse_features(json: &[u8]) -> Features {
     Features {
         user_namespaces: user && idmap == Some(true),
         seccomp: seccomp.unwrap_or(true),
-        oci_version_max: Some(announced.oci_version_max().clone()).filter(|version| !version.is_empty()),
+        oci_version_max: Some(announced.oci_version_max().clone())
+            .filter(|version| !version.is_empty()),
         ..Features::default()
     }
 }

@@ -45,7 +45,11 @@ pub(super) struct Place<'a> {
 /// Makes a container with `candidate` and removes it.
 pub(super) async fn run(candidate: &Candidate, place: &Place<'_>) -> Result<Shown, String> {
     let id = ContainerId::random().map_err(|error| error.to_string())?;
-    let directory = place.state.join(format!("trial-{}-{}", candidate.name, id.as_str().get(..12).unwrap_or_default()));
+    let directory = place.state.join(format!(
+        "trial-{}-{}",
+        candidate.name,
+        id.as_str().get(..12).unwrap_or_default()
+    ));
     let trial = Trial { candidate, id, directory };
     let result = trial.go(place.group).await;
     let cleaned = trial.clean().await;
@@ -61,9 +65,14 @@ struct Trial<'a> {
 
 impl Trial<'_> {
     async fn go(&self, group: &Group) -> Result<Shown, String> {
-        self.write_bundle(group).map_err(|error| format!("write the trial container's bundle: {error}"))?;
+        self.write_bundle(group)
+            .map_err(|error| format!("write the trial container's bundle: {error}"))?;
         let mut command = self.command();
-        command.args(["create", "--bundle"]).arg(&self.directory).arg("--pid-file").arg(self.pid_file());
+        command
+            .args(["create", "--bundle"])
+            .arg(&self.directory)
+            .arg("--pid-file")
+            .arg(self.pid_file());
         command.arg(self.id.as_str());
         let stderr = self.directory.join("stderr");
         if !leave(command, &stderr, CREATE_DEADLINE).await? {
@@ -110,7 +119,8 @@ impl Trial<'_> {
     /// Whether what is mounted below `/dev` became read-only with it.
     fn is_recursive(&self, table: &[mountinfo::Mount]) -> bool {
         let below = |mount: &&mountinfo::Mount| mount.point.starts_with("/rro");
-        let readonly = |mount: &mountinfo::Mount| mount.options.split(',').any(|option| option == "ro");
+        let readonly =
+            |mount: &mountinfo::Mount| mount.options.split(',').any(|option| option == "ro");
         let found: Vec<&mountinfo::Mount> = table.iter().filter(below).collect();
         found.len() > 1 && found.into_iter().all(readonly)
     }
@@ -157,9 +167,7 @@ fn head(path: &Path) -> String {
 
 /// Written out rather than built: a trial has no pod, and takes the default of nothing.
 fn spec(rootfs: &Path, group: &Group, id: &ContainerId) -> Value {
-    let of_kernel = |destination: &str, kind: &str, options: &[&str]| {
-        json!({ "destination": destination, "type": kind, "source": kind, "options": options })
-    };
+    let of_kernel = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     json!({
         "ociVersion": "1.0.2",
         "root": { "path": rootfs, "readonly": true },
@@ -192,9 +200,12 @@ pub(super) fn group(driver: Driver) -> Result<Group, String> {
     let id = ContainerId::random().map_err(|error| error.to_string())?;
     let short = id.as_str().get(..12).unwrap_or_default();
     match driver {
-        Driver::Cgroupfs => Group::at(&format!("/davit-trial-{short}")).map_err(|error| error.to_string()),
+        Driver::Cgroupfs => {
+            Group::at(&format!("/davit-trial-{short}")).map_err(|error| error.to_string())
+        }
         Driver::Systemd => {
-            let parent = CgroupParent::try_from("system.slice".to_owned()).map_err(|error| error.to_string())?;
+            let parent = CgroupParent::try_from("system.slice".to_owned())
+                .map_err(|error| error.to_string())?;
             Group::of_parent(driver, &parent).map_err(|error| error.to_string())
         }
     }
