@@ -134,3 +134,26 @@ async fn a_failure_half_way_leaves_nothing() {
         assert!(!hierarchy.mount.join(&name).exists());
     }
 }
+
+/// The unified hierarchy alone, as on a host that has no other. The controllers that this host has in it are left out: handed down once,
+/// they stay so, and a hybrid host needs them free.
+fn unified() -> Option<Cgroups> {
+    let v2 = Layout::read().unwrap().v2?;
+    let v2 = Some(Hierarchy { controllers: vec!["davit-none".into()], ..v2 });
+    Some(Cgroups::new(Layout { v1: Vec::new(), v2, swap: false }))
+}
+
+#[tokio::test]
+async fn on_a_unified_hierarchy_a_leaf_takes_processes_and_is_ended_at_one_stroke() {
+    let cgroups = unified().expect("this kernel mounts cgroup2");
+    let group = Group::at(&unique("unified")).unwrap();
+    let leaf = group.child("init").unwrap();
+    let ensured = cgroups.ensure(&leaf).await.unwrap();
+    assert_eq!(ensured.made.len(), 2);
+    // What can't be handed down is told and no failure.
+    assert_eq!(ensured.withheld.len(), 2);
+    let mut child = sleeper(&cgroups, &leaf);
+    assert_eq!(cgroups.kill(&group).unwrap(), None);
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert_eq!(cgroups.remove(&ensured.made).await.unwrap(), Vec::<PathBuf>::new());
+}
