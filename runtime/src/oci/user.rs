@@ -6,8 +6,6 @@
 
 use crate::container::{ContainerSecurity, GroupsPolicy, RunAs};
 
-/// How large a file may be. The largest directories exported this way have some ten thousand users.
-const FILE_LIMIT: usize = 10 << 20;
 /// How long a line may be: a group's holds all of its members.
 const LINE_LIMIT: usize = 1 << 20;
 /// The kernel's own limit (`NGROUPS_MAX`).
@@ -22,6 +20,12 @@ pub struct UserFiles {
     pub passwd: Option<Vec<u8>>,
     /// `/etc/group`.
     pub group: Option<Vec<u8>>,
+}
+
+impl UserFiles {
+    /// How large a file may be, in bytes: the largest directories exported this way have some ten thousand users. Who reads one need
+    /// not read more than a byte beyond; it is refused then.
+    pub const LIMIT: usize = 10 << 20;
 }
 
 /// Why a user can't be told.
@@ -188,7 +192,7 @@ fn who(field: &'static str, text: &str) -> Result<Who, UserError> {
 /// The file's bytes, found fit to be read.
 fn checked<'a>(file: &'static str, bytes: Option<&'a [u8]>) -> Result<&'a [u8], UserError> {
     let bytes = bytes.unwrap_or_default();
-    let problem = if bytes.len() > FILE_LIMIT {
+    let problem = if bytes.len() > UserFiles::LIMIT {
         "is larger than 10 MiB"
     } else if bytes.iter().any(|byte| matches!(byte, 0 | b'\r')) {
         "has a NUL or a carriage return in it"
@@ -435,7 +439,7 @@ mod tests {
     #[test]
     fn a_file_that_is_no_such_file_is_refused_at_once() {
         let mut large = PASSWD.as_bytes().to_vec();
-        large.resize(FILE_LIMIT + 1, b'\n');
+        large.resize(UserFiles::LIMIT + 1, b'\n');
         let mut wide = vec![b'a'; LINE_LIMIT + 1];
         wide.extend(b"\nroot:x:0:0::/:\n");
         for bytes in [large, wide, b"root:x:0:0::/:\r\n".to_vec(), b"root\0:x:0:0::/:\n".to_vec()] {
