@@ -88,7 +88,8 @@ pub(super) struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Made with the peer already up inside the pod and the host's end already a port of the bridge.
+    /// Made with the peer inside the pod and the host's end already a port of the bridge. Both are down: the kernel opens no end of
+    /// a pair before it is one.
     pub(super) fn create(&self) -> Change {
         let mut peer = named(POD_LINK);
         peer.attributes.extend([
@@ -96,7 +97,6 @@ impl Pair<'_> {
             LinkAttribute::Address(self.mac.to_vec()),
             LinkAttribute::Mtu(self.mtu),
         ]);
-        set_up(&mut peer);
         let mut link = named(self.host);
         link.attributes.extend([
             LinkAttribute::Mtu(self.mtu),

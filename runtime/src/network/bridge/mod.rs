@@ -440,6 +440,7 @@ fn configure_pod(
     let mut changes = vec![link::bring_up(find(pod, netns, "lo")?, "bring up lo")];
     if !addresses.is_empty() {
         let eth0 = find(pod, netns, link::POD_LINK)?;
+        changes.push(link::bring_up(eth0, "bring up eth0"));
         changes.extend(addresses.iter().map(|net| link::add_address(eth0, *net)));
         changes.extend(gateways.iter().map(|gateway| link::default_route(eth0, *gateway)));
     }
