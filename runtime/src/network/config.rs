@@ -47,6 +47,10 @@ impl NetworkConfig {
 
 /// The built-in bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "two options that have nothing to do with each other"
+)]
 pub struct BridgeConfig {
     /// Used when there is no CNI configuration. Off, a node without one is not ready: right where a CNI provider will write its
     /// configuration later and pods must wait for it.

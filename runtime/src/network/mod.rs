@@ -63,7 +63,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use turn::Turns;
 
-/// `f_type` of a pinned namespace: a bind mount of nsfs (`NSFS_MAGIC`, or procfs's on kernels before 3.19).
+/// `f_type` of a pinned namespace: a bind mount of nsfs (`NSFS_MAGIC`).
 const NSFS: i64 = 0x6e73_6673;
 
 /// A pod to be attached.
@@ -81,7 +81,7 @@ pub struct Attachment {
     pub dns: Option<DnsConfig>,
     /// For plugins that want them, and the bandwidth.
     pub annotations: BTreeMap<String, String>,
-    /// Kept for whoever debugs a call.
+    /// No plugin is told them: the spec has no word for it.
     pub labels: BTreeMap<String, String>,
     /// For plugins that want it.
     pub cgroup_path: Option<String>,
@@ -400,5 +400,5 @@ fn remember(bridge: &Bridge, record: &Record) {
 
 /// What is left of a pin once its namespace is gone is an empty file, which plugins would trip over.
 fn is_netns(path: &Path) -> bool {
-    statfs(path).is_ok_and(|fs| i64::from(fs.f_type) == NSFS)
+    statfs(path).is_ok_and(|fs| fs.f_type == NSFS)
 }

@@ -183,14 +183,13 @@ impl Netlink {
             RouteNetlinkMessage::GetRoute(question),
             NLM_F_DUMP,
         )?;
-        Ok(answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(route) if route.header.destination_prefix_length == 0 => {
-                route.attributes.into_iter().find_map(|attribute| match attribute {
-                    RouteAttribute::Oif(index) => Some(index),
-                    _ => None,
-                })
-            }
-            _ => None,
+        let default = answers.into_iter().find_map(|answer| {
+            let RouteNetlinkMessage::NewRoute(route) = answer else { return None };
+            (route.header.destination_prefix_length == 0).then_some(route)
+        });
+        let attributes = default.map(|route| route.attributes).unwrap_or_default();
+        Ok(attributes.into_iter().find_map(|attribute| {
+            if let RouteAttribute::Oif(index) = attribute { Some(index) } else { None }
         }))
     }
 
@@ -217,7 +216,7 @@ impl Netlink {
                         return Err(NetlinkError::Refused { what, source: error.to_io() });
                     }
                     NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(answers),
-                    _ => {}
+                    NetlinkPayload::Noop | NetlinkPayload::Overrun(_) | _ => {}
                 }
             }
         }
@@ -268,9 +267,8 @@ fn first_link(
     asked: Result<Vec<RouteNetlinkMessage>, NetlinkError>,
 ) -> Result<Option<LinkMessage>, NetlinkError> {
     match asked {
-        Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => Some(link),
-            _ => None,
+        Ok(answers) => Ok(answers.into_iter().find_map(|answer| {
+            if let RouteNetlinkMessage::NewLink(link) = answer { Some(link) } else { None }
         })),
         Err(error) if error.is(Errno::NODEV) => Ok(None),
         Err(error) => Err(error),

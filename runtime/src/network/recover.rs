@@ -2,7 +2,7 @@
 //!
 //! Owns the comparison of records and leases with the pods that are alive; the undoing itself is [`super::Inner::detach`].
 
-use super::record::{Provider, Record};
+use super::record::{Phase, Provider, Record};
 use super::{DetachError, Inner, Network, PluginError, chain};
 use crate::id::SandboxId;
 use futures_util::stream::{self, StreamExt};
@@ -53,8 +53,9 @@ impl Inner {
             }
         };
         report.quarantined = found.quarantined;
-        let (kept, dead): (Vec<Record>, Vec<Record>) =
-            found.records.into_iter().partition(|record| live.contains(&record.id));
+        // One that was being detached has been answered: nobody will ask for it again.
+        let stays = |record: &Record| live.contains(&record.id) && record.phase != Phase::Detaching;
+        let (kept, dead): (Vec<Record>, Vec<Record>) = found.records.into_iter().partition(stays);
         let bridged =
             kept.iter().chain(&dead).any(|record| matches!(record.provider, Provider::Bridge(_)));
         self.detach_dead(dead, &mut report).await;
@@ -79,6 +80,11 @@ impl Inner {
             }
         }
         self.bridge.reaper.idle().await;
+        for id in &report.detached {
+            if !matches!(self.records.load(id), Ok(None)) {
+                report.problems.push(format!("record of {id} is left; see the log"));
+            }
+        }
     }
 
     /// A lease without a record: the record was put aside, or removed by hand.

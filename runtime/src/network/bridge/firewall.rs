@@ -17,6 +17,8 @@ use super::ports::{Element, Ports};
 use crate::network::child::{self, ChildError};
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::process::Command;
 
@@ -72,29 +74,35 @@ pub(super) struct Rules {
 pub(super) struct Firewall {
     pub(super) rules: Rules,
     pub(super) ports: Ports,
-    installed: bool,
+    /// Written under the lock of whoever owns this; read without.
+    installed: Arc<AtomicBool>,
 }
 
 impl Firewall {
     pub(super) fn new(rules: Rules) -> Self {
-        Self { rules, ports: Ports::default(), installed: false }
+        Self { rules, ports: Ports::default(), installed: Arc::default() }
     }
 
     /// The table is there as far as we know; installs it if not.
     pub(super) fn ensure(&mut self) -> Result<(), FirewallError> {
-        if self.installed { Ok(()) } else { self.install() }
+        if self.is_installed() { Ok(()) } else { self.install() }
     }
 
     /// Replaces the table by what it should be.
     pub(super) fn install(&mut self) -> Result<(), FirewallError> {
-        self.installed = false;
+        self.installed.store(false, Ordering::Release);
         run(&self.rules.table, &table(&self.rules, &self.ports))?;
-        self.installed = true;
+        self.installed.store(true, Ordering::Release);
         Ok(())
     }
 
-    pub(super) fn is_installed(&self) -> bool {
-        self.installed
+    /// Whether the table is there as far as we know.
+    pub(super) fn installed(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.installed)
+    }
+
+    fn is_installed(&self) -> bool {
+        self.installed.load(Ordering::Acquire)
     }
 
     /// The elements are in `self.ports` already.
@@ -118,7 +126,7 @@ impl Firewall {
     }
 
     fn change(&mut self, script: impl FnOnce(&str) -> String) -> Result<(), FirewallError> {
-        if !self.installed {
+        if !self.is_installed() {
             return self.install();
         }
         match run(&self.rules.table, &script(&self.rules.table)) {

@@ -11,26 +11,28 @@ pub(super) mod ipam;
 pub(super) mod link;
 pub(super) mod ports;
 pub(super) mod reaper;
+mod setup;
 
-use super::netlink::{Change, Netlink, NetlinkError, inside};
+pub(super) use setup::bring_up_loopback;
+
+use super::netlink::{Netlink, NetlinkError, inside};
 use super::{BridgeConfig, sysctl};
 use crate::id::SandboxId;
 use crate::sandbox::PortMapping;
 use firewall::{Firewall, FirewallError, Rules};
 use ipam::{Ipam, IpamError};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use ports::{Owner, PortError};
 use reaper::Reaper;
 use rustix::io::Errno;
+use setup::{configure_pod, make_bridge, open_netns, quiet_ipv6, result};
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-const DEFAULT_MTU: u32 = 1500;
 
 /// Why the built-in bridge could not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +127,8 @@ pub(super) struct Bridge {
     netlink: Mutex<Netlink>,
     ipam: Mutex<Ipam>,
     firewall: Mutex<Firewall>,
+    /// The firewall's own: pods without host ports don't wait for its lock, under which nft runs.
+    installed: Arc<AtomicBool>,
     /// What masquerading lacks, for the status.
     masquerade_problem: Mutex<Option<String>>,
     pub(super) reaper: Arc<Reaper>,
@@ -149,6 +153,7 @@ impl Bridge {
             netlink: Mutex::new(Netlink::open()?),
             up: Mutex::new(None),
             ipam: Mutex::new(Ipam::open(leases)?),
+            installed: firewall.installed(),
             firewall: Mutex::new(firewall),
             masquerade_problem: Mutex::new(None),
             reaper: Reaper::new(Netlink::open()?, group),
@@ -254,7 +259,7 @@ impl Bridge {
         }
         let mut firewall = lock(&self.firewall);
         firewall.rules = rules(&self.config, new);
-        if firewall.is_installed() {
+        if self.installed.load(Ordering::Acquire) {
             firewall.install()?;
         }
         *current = new;
@@ -325,7 +330,7 @@ impl Bridge {
 
     /// Without masquerading pods can't reach the world, but each other and the host: told in the status, not an error of the pod.
     fn ensure_masquerade(&self) {
-        if self.config.ip_masq {
+        if self.config.ip_masq && !self.installed.load(Ordering::Acquire) {
             let done = lock(&self.firewall).ensure();
             *lock(&self.masquerade_problem) = done.err().map(|error| super::chain(&error));
         }
@@ -347,6 +352,7 @@ impl Bridge {
 /// UDP has no end that the kernel sees: a client that keeps sending would keep its old translation for ever.
 fn forget_flows(elements: &[ports::Element]) {
     let mut udp: Vec<u16> = elements.iter().filter_map(|element| element.udp_port).collect();
+    udp.sort_unstable();
     udp.dedup();
     for port in udp {
         if let Err(error) = super::conntrack::forget_udp(port) {
@@ -364,113 +370,4 @@ fn rules(config: &BridgeConfig, subnets: Subnets) -> Rules {
         subnet6: subnets.v6,
         ip_masq: config.ip_masq,
     }
-}
-
-/// For the links to come in the calling thread's namespace: no router advertisement is believed (CVE-2020-10749), and no address is
-/// probed for a second before it works.
-fn quiet_ipv6() -> Result<(), (String, io::Error)> {
-    sysctl::set_if_there("ipv6/conf/default/accept_ra", "0")?;
-    sysctl::set_if_there("ipv6/conf/default/accept_dad", "0")
-}
-
-fn make_bridge(
-    config: &BridgeConfig,
-    subnets: Subnets,
-    netlink: &mut Netlink,
-) -> Result<Up, BridgeError> {
-    let mtu = config.mtu.or_else(|| uplink_mtu(netlink)).unwrap_or(DEFAULT_MTU);
-    let gateway = ipam::gateway(IpNet::V4(subnets.v4));
-    let mac = match gateway.addr() {
-        IpAddr::V4(addr) => link::mac(addr),
-        IpAddr::V6(_) => link::mac(subnets.v4.addr()),
-    };
-    let created = netlink.apply(vec![link::create_bridge(&config.name, mac, mtu)]);
-    match created {
-        Err(error) if !error.is(Errno::EXIST) => return Err(error.into()),
-        Ok(()) | Err(_) => {}
-    }
-    let not_a_bridge = || BridgeError::NotABridge(config.name.clone());
-    let found = netlink.link(&config.name)?.filter(is_bridge).ok_or_else(not_a_bridge)?;
-    let index = found.header.index;
-    let mut changes: Vec<Change> =
-        subnets.all().map(|subnet| link::add_address(index, ipam::gateway(subnet))).collect();
-    changes.push(link::bring_up(index, format!("bring up bridge {}", config.name)));
-    netlink.apply(changes)?;
-    Ok(Up { index, mtu })
-}
-
-/// Packets that leave over a link with a smaller MTU than the pod's would be lost wherever ICMP is filtered.
-fn uplink_mtu(netlink: &mut Netlink) -> Option<u32> {
-    let index = netlink.default_route_link().ok().flatten()?;
-    let uplink = netlink.link_by_index(index).ok().flatten()?;
-    uplink.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Mtu(mtu) => Some(*mtu),
-        _ => None,
-    })
-}
-
-fn is_bridge(link: &LinkMessage) -> bool {
-    link.attributes.iter().any(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
-        _ => false,
-    })
-}
-
-fn open_netns(path: &Path) -> Result<File, BridgeError> {
-    File::open(path).map_err(|source| BridgeError::Namespace { path: path.to_owned(), source })
-}
-
-/// What the loopback plugin would do, without a process.
-pub(super) fn bring_up_loopback(netns: &Path) -> Result<(), BridgeError> {
-    let mut pod = inside(netns, &open_netns(netns)?, Netlink::open)?;
-    configure_pod(&mut pod, netns, &[], &[])
-}
-
-fn find(pod: &mut Netlink, netns: &Path, name: &str) -> Result<u32, BridgeError> {
-    let gone = || BridgeError::LinkGone { link: name.to_owned(), netns: netns.to_owned() };
-    Ok(pod.link(name)?.ok_or_else(gone)?.header.index)
-}
-
-fn configure_pod(
-    pod: &mut Netlink,
-    netns: &Path,
-    addresses: &[IpNet],
-    gateways: &[IpAddr],
-) -> Result<(), BridgeError> {
-    let mut changes = vec![link::bring_up(find(pod, netns, "lo")?, "bring up lo")];
-    if !addresses.is_empty() {
-        let eth0 = find(pod, netns, link::POD_LINK)?;
-        changes.push(link::bring_up(eth0, "bring up eth0"));
-        changes.extend(addresses.iter().map(|net| link::add_address(eth0, *net)));
-        changes.extend(gateways.iter().map(|gateway| link::default_route(eth0, *gateway)));
-    }
-    Ok(pod.apply(changes)?)
-}
-
-/// What a CNI plugin would have said: one shape for whoever looks at it.
-fn result(
-    host: &str,
-    mac: &str,
-    netns: &Path,
-    addresses: &[IpNet],
-    gateways: &[IpAddr],
-) -> serde_json::Value {
-    let ips: Vec<_> = addresses
-        .iter()
-        .zip(gateways)
-        .map(|(net, gateway)| serde_json::json!({"address": net, "gateway": gateway, "interface": 1}))
-        .collect();
-    let routes: Vec<_> = gateways
-        .iter()
-        .map(|gateway| serde_json::json!({"dst": if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, "gw": gateway}))
-        .collect();
-    serde_json::json!({
-        "cniVersion": "1.1.0",
-        "interfaces": [
-            {"name": host},
-            {"name": link::POD_LINK, "mac": mac, "sandbox": netns},
-        ],
-        "ips": ips,
-        "routes": routes,
-    })
 }

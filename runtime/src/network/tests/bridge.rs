@@ -35,6 +35,29 @@ fn a_pod_reaches_pods_the_host_and_the_world_and_leaves_nothing() {
 }
 
 #[test]
+fn router_advertisements_of_pods_are_not_believed_cve_2020_10749() {
+    let (host, pod) = (Host::new(), Netns::new());
+    host.daemon(host.config(), async |network| {
+        let a = attachment(&pod.path());
+        network.attach(a.clone()).await.unwrap();
+        let believes = |link: &str| {
+            std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{link}/accept_ra")).unwrap()
+        };
+        assert_eq!(pod.inside(|| believes("eth0")).trim(), "0");
+        assert_eq!(host.netns.inside(|| believes("davit0")).trim(), "0");
+        let port = &host.links("dv")[0];
+        assert_eq!(
+            host.netns.ip(&["-6", "addr", "show", "dev", port]),
+            "",
+            "a port has no address of its own"
+        );
+        network.detach(&a.id, None).await.unwrap();
+        network.settle().await;
+    });
+    host.assert_empty();
+}
+
+#[test]
 fn the_uplinks_mtu_is_the_pods() {
     let (host, pod) = (Host::new(), Netns::new());
     host.netns.ip(&["link", "set", "up0", "mtu", "1400"]);
@@ -324,7 +347,13 @@ fn what_a_crash_left_between_record_and_attachment_is_undone() {
         network.inner.records.save(&record).unwrap();
     });
     host.daemon(host.config(), async |network| {
-        assert_eq!(network.recover(&[]).await.detached, [a.id]);
+        let report = network.recover(std::slice::from_ref(&a.id)).await;
+        assert_eq!(
+            report.detached,
+            std::slice::from_ref(&a.id),
+            "its detach was answered: {report:?}"
+        );
+        assert!(report.problems.is_empty(), "{report:?}");
     });
     host.assert_empty();
 }
