@@ -14,10 +14,7 @@
 //! | [`client`] | the commands that talk to a daemon |
 //! | [`output`] | what is written to the terminal |
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the services that use the rest are wired in next")
-)]
+#![expect(dead_code, unused_imports, reason = "the services that use the rest are wired in next")]
 
 mod cli;
 mod client;

@@ -72,7 +72,7 @@ async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, C
             let running = if force { rm::Running::Stop } else { rm::Running::Keep };
             return rm::remove(daemon, &ids, running).await;
         }
-        ClientCommand::Run(args) => return run::run(daemon, *args).await,
+        ClientCommand::Run(args) => return Box::pin(run::run(daemon, *args)).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -191,17 +191,14 @@ impl FromStr for HandlerFlag {
         let mut said = Handler::default();
         match key {
             "kind" => {
-                said.kind =
-                    Some(clap::ValueEnum::from_str(value, false).map_err(|error| refused(error))?);
+                said.kind = Some(clap::ValueEnum::from_str(value, false).map_err(refused)?);
             }
             "path" => said.path = path()?,
             "root" => said.root = path()?,
             "systemd_cgroup" => {
-                said.systemd_cgroup = Some(
-                    value
-                        .parse()
-                        .map_err(|_| refused(format!("{value:?} is neither true nor false")))?,
-                );
+                said.systemd_cgroup = Some(value.parse().map_err(|_not_a_bool| {
+                    refused(format!("{value:?} is neither true nor false"))
+                })?);
             }
             "args" => said.args = Some(value.split_whitespace().map(str::to_owned).collect()),
             _ => return Err(InvalidHandlerFlag::Key { key: key.to_owned() }),

@@ -34,7 +34,12 @@ fn flatten(
         let key = if above.is_empty() { key } else { format!("{above}.{key}") };
         match value {
             toml::Value::Table(inner) => flatten(&key, inner, keys),
-            value => {
+            value @ (toml::Value::String(_)
+            | toml::Value::Integer(_)
+            | toml::Value::Float(_)
+            | toml::Value::Boolean(_)
+            | toml::Value::Datetime(_)
+            | toml::Value::Array(_)) => {
                 keys.insert(key, value);
             }
         }

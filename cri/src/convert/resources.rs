@@ -18,6 +18,7 @@ pub(crate) fn resources(
     field: &str,
     wire: cri::LinuxContainerResources,
 ) -> Result<Resources, InvalidField> {
+    check_numbers(field, &wire)?;
     let cri::LinuxContainerResources {
         cpu_period,
         cpu_quota,
@@ -30,53 +31,6 @@ pub(crate) fn resources(
         unified,
         memory_swap_limit_in_bytes,
     } = wire;
-    let within = |name: &str, value: i64, fits: bool, problem: &'static str| {
-        if fits { Ok(value) } else { Err(refuse(format!("{field}.{name}"), &value, problem)) }
-    };
-    within(
-        "cpu_period",
-        cpu_period,
-        cpu_period == 0 || PERIODS.contains(&cpu_period),
-        "is not between 1000 and 1000000",
-    )?;
-    within(
-        "cpu_quota",
-        cpu_quota,
-        matches!(cpu_quota, -1 | 0) || cpu_quota >= QUOTA_MIN,
-        "is neither -1 nor at least 1000",
-    )?;
-    within(
-        "cpu_shares",
-        cpu_shares,
-        (0..=SHARES_MAX).contains(&cpu_shares),
-        "is not between 0 and 262144",
-    )?;
-    within(
-        "memory_limit_in_bytes",
-        memory_limit_in_bytes,
-        memory_limit_in_bytes >= 0,
-        "is negative",
-    )?;
-    within(
-        "memory_swap_limit_in_bytes",
-        memory_swap_limit_in_bytes,
-        memory_swap_limit_in_bytes >= -1,
-        "is less than -1",
-    )?;
-    let swap_fits =
-        memory_swap_limit_in_bytes <= 0 || memory_swap_limit_in_bytes >= memory_limit_in_bytes;
-    within(
-        "memory_swap_limit_in_bytes",
-        memory_swap_limit_in_bytes,
-        swap_fits,
-        "is less than memory_limit_in_bytes, which it includes",
-    )?;
-    within(
-        "oom_score_adj",
-        oom_score_adj,
-        (-1000..=1000).contains(&oom_score_adj),
-        "is not between -1000 and 1000",
-    )?;
     for (name, value) in &unified {
         unified_entry(&format!("{field}.unified"), name, value)?;
     }
@@ -93,6 +47,38 @@ pub(crate) fn resources(
         hugepage_limits: hugepage_limits.collect::<Result<_, _>>()?,
         unified,
     })
+}
+
+/// The first number that is out of its bounds.
+fn check_numbers(field: &str, wire: &cri::LinuxContainerResources) -> Result<(), InvalidField> {
+    let (memory, swap) = (wire.memory_limit_in_bytes, wire.memory_swap_limit_in_bytes);
+    let (period, quota, shares) = (wire.cpu_period, wire.cpu_quota, wire.cpu_shares);
+    let fits_period = period == 0 || PERIODS.contains(&period);
+    let fits_quota = matches!(quota, -1 | 0) || quota >= QUOTA_MIN;
+    let fits_swap = swap <= 0 || swap >= memory;
+    let checks = [
+        ("cpu_period", period, fits_period, "is not between 1000 and 1000000"),
+        ("cpu_quota", quota, fits_quota, "is neither -1 nor at least 1000"),
+        ("cpu_shares", shares, (0..=SHARES_MAX).contains(&shares), "is not between 0 and 262144"),
+        ("memory_limit_in_bytes", memory, memory >= 0, "is negative"),
+        ("memory_swap_limit_in_bytes", swap, swap >= -1, "is less than -1"),
+        (
+            "memory_swap_limit_in_bytes",
+            swap,
+            fits_swap,
+            "is less than the memory limit that it includes",
+        ),
+        (
+            "oom_score_adj",
+            wire.oom_score_adj,
+            (-1000..=1000).contains(&wire.oom_score_adj),
+            "is not between -1000 and 1000",
+        ),
+    ];
+    match checks.iter().find(|(_, _, fits, _)| !fits) {
+        Some((name, value, _, problem)) => Err(refuse(format!("{field}.{name}"), value, *problem)),
+        None => Ok(()),
+    }
 }
 
 /// A list as in cpuset(7): `0-2,7`.

@@ -158,7 +158,7 @@ impl Davit for Placeholder {
 fn flags(line: &str) -> ServeFlags {
     match parse(line.split_whitespace().map(std::ffi::OsString::from)).unwrap() {
         Action::Serve(flags) => *flags,
-        other => panic!("{other:?}"),
+        other @ (Action::Config(_) | Action::Client(..)) => panic!("{other:?}"),
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) async fn run(mut daemon: Daemon, args: RunArgs) -> Result<ExitCode, C
     let mut cidfile = args.cidfile.as_deref().map(CidFile::reserve).transpose()?;
     let request = Request::new(&args, &info.root)?;
     let mut made = Made::new(daemon.clone(), info.root.clone());
-    let started = start(&mut daemon, &request, &mut made, &interrupts).await;
+    let started = Box::pin(start(&mut daemon, &request, &mut made, &interrupts)).await;
     let started = match (started, &mut cidfile) {
         (Ok(id), Some(file)) => file.write(&id).map(|()| id),
         (started, _) => started,
@@ -100,7 +100,7 @@ async fn start(
     let pod = run_pod(daemon, request).await?;
     made.pod(&pod);
     interrupts.check()?;
-    let id = create(daemon, request, &pod, interrupts).await?;
+    let id = Box::pin(create(daemon, request, &pod, interrupts)).await?;
     made.container(&id);
     interrupts.check()?;
     let start = cri::StartContainerRequest { container_id: id.clone() };
