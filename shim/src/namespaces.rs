@@ -53,8 +53,8 @@ fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> Namesp
 #[derive(Debug, Default)]
 pub(crate) struct Pinned {
     netns: Option<PathBuf>,
-    ipc: bool,
-    uts: bool,
+    ipc: Option<String>,
+    uts: Option<String>,
     shm: Option<PathBuf>,
     init: Option<Pid>,
     init_executable: Option<PathBuf>,
@@ -80,11 +80,11 @@ impl Pinned {
     fn build(&mut self, config: &ShimConfig, pod_dir: &Path) -> Result<(), NamespaceError> {
         if config.ipc {
             unshare(Namespace::Ipc).map_err(step("make an IPC namespace"))?;
-            self.ipc = true;
+            self.ipc = Some(own_namespace("ipc"));
         }
         if let Some(name) = &config.hostname {
             unshare(Namespace::Uts).map_err(step("make a UTS namespace"))?;
-            self.uts = true;
+            self.uts = Some(own_namespace("uts"));
             rustix::system::sethostname(name.as_bytes())
                 .map_err(|e| NamespaceError::Hostname { name: name.clone(), source: e.into() })?;
         }
@@ -101,9 +101,10 @@ impl Pinned {
 
     /// Makes the network namespace, sets the parameters inside, pins it, and returns to the host's.
     fn make_net(&mut self, config: &ShimConfig) -> Result<(), NamespaceError> {
-        let own = Own { net: config.netns.is_some(), ipc: config.ipc };
+        let net = config.netns.is_some().then_some(Own::Net);
+        let own: Vec<Own> = net.into_iter().chain(config.ipc.then_some(Own::Ipc)).collect();
         let set_all =
-            || config.sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value, own));
+            || config.sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value, &own));
         let Some(path) = &config.netns else { return Ok(set_all()?) };
         let host = open_namespace("net")?;
         unshare(Namespace::Net).map_err(step("make a network namespace"))?;
@@ -172,12 +173,12 @@ impl Pinned {
 
     /// Path of the pod's IPC namespace; empty if it is the host's.
     pub(crate) fn ipcns_path(&self) -> String {
-        if self.ipc { own_namespace("ipc") } else { String::new() }
+        self.ipc.clone().unwrap_or_default()
     }
 
     /// Path of the pod's UTS namespace; empty if it is the host's.
     pub(crate) fn utsns_path(&self) -> String {
-        if self.uts { own_namespace("uts") } else { String::new() }
+        self.uts.clone().unwrap_or_default()
     }
 
     /// Path of the pod's shared PID namespace; empty if there is none.

@@ -122,7 +122,7 @@ impl Pod {
     /// A stream of events, first those of the containers that have exited.
     pub(crate) fn subscribe(&self) -> Option<Subscription> {
         let told = |c: &Arc<Container>| {
-            let kind = event::Kind::Exited(c.death()?.to_proto());
+            let kind = event::Kind::Exited(c.death()?.verdict.to_proto());
             Some(Event { id: c.id.clone(), kind: Some(kind) })
         };
         // No await between the look and the subscription, and so no event between them.

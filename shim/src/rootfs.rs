@@ -157,7 +157,7 @@ fn mount_by_string(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
     }
     let target = &rootfs.target;
     let options =
-        CString::new(options).map_err(|_| at("mount overlay on", target)(Errno::INVAL))?;
+        CString::new(options).map_err(|_nul| at("mount overlay on", target)(Errno::INVAL))?;
     rustix::process::chdir("/proc/self/fd").map_err(at("enter", "/proc/self/fd"))?;
     rustix::mount::mount(
         "overlay",

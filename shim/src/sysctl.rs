@@ -6,11 +6,11 @@
 use crate::files;
 use std::path::{Path, PathBuf};
 
-/// Which namespaces the pod has of its own.
+/// A namespace that the pod has of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Own {
-    pub(crate) net: bool,
-    pub(crate) ipc: bool,
+pub(crate) enum Own {
+    Net,
+    Ipc,
 }
 
 /// Why a parameter was not set.
@@ -27,7 +27,7 @@ pub(crate) enum SysctlError {
 }
 
 /// Sets one parameter, from inside of the namespaces.
-pub(crate) fn set(name: &str, value: &str, own: Own) -> Result<(), SysctlError> {
+pub(crate) fn set(name: &str, value: &str, own: &[Own]) -> Result<(), SysctlError> {
     let path = path_of(name, value, own)?;
     files::write_kernel(&path, value).map_err(|source| SysctlError::Write {
         name: name.to_owned(),
@@ -36,7 +36,7 @@ pub(crate) fn set(name: &str, value: &str, own: Own) -> Result<(), SysctlError> 
     })
 }
 
-fn path_of(name: &str, value: &str, own: Own) -> Result<PathBuf, SysctlError> {
+fn path_of(name: &str, value: &str, own: &[Own]) -> Result<PathBuf, SysctlError> {
     let relative: String = name.chars().map(swap_separator).collect();
     let bad_part = |part: &str| part.is_empty() || part == "." || part == "..";
     if relative.split('/').any(bad_part) || name.contains('\0') {
@@ -56,24 +56,24 @@ fn swap_separator(c: char) -> char {
     }
 }
 
-fn is_held(relative: &str, own: Own) -> bool {
+fn is_held(relative: &str, own: &[Own]) -> bool {
     if relative.starts_with("net/") {
-        return own.net;
+        return own.contains(&Own::Net);
     }
     let ipc = relative.starts_with("fs/mqueue/")
         || relative.strip_prefix("kernel/").is_some_and(|n| {
             !n.contains('/') && (n == "sem" || n.starts_with("shm") || n.starts_with("msg"))
         });
-    ipc && own.ipc
+    ipc && own.contains(&Own::Ipc)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const BOTH: Own = Own { net: true, ipc: true };
+    const BOTH: &[Own] = &[Own::Net, Own::Ipc];
 
-    fn path(name: &str, own: Own) -> Option<String> {
+    fn path(name: &str, own: &[Own]) -> Option<String> {
         path_of(name, "1", own).ok().map(|p| p.to_string_lossy().into_owned())
     }
 
@@ -109,7 +109,7 @@ mod tests {
         {
             assert_eq!(path(name, BOTH), None, "{name}");
         }
-        assert_eq!(path("net.ipv4.ip_forward", Own { net: false, ipc: true }), None);
-        assert_eq!(path("kernel.shmmax", Own { net: true, ipc: false }), None);
+        assert_eq!(path("net.ipv4.ip_forward", &[Own::Ipc]), None);
+        assert_eq!(path("kernel.shmmax", &[Own::Net]), None);
     }
 }

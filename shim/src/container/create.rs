@@ -6,7 +6,7 @@
 //!
 //! A failure at any step undoes those before: nothing is left but the bundle as it was.
 
-use super::{Container, Init, Phase, exit};
+use super::{Container, Init, Phase, PidNamespace, exit};
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::error::{Invalid, Refusal, checked_name, checked_path};
 use crate::files;
@@ -55,12 +55,20 @@ struct Plan {
     bundle: PathBuf,
     oci: Oci,
     rootfs: Option<Rootfs>,
-    terminal: bool,
-    stdin: bool,
+    streams: Streams,
     log_path: Option<PathBuf>,
     max_log_line: u32,
-    own_pid_namespace: bool,
+    pids: PidNamespace,
     oom_score_adj: Option<i32>,
+}
+
+/// The standard streams that a container is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Streams {
+    Terminal,
+    /// Standard input is at its end from the start.
+    Output,
+    InputAndOutput,
 }
 
 impl Plan {
@@ -79,18 +87,13 @@ impl Plan {
         }
         let log_path = (!log_path.is_empty()).then(|| log_path.into());
         let bundle = bundle.into();
-        Ok(Self {
-            id,
-            bundle,
-            oci,
-            rootfs,
-            terminal,
-            stdin,
-            log_path,
-            max_log_line,
-            own_pid_namespace,
-            oom_score_adj,
-        })
+        let streams = match (terminal, stdin) {
+            (true, _) => Streams::Terminal,
+            (false, false) => Streams::Output,
+            (false, true) => Streams::InputAndOutput,
+        };
+        let pids = if own_pid_namespace { PidNamespace::Own } else { PidNamespace::Joined };
+        Ok(Self { id, bundle, oci, rootfs, streams, log_path, max_log_line, pids, oom_score_adj })
     }
 }
 
@@ -99,13 +102,8 @@ pub(crate) async fn create(pod: &Arc<Pod>, request: CreateRequest) -> Result<Pid
     let plan = Plan::checked(request, &pod.directory)?;
     pod.refuse_known(&plan.id)?;
     let log = Log::open(plan.log_path.clone(), plan.max_log_line)?;
-    let container = Container::new(
-        plan.id.clone(),
-        plan.bundle.clone(),
-        plan.oci.clone(),
-        plan.own_pid_namespace,
-        log,
-    );
+    let container =
+        Container::new(plan.id.clone(), plan.bundle.clone(), plan.oci.clone(), plan.pids, log);
     let container = Arc::new(container);
     pod.insert(Arc::clone(&container))?;
     match build(pod, &container, plan).await {
@@ -166,15 +164,16 @@ async fn build(pod: &Arc<Pod>, container: &Container, plan: Plan) -> Result<Born
 
 fn streams(plan: &Plan) -> std::io::Result<([OwnedFd; 3], Ours)> {
     let null = crate::process::null;
-    if plan.terminal {
-        let console = Console::listen(&plan.bundle)?;
-        return Ok(([null()?, null()?, null()?], Ours::Terminal(console)));
-    }
-    let (stdin, feed) = if plan.stdin {
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        (reader, Some(writer))
-    } else {
-        (null()?, None)
+    let (stdin, feed) = match plan.streams {
+        Streams::Terminal => {
+            let console = Console::listen(&plan.bundle)?;
+            return Ok(([null()?, null()?, null()?], Ours::Terminal(console)));
+        }
+        Streams::Output => (null()?, None),
+        Streams::InputAndOutput => {
+            let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            (reader, Some(writer))
+        }
     };
     let (stdout, their_stdout) = stream::pipe_to_read()?;
     let (stderr, their_stderr) = stream::pipe_to_read()?;

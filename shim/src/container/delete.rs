@@ -42,8 +42,6 @@ pub(crate) async fn delete(pod: &Pod, id: &str) -> Result<(), DeleteError> {
             reading.abort();
         }
     }
-    files::remove_if_there(&container.bundle.join(INIT_PID))
-        .map_err(|source| DeleteError::File { id: id.to_owned(), source })?;
     pod.remove(id);
     container.advance(|_| Some(Phase::Gone));
     Ok(())
@@ -73,12 +71,13 @@ pub(crate) async fn ensure_deleted(
     pod: &Pod,
     container: &Arc<Container>,
 ) -> Result<(), DeleteError> {
-    container
-        .deleted
-        .get_or_try_init(|| call_runtime(pod, container))
-        .await
-        .map(|&()| ())
-        .map_err(Into::into)
+    let delete = async || {
+        call_runtime(pod, container).await?;
+        // The number may be another process's from now on.
+        files::remove_if_there(&container.bundle.join(INIT_PID))
+            .map_err(|source| DeleteError::File { id: container.id.clone(), source })
+    };
+    container.deleted.get_or_try_init(delete).await.map(|&()| ())
 }
 
 /// The OCI runtime's `delete --force`.

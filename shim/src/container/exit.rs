@@ -7,7 +7,7 @@
 //!
 //! The order is the promise: whoever hears of the end finds the log complete, the record on disk, and the OOM verdict in both.
 
-use super::{Container, Death, Init, Phase, exit_of};
+use super::{Container, Death, Init, Phase, PidNamespace, Verdict};
 use crate::files;
 use crate::pod::Pod;
 use crate::reaper::Ended;
@@ -48,7 +48,7 @@ async fn finish(
     ended: Ended,
     mut logging: Vec<JoinHandle<()>>,
 ) {
-    if let (false, Some(cgroup)) = (container.own_pid_namespace, &init.cgroup)
+    if let (PidNamespace::Joined, Some(cgroup)) = (container.pids, &init.cgroup)
         && let Err(error) = cgroup.kill().await
     {
         crate::say(&error);
@@ -64,32 +64,28 @@ async fn finish(
             logging.into_iter().filter(|reading| !reading.is_finished()).collect();
     }
     container.held().stdin = None;
-    if let Err(error) = record(container, ended, oom_killed) {
+    let verdict = Verdict { ended, oom_killed };
+    if let Err(error) = record(container, verdict) {
         crate::say(&error);
     }
-    publish(pod, container, init, ended, oom_killed);
+    publish(pod, container, init, verdict);
 }
 
-fn record(container: &Container, ended: Ended, oom_killed: bool) -> std::io::Result<()> {
-    let Ended { code, signal, at: finished_at } = ended;
+fn record(container: &Container, verdict: Verdict) -> std::io::Result<()> {
+    let Verdict { ended: Ended { code, signal, at: finished_at }, oom_killed } = verdict;
     let record = ExitRecord { version: VERSION, code, signal, finished_at, oom_killed };
     files::replace(&container.bundle.join(EXIT_RECORD), &serde_json::to_vec(&record)?)
 }
 
-fn publish(pod: &Pod, container: &Container, init: &Init, ended: Ended, oom_killed: bool) {
+fn publish(pod: &Pod, container: &Container, init: &Init, verdict: Verdict) {
     container.advance(|phase| {
         let started = match phase {
             Phase::Starting(_) | Phase::Running(_) => true,
             Phase::Creating | Phase::Created(_) => false,
             Phase::Exited(_) | Phase::Gone => return None,
         };
-        Some(Phase::Exited(Arc::new(Death {
-            ended,
-            oom_killed,
-            started,
-            cgroup: init.cgroup.clone(),
-        })))
+        Some(Phase::Exited(Arc::new(Death { verdict, started, cgroup: init.cgroup.clone() })))
     });
-    let kind = Some(event::Kind::Exited(exit_of(ended, oom_killed)));
+    let kind = Some(event::Kind::Exited(verdict.to_proto()));
     pod.events.publish(&Event { id: container.id.clone(), kind });
 }

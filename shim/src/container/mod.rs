@@ -37,7 +37,7 @@ pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
     pub(crate) oci: Oci,
-    pub(crate) own_pid_namespace: bool,
+    pub(crate) pids: PidNamespace,
     pub(crate) log: Arc<Log>,
     phase: watch::Sender<Phase>,
     held: Mutex<Held>,
@@ -76,30 +76,42 @@ pub(crate) enum Phase {
 /// How a container ended.
 #[derive(Debug)]
 pub(crate) struct Death {
-    pub(crate) ended: Ended,
-    pub(crate) oom_killed: bool,
+    pub(crate) verdict: Verdict,
     pub(crate) started: bool,
     cgroup: Option<Cgroup>,
 }
 
-impl Death {
-    pub(crate) fn to_proto(&self) -> Exit {
-        exit_of(self.ended, self.oom_killed)
+/// How a process ended, and whether the kernel's OOM killer struck in its container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) ended: Ended,
+    pub(crate) oom_killed: bool,
+}
+
+impl Verdict {
+    /// As it goes over the wire.
+    pub(crate) fn to_proto(self) -> Exit {
+        let Self { ended: Ended { code, signal, at: finished_at }, oom_killed } = self;
+        Exit { code, signal: signal.unwrap_or(0), finished_at, oom_killed }
     }
 }
 
-/// An end as it goes over the wire.
-pub(crate) fn exit_of(ended: Ended, oom_killed: bool) -> Exit {
-    Exit { code: ended.code, signal: ended.signal.unwrap_or(0), finished_at: ended.at, oom_killed }
+/// Whose PID namespace a container is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PidNamespace {
+    /// Its own: the kernel ends the rest of it with its init.
+    Own,
+    /// The pod's, another container's or the host's: the shim ends the rest.
+    Joined,
 }
 
 impl Container {
-    fn new(id: String, bundle: PathBuf, oci: Oci, own_pid_namespace: bool, log: Log) -> Self {
+    fn new(id: String, bundle: PathBuf, oci: Oci, pids: PidNamespace, log: Log) -> Self {
         Self {
             id,
             bundle,
             oci,
-            own_pid_namespace,
+            pids,
             log: Arc::new(log),
             phase: watch::Sender::new(Phase::Creating),
             held: Mutex::default(),
@@ -160,7 +172,7 @@ impl Container {
                 state(pid_number(init.pid), false, None)
             }
             Phase::Running(init) => state(pid_number(init.pid), true, None),
-            Phase::Exited(death) => state(0, death.started, Some(death.to_proto())),
+            Phase::Exited(death) => state(0, death.started, Some(death.verdict.to_proto())),
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) async fn start(pod: &Pod, id: &str) -> Result<i64, StartError> {
     });
     result?;
     // It may have ended meanwhile, and did not end before it started.
-    Ok(container.death().map_or(now, |death| death.ended.at.min(now)))
+    Ok(container.death().map_or(now, |death| death.verdict.ended.at.min(now)))
 }
 
 /// One start at a time, and one that succeeds.

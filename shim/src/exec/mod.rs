@@ -14,7 +14,7 @@ mod kill;
 mod output;
 
 use crate::container::create::parse_pid;
-use crate::container::{Container, Init, exit_of};
+use crate::container::{Container, Init, Verdict};
 use crate::error::{Invalid, Refusal, checked_name};
 use crate::files;
 use crate::oci::{Call, CallStdio, OciError, Verb};
@@ -189,9 +189,10 @@ impl Exec {
         for pump in pumps {
             dropped += pump?.await.unwrap_or(0);
         }
-        let reaped =
-            result.map_err(|_| self.step("learn its end")(io::ErrorKind::NotFound.into()))?;
-        let end = ExecSyncEnd { exit: Some(exit_of(reaped, false)), timed_out, dropped };
+        let reaped = result
+            .map_err(|_dropped| self.step("learn its end")(io::ErrorKind::NotFound.into()))?;
+        let verdict = Verdict { ended: reaped, oom_killed: false };
+        let end = ExecSyncEnd { exit: Some(verdict.to_proto()), timed_out, dropped };
         Ok(ExecSyncOutput { kind: Some(Kind::End(end)) })
     }
 

@@ -1,0 +1,17 @@
+//! The built shim, real OCI runtimes, real namespaces, mounts and cgroups. Needs root, crun, runc and a static busybox; fails
+//! without them.
+//!
+//! Every test ends with [`harness::Pod::finish`], which checks that nothing is left: process, mount, cgroup, runtime state.
+
+#[cfg(test)]
+mod exec;
+#[cfg(test)]
+mod failures;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod namespaces;
