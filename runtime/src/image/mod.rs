@@ -1,5 +1,59 @@
 //! Images: pulled, kept, named and removed.
+//!
+//! Owns `images/` and `layers/` below its root, the conversation with registries, and the count of who needs a layer. Owns no
+//! mount: a container asks for its layers by [`Images::hold`] and stacks the directories itself. Knows nothing of CRI.
+//!
+//! ```text
+//!             ┌────────────── Images ──────────────┐
+//!   pull ───► │ reference ─► hosts ─► registry     │   names, documents, bytes
+//!             │     │                    │         │
+//!             │     └─► pull ─► manifest ┘         │   one task per image, one per layer, joined by whoever asks
+//!             │           │                        │
+//!             │           └──► unpack ─► apply     │   one thread per layer: decompress, hash, write
+//!   find ───► │ store ◄─── commit ───► layers      │ ◄─── hold
+//!             └────────────────────────────────────┘
+//! ```
+//!
+//! Invariants: an image is listed only when all of its layers are here, verified; its id is the digest of its config,
+//! whichever registry it came from; no lookup waits for a pull; work that was begun is finished or undone by its own task,
+//! whatever becomes of the one who asked.
 
+mod apply;
+mod auth;
 mod digest;
+mod error;
+mod files;
+mod hosts;
+mod images;
+mod layers;
+mod limits;
+mod manifest;
+mod model;
+mod platform;
+mod pull;
+mod reference;
+mod registry;
+mod store;
+mod unpack;
+pub mod view;
 
+pub use apply::{ApplyError, Name};
+pub use auth::{Auth, InvalidAuth};
 pub use digest::{Digest, InvalidDigest};
+pub use error::{
+    ContentError, ExplainError, LocalError, OpenError, PullError, RemoveError, UsageError,
+};
+pub use hosts::{EndpointPlan, HostsError};
+pub use images::{Images, ImagesConfig, SweepReport, Usage};
+pub use layers::{HoldError, LayerHold, Quarantined};
+pub use limits::Limits;
+pub use manifest::ManifestError;
+pub use model::{Image, ImageConfig, LayerPlan, PullEvent, PullRequest};
+pub use platform::{InvalidPlatform, Platform};
+pub use reference::{ImageRef, InvalidReference};
+pub use registry::FetchError;
+pub use store::FindError;
+pub use unpack::UnpackError;
+
+#[cfg(test)]
+mod tests;

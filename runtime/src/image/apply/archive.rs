@@ -1,0 +1,465 @@
+//! The entries of a tar archive, one after the other.
+//!
+//! The `tar` crate reads the fields of a header; the walk from header to header is ours, because each reader's own idea of it
+//! is what archives are smuggled through: here a size that two readers could take differently is an error.
+//!
+//! ```text
+//! header ─► extension (x, L, K, g) ─► remembered, next header
+//!    ├────► zero block ─► a second one or the end of the file ─► end
+//!    └────► member ─► entry; its data is read or skipped ─► next header
+//! ```
+
+use super::entry::{Content, Entry, EntryPath, Kind, Metadata};
+use super::pax::{Malformed, Pax, decimal};
+use super::sparse::{Format, regions};
+use super::{ApplyError, Name};
+use crate::image::Limits;
+use rustix::fs::Timespec;
+use std::io::BufRead;
+use tar::{EntryType, GnuExtSparseHeader, Header};
+
+const BLOCK: u64 = 512;
+
+pub(super) struct Archive<'a, R> {
+    reader: R,
+    limits: &'a Limits,
+    offset: u64,
+    /// Of the current member's data, not yet read.
+    left: u64,
+    /// Zero bytes that fill the current member's last block.
+    padding: u64,
+    entries: u64,
+}
+
+/// What extension headers have said about the next member.
+#[derive(Default)]
+struct Extensions {
+    pax: Option<Pax>,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+}
+
+impl Extensions {
+    fn is_empty(&self) -> bool {
+        self.pax.is_none() && self.long_name.is_none() && self.long_link.is_none()
+    }
+}
+
+impl<'a, R: BufRead> Archive<'a, R> {
+    pub(super) fn new(reader: R, limits: &'a Limits) -> Self {
+        Self { reader, limits, offset: 0, left: 0, padding: 0, entries: 0 }
+    }
+
+    /// The next member; what is left of the one before is skipped.
+    pub(super) fn next(&mut self) -> Result<Option<Entry>, ApplyError> {
+        let mut extensions = Extensions::default();
+        loop {
+            self.skip_member()?;
+            let Some(header) = self.header()? else {
+                if !extensions.is_empty() {
+                    return Err(self.broken("extension header describes no entry"));
+                }
+                return Ok(None);
+            };
+            match header.entry_type() {
+                EntryType::XHeader => {
+                    let pax =
+                        self.extension(&header).and_then(|bytes| self.well(Pax::parse(&bytes)))?;
+                    self.once(extensions.pax.replace(pax).is_none())?;
+                }
+                EntryType::XGlobalHeader => {
+                    let pax =
+                        self.extension(&header).and_then(|bytes| self.well(Pax::parse(&bytes)))?;
+                    if !pax.is_harmless_as_global() {
+                        return Err(self.broken("global header changes the entries behind it"));
+                    }
+                }
+                EntryType::GNULongName => {
+                    let name = self.extension(&header)?;
+                    self.once(extensions.long_name.replace(up_to_zero(&name)).is_none())?;
+                }
+                EntryType::GNULongLink => {
+                    let name = self.extension(&header)?;
+                    self.once(extensions.long_link.replace(up_to_zero(&name)).is_none())?;
+                }
+                _ => return self.member(&header, extensions).map(Some),
+            }
+        }
+    }
+
+    /// The next bytes of the current member's data, at most `max` of them; empty at its end.
+    pub(super) fn data(&mut self, max: u64) -> Result<&[u8], ApplyError> {
+        let want = self.left.min(max);
+        if want == 0 {
+            return Ok(&[]);
+        }
+        let offset = self.offset;
+        let buffer = self.reader.fill_buf().map_err(ApplyError::Read)?;
+        if buffer.is_empty() {
+            return Err(ApplyError::Archive { offset, reason: "ends inside an entry".to_owned() });
+        }
+        let length = usize::try_from(want).unwrap_or(usize::MAX).min(buffer.len());
+        Ok(buffer.get(..length).unwrap_or(buffer))
+    }
+
+    /// Says how much of what [`Self::data`] gave has been used.
+    pub(super) fn consume(&mut self, length: usize) {
+        self.reader.consume(length);
+        self.left = self.left.saturating_sub(length as u64);
+        self.offset += length as u64;
+    }
+
+    /// Reads what follows the archive's end: it counts for the digest, and nothing else.
+    pub(super) fn drain(&mut self) -> Result<(), ApplyError> {
+        loop {
+            let length = self.reader.fill_buf().map_err(ApplyError::Read)?.len();
+            if length == 0 {
+                return Ok(());
+            }
+            self.reader.consume(length);
+        }
+    }
+
+    fn broken(&self, reason: &str) -> ApplyError {
+        ApplyError::Archive { offset: self.offset, reason: reason.to_owned() }
+    }
+
+    fn well<T>(&self, result: Result<T, Malformed>) -> Result<T, ApplyError> {
+        result.map_err(|Malformed(reason)| self.broken(reason))
+    }
+
+    fn field<T>(&self, result: std::io::Result<T>) -> Result<T, ApplyError> {
+        result.map_err(|error| self.broken(&error.to_string()))
+    }
+
+    fn once(&self, first: bool) -> Result<(), ApplyError> {
+        if first {
+            Ok(())
+        } else {
+            Err(self.broken("two extension headers of one kind describe one entry"))
+        }
+    }
+
+    fn skip_member(&mut self) -> Result<(), ApplyError> {
+        while self.left > 0 {
+            let length = self.data(u64::MAX)?.len();
+            self.consume(length);
+        }
+        self.left = std::mem::take(&mut self.padding);
+        while self.left > 0 {
+            let length = self.data(u64::MAX)?.len();
+            self.consume(length);
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, block: &mut [u8; 512]) -> Result<bool, ApplyError> {
+        let mut filled = 0;
+        while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let buffer = self.reader.fill_buf().map_err(ApplyError::Read)?;
+            let length = rest.len().min(buffer.len());
+            if length == 0 {
+                return if filled == 0 {
+                    Ok(false)
+                } else {
+                    Err(self.broken("ends inside a header"))
+                };
+            }
+            for (to, from) in rest.iter_mut().zip(buffer) {
+                *to = *from;
+            }
+            self.reader.consume(length);
+            self.offset += length as u64;
+            filled += length;
+        }
+        Ok(true)
+    }
+
+    fn header(&mut self) -> Result<Option<Header>, ApplyError> {
+        let mut header = Header::new_old();
+        if !self.block(header.as_mut_bytes())? {
+            return Ok(None);
+        }
+        if header.as_bytes().iter().all(|byte| *byte == 0) {
+            // One zero block and then more entries: a reader that stops here and one that does not would differ.
+            let end = !self.block(header.as_mut_bytes())?
+                || header.as_bytes().iter().all(|byte| *byte == 0);
+            return if end { Ok(None) } else { Err(self.broken("has a lone zero block")) };
+        }
+        // The checksum is of the header with its own eight bytes, from 148 on, taken for spaces.
+        let sum: u32 = header
+            .as_bytes()
+            .iter()
+            .enumerate()
+            .map(
+                |(at, byte)| {
+                    if (148..156).contains(&at) { u32::from(b' ') } else { u32::from(*byte) }
+                },
+            )
+            .sum();
+        if self.field(header.cksum())? != sum {
+            return Err(self.broken("header has a wrong checksum"));
+        }
+        Ok(Some(header))
+    }
+
+    /// Makes `size` bytes, and what fills their last block, the current member's data.
+    fn enter(&mut self, size: u64) -> Result<(), ApplyError> {
+        if size > self.limits.layer_bytes {
+            return Err(self.broken("entry is larger than a layer may be"));
+        }
+        self.left = size;
+        self.padding = (BLOCK - size % BLOCK) % BLOCK;
+        Ok(())
+    }
+
+    fn extension(&mut self, header: &Header) -> Result<Vec<u8>, ApplyError> {
+        self.count()?;
+        let size = self.field(header.entry_size())?;
+        if size > self.limits.header_bytes {
+            return Err(self.broken("extension header is too large"));
+        }
+        self.enter(size)?;
+        let mut bytes = Vec::new();
+        while self.left > 0 {
+            let part = self.data(u64::MAX)?;
+            let length = part.len();
+            bytes.extend_from_slice(part);
+            self.consume(length);
+        }
+        Ok(bytes)
+    }
+
+    fn count(&mut self) -> Result<(), ApplyError> {
+        self.entries += 1;
+        if self.entries > self.limits.entries {
+            return Err(ApplyError::Limit {
+                what: "number of entries",
+                limit: self.limits.entries,
+                path: Name::new(b"(archive)"),
+            });
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, header: &Header, extensions: Extensions) -> Result<Entry, ApplyError> {
+        self.count()?;
+        let Extensions { pax, long_name, long_link } = extensions;
+        let mut pax = pax.unwrap_or_default();
+        let sparse_name = pax.sparse.name.take();
+        let raw = self.agreed(long_name, sparse_name.or(pax.path.take()))?;
+        let raw = raw.unwrap_or_else(|| header.path_bytes().into_owned());
+        let raw_link = self.agreed(long_link, pax.link.take())?;
+        let raw_link =
+            raw_link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
+        let path = EntryPath::parse(&raw, self.limits.path_bytes)?;
+        let size = match pax.size {
+            Some(size) => size,
+            None => self.field(header.entry_size())?,
+        };
+        let metadata = self.metadata(header, &mut pax, &path)?;
+        let kind = self.kind(header, &raw, &raw_link)?;
+        let kind = match kind {
+            Kind::Regular(_) => Kind::Regular(self.content(header, pax, size)?),
+            Kind::HardLink(_)
+            | Kind::Symlink(_)
+            | Kind::Directory
+            | Kind::Fifo
+            | Kind::Character { .. }
+            | Kind::Block { .. } => {
+                // Some readers skip such data and some take it for the next header.
+                if size != 0 {
+                    return Err(ApplyError::Field {
+                        path: path.name(),
+                        field: "size",
+                        value: size.to_string(),
+                    });
+                }
+                kind
+            }
+        };
+        Ok(Entry { path, kind, metadata })
+    }
+
+    /// GNU's and POSIX's way to give a long name, should both be there, must agree.
+    fn agreed(
+        &self,
+        gnu: Option<Vec<u8>>,
+        pax: Option<Vec<u8>>,
+    ) -> Result<Option<Vec<u8>>, ApplyError> {
+        match (gnu, pax) {
+            (Some(gnu), Some(pax)) if gnu != pax => {
+                Err(self.broken("two extension headers give an entry two names"))
+            }
+            (gnu, pax) => Ok(gnu.or(pax)),
+        }
+    }
+
+    fn kind(&self, header: &Header, raw: &[u8], raw_link: &[u8]) -> Result<Kind, ApplyError> {
+        let device =
+            |value: std::io::Result<Option<u32>>| self.field(value).map(Option::unwrap_or_default);
+        let kind = match header.entry_type() {
+            // Before POSIX, a directory was a file whose name ends in a slash.
+            EntryType::Regular if raw.ends_with(b"/") && header.as_bytes().get(156) == Some(&0) => {
+                Kind::Directory
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                Kind::Regular(Content::Whole(0))
+            }
+            EntryType::Link => Kind::HardLink(EntryPath::parse(raw_link, self.limits.path_bytes)?),
+            EntryType::Symlink => Kind::Symlink(self.symlink(raw, raw_link)?),
+            EntryType::Directory => Kind::Directory,
+            EntryType::Fifo => Kind::Fifo,
+            EntryType::Char => Kind::Character {
+                major: device(header.device_major())?,
+                minor: device(header.device_minor())?,
+            },
+            EntryType::Block => Kind::Block {
+                major: device(header.device_major())?,
+                minor: device(header.device_minor())?,
+            },
+            other => {
+                let value = format!("{:?}", char::from(other.as_byte()));
+                return Err(ApplyError::Field { path: Name::new(raw), field: "type", value });
+            }
+        };
+        Ok(kind)
+    }
+
+    fn symlink(&self, raw: &[u8], target: &[u8]) -> Result<Vec<u8>, ApplyError> {
+        if target.is_empty() || target.contains(&0) || target.len() > self.limits.path_bytes {
+            let value = Name::new(target).to_string();
+            return Err(ApplyError::Field { path: Name::new(raw), field: "link target", value });
+        }
+        Ok(target.to_vec())
+    }
+
+    fn metadata(
+        &self,
+        header: &Header,
+        pax: &mut Pax,
+        path: &EntryPath,
+    ) -> Result<Metadata, ApplyError> {
+        let id = |field, value: u64| match u32::try_from(value) {
+            // All ones would mean "leave it" to chown(2).
+            Ok(id) if id != u32::MAX => Ok(id),
+            Ok(_) | Err(_) => {
+                Err(ApplyError::Field { path: path.name(), field, value: value.to_string() })
+            }
+        };
+        let uid = pax.uid.map_or_else(|| self.field(header.uid()), Ok)?;
+        let gid = pax.gid.map_or_else(|| self.field(header.gid()), Ok)?;
+        // Times before the epoch are two's complement in GNU's binary form.
+        let seconds = pax
+            .mtime
+            .map_or_else(|| self.field(header.mtime()).map(u64::cast_signed), |_| Ok(0))?;
+        Ok(Metadata {
+            mode: self.field(header.mode())? & 0o7777,
+            uid: id("owner", uid)?,
+            gid: id("group", gid)?,
+            mtime: pax.mtime.unwrap_or(Timespec { tv_sec: seconds, tv_nsec: 0 }),
+            xattrs: std::mem::take(&mut pax.xattrs),
+        })
+    }
+
+    fn content(&mut self, header: &Header, pax: Pax, size: u64) -> Result<Content, ApplyError> {
+        if header.entry_type() == EntryType::GNUSparse {
+            let (numbers, length) = self.gnu_map(header)?;
+            self.enter(size)?;
+            return self
+                .well(regions(&numbers, length, size))
+                .map(|regions| Content::Sparse { regions, length });
+        }
+        self.enter(size)?;
+        match self.well(Format::of(pax.sparse))? {
+            Format::None => Ok(Content::Whole(size)),
+            Format::Header { numbers, length } => {
+                self.bounded(numbers.len())?;
+                self.well(regions(&numbers, length, size))
+                    .map(|regions| Content::Sparse { regions, length })
+            }
+            Format::Data { length } => {
+                let numbers = self.data_map()?;
+                let stored = self.left;
+                self.well(regions(&numbers, length, stored))
+                    .map(|regions| Content::Sparse { regions, length })
+            }
+        }
+    }
+
+    fn bounded(&self, numbers: usize) -> Result<(), ApplyError> {
+        if numbers / 2 > self.limits.sparse_regions {
+            Err(self.broken("sparse map is too long"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The old format: four regions in the header, 21 in each block that follows it.
+    fn gnu_map(&mut self, header: &Header) -> Result<(Vec<u64>, u64), ApplyError> {
+        let gnu = header.as_gnu().ok_or_else(|| self.broken("sparse file has no GNU header"))?;
+        let length = self.field(gnu.real_size())?;
+        let mut numbers = Vec::new();
+        for region in gnu.sparse.iter().filter(|region| !region.is_empty()) {
+            numbers.extend([self.field(region.offset())?, self.field(region.length())?]);
+        }
+        let mut extended = gnu.is_extended();
+        while extended {
+            let mut block = GnuExtSparseHeader::new();
+            if !self.block(block.as_mut_bytes())? {
+                return Err(self.broken("ends inside a sparse map"));
+            }
+            for region in block.sparse().iter().filter(|region| !region.is_empty()) {
+                numbers.extend([self.field(region.offset())?, self.field(region.length())?]);
+            }
+            self.bounded(numbers.len())?;
+            extended = block.is_extended();
+        }
+        Ok((numbers, length))
+    }
+
+    /// The newest format: decimal numbers, one a line, how many regions first, filled up to a whole block.
+    fn data_map(&mut self) -> Result<Vec<u64>, ApplyError> {
+        let mut used = 0_u64;
+        let count = self.line(&mut used)?;
+        let count =
+            usize::try_from(count).ok().filter(|count| *count <= self.limits.sparse_regions);
+        let count = count.ok_or_else(|| self.broken("sparse map is too long"))?;
+        let mut numbers = Vec::with_capacity(count * 2);
+        for _ in 0..count * 2 {
+            numbers.push(self.line(&mut used)?);
+        }
+        let mut fill = (BLOCK - used % BLOCK) % BLOCK;
+        while fill > 0 {
+            let length = self.data(fill)?.len();
+            if length == 0 {
+                return Err(self.broken("ends inside a sparse map"));
+            }
+            self.consume(length);
+            fill -= length as u64;
+        }
+        Ok(numbers)
+    }
+
+    fn line(&mut self, used: &mut u64) -> Result<u64, ApplyError> {
+        let mut digits = Vec::new();
+        loop {
+            let byte = self.data(1)?.first().copied();
+            let byte = byte.ok_or_else(|| self.broken("ends inside a sparse map"))?;
+            self.consume(1);
+            *used += 1;
+            if byte == b'\n' {
+                return decimal(&digits)
+                    .ok_or_else(|| self.broken("sparse map has a number that is none"));
+            }
+            digits.push(byte);
+            if digits.len() > 20 {
+                return Err(self.broken("sparse map has a number that is none"));
+            }
+        }
+    }
+}
+
+fn up_to_zero(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().copied().take_while(|byte| *byte != 0).collect()
+}

@@ -1,0 +1,353 @@
+//! Unpacked layers on disk, and who still needs them.
+//!
+//! Owns `layers/`: `<diff id>/fs` is the tree, `<diff id>/layer.json` says what is known of it. Owns the count of what names a
+//! layer: images, and holds ([`LayerHold`]) of containers and of pulls. When the last goes, so does the layer. Owns no download.
+//!
+//! ```text
+//! stage ─► <hex>.tmp-… ──commit──► <hex>, pending ──flush──► <hex>, durable
+//!              │ dropped                 │ last name and last hold gone
+//!              └────────► trash-… ◄──────┘        deleted by a thread that may take its time
+//! ```
+//!
+//! Invariants: a name that is a whole diff id is a layer that was unpacked and verified to its end. A *pending* layer's bytes may
+//! still be in memory only, and its record names the boot that they are in the memory of: after another boot the layer is not used
+//! but fetched anew. So no torn layer is ever run, and a pull need not wait for the disk: waiting for it took twice as
+//! long as all the rest of the pull. What a count decides and what it does to the directory happen under one lock.
+
+mod record;
+mod settle;
+
+use super::Digest;
+use super::files::{make_directory, remove_tree, replace, suffix, sync_directory, write_new};
+pub(crate) use record::LayerRecord;
+use record::RECORD_FILE;
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::runtime::Handle;
+
+/// A layer that is not here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("layer {0} is not here")]
+pub struct HoldError(pub Digest);
+
+#[derive(Debug)]
+pub(crate) struct Layers {
+    directory: PathBuf,
+    boot: String,
+    table: Mutex<HashMap<Digest, Slot>>,
+    /// Taken by those who rewrite records, for as long as the disk takes; the table is not locked meanwhile.
+    writing: Mutex<()>,
+    handle: Handle,
+}
+
+#[derive(Debug)]
+struct Slot {
+    record: LayerRecord,
+    images: usize,
+    holds: usize,
+}
+
+impl Slot {
+    fn is_unused(&self) -> bool {
+        self.images == 0 && self.holds == 0
+    }
+}
+
+/// A directory that was not what it should be, and where it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Where it is now; gone if it was a layer, which can be had again.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Layers {
+    /// Reads what is there; what is half-made is deleted in the background, what is broken is named, too.
+    pub(crate) fn open(
+        directory: PathBuf,
+        boot: String,
+        handle: Handle,
+    ) -> io::Result<(Arc<Self>, Vec<Quarantined>)> {
+        make_directory(&directory)?;
+        let layers = Arc::new(Self {
+            directory,
+            boot,
+            table: Mutex::default(),
+            writing: Mutex::default(),
+            handle,
+        });
+        let mut broken = Vec::new();
+        for entry in std::fs::read_dir(&layers.directory)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Ok(diff_id) = format!("sha256:{name}").parse::<Digest>() else {
+                layers.discard(path)?;
+                continue;
+            };
+            match LayerRecord::load(&path, &diff_id, &layers.boot) {
+                Ok(record) => {
+                    layers.table().insert(diff_id, Slot { record, images: 0, holds: 0 });
+                }
+                Err(reason) => {
+                    layers.discard(path.clone())?;
+                    broken.push(Quarantined { path, reason });
+                }
+            }
+        }
+        Ok((layers, broken))
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<Digest, Slot>> {
+        // A panic elsewhere leaves the table whole: every change to it is one statement.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place(&self, diff_id: &Digest) -> PathBuf {
+        self.directory.join(diff_id.hex())
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn contains(&self, diff_id: &Digest) -> bool {
+        self.table().contains_key(diff_id)
+    }
+
+    /// A directory to unpack into.
+    pub(crate) fn stage(self: &Arc<Self>, diff_id: &Digest) -> io::Result<Staged> {
+        let path = self.directory.join(format!("{}.tmp-{}", diff_id.hex(), suffix()?));
+        let staged = Staged { layers: Arc::clone(self), path };
+        make_directory(&staged.tree())?;
+        make_directory(&staged.junk())?;
+        Ok(staged)
+    }
+
+    /// Makes what was staged the layer `record.diff_id`, held by the caller. If it has come to be in the meantime, that one counts.
+    pub(crate) fn commit(
+        self: &Arc<Self>,
+        staged: &Staged,
+        mut record: LayerRecord,
+    ) -> io::Result<LayerHold> {
+        record.boot = Some(self.boot.clone());
+        write_new(&staged.path.join(RECORD_FILE), &record.to_json()?)?;
+        let place = self.place(&record.diff_id);
+        let diff_id = record.diff_id.clone();
+        let junk = self.directory.join(format!("trash-{}", suffix()?));
+        std::fs::rename(staged.junk(), &junk)?;
+        self.delete_later(junk);
+        let mut table = self.table();
+        if !table.contains_key(&diff_id) {
+            std::fs::rename(&staged.path, &place)?;
+            table.insert(diff_id.clone(), Slot { record, images: 0, holds: 0 });
+        }
+        self.hold_locked(&mut table, &[diff_id]).map_err(io::Error::other)
+    }
+
+    /// Keeps `diff_ids`, bottom first, until the hold is dropped.
+    pub(crate) fn hold(self: &Arc<Self>, diff_ids: &[Digest]) -> Result<LayerHold, HoldError> {
+        self.hold_locked(&mut self.table(), diff_ids)
+    }
+
+    fn hold_locked(
+        self: &Arc<Self>,
+        table: &mut HashMap<Digest, Slot>,
+        diff_ids: &[Digest],
+    ) -> Result<LayerHold, HoldError> {
+        if let Some(missing) = diff_ids.iter().find(|diff_id| !table.contains_key(diff_id)) {
+            return Err(HoldError(missing.clone()));
+        }
+        let mut lower: Vec<PathBuf> = Vec::with_capacity(diff_ids.len());
+        for diff_id in diff_ids.iter().rev() {
+            // overlayfs refuses a directory that is there twice, and its upper occurrence hides the lower one anyway.
+            let tree = self.place(diff_id).join("fs");
+            if !lower.contains(&tree) {
+                lower.push(tree);
+            }
+        }
+        for diff_id in diff_ids {
+            if let Some(slot) = table.get_mut(diff_id) {
+                slot.holds += 1;
+            }
+        }
+        Ok(LayerHold { layers: Arc::clone(self), diff_ids: diff_ids.to_vec(), lower })
+    }
+
+    fn release(&self, diff_ids: &[Digest]) {
+        let mut table = self.table();
+        for diff_id in diff_ids {
+            if let Some(slot) = table.get_mut(diff_id) {
+                slot.holds = slot.holds.saturating_sub(1);
+            }
+        }
+        self.remove_unused(&mut table, diff_ids);
+    }
+
+    /// An image has come that is made of these.
+    pub(crate) fn name(&self, diff_ids: &[Digest]) {
+        let mut table = self.table();
+        for diff_id in diff_ids {
+            if let Some(slot) = table.get_mut(diff_id) {
+                slot.images += 1;
+            }
+        }
+    }
+
+    /// An image has gone that was made of these.
+    pub(crate) fn unname(&self, diff_ids: &[Digest]) {
+        let mut table = self.table();
+        for diff_id in diff_ids {
+            if let Some(slot) = table.get_mut(diff_id) {
+                slot.images = slot.images.saturating_sub(1);
+            }
+        }
+        self.remove_unused(&mut table, diff_ids);
+    }
+
+    /// Removes every layer that nothing names and nobody holds.
+    pub(crate) fn sweep(&self) -> Vec<Digest> {
+        let mut table = self.table();
+        let all: Vec<Digest> = table.keys().cloned().collect();
+        self.remove_unused(&mut table, &all)
+    }
+
+    fn remove_unused(&self, table: &mut HashMap<Digest, Slot>, diff_ids: &[Digest]) -> Vec<Digest> {
+        let mut removed = Vec::new();
+        for diff_id in diff_ids {
+            if !table.get(diff_id).is_some_and(Slot::is_unused) {
+                continue;
+            }
+            match self.discard(self.place(diff_id)) {
+                Ok(()) => {
+                    table.remove(diff_id);
+                    removed.push(diff_id.clone());
+                }
+                // It stays in the table, whole and usable; the next sweep tries again.
+                Err(error) => tracing::warn!(layer = %diff_id, %error, "cannot remove layer"),
+            }
+        }
+        removed
+    }
+
+    /// Takes `path` out of the way at once; deleting it takes as long as it takes.
+    fn discard(&self, path: PathBuf) -> io::Result<()> {
+        let trash = self.directory.join(format!("trash-{}", suffix()?));
+        match std::fs::rename(&path, &trash) {
+            Ok(()) => self.delete_later(trash),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn delete_later(&self, path: PathBuf) {
+        // A runtime that is shutting down forgets this; the next start finds the trash.
+        drop(self.handle.spawn_blocking(move || {
+            if let Err(error) = remove_tree(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot delete");
+            }
+        }));
+    }
+
+    /// Bytes and inodes of all layers, as counted when they were unpacked.
+    pub(crate) fn usage(&self) -> (u64, u64) {
+        let table = self.table();
+        table.values().fold((0, 0), |(bytes, inodes), slot| {
+            (bytes + slot.record.bytes, inodes + slot.record.inodes)
+        })
+    }
+
+    /// Brings everything pending to the disk, then says so in the records. Blocks.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let pending = |slot: &&Slot| slot.record.boot.is_some();
+        let pending: Vec<Digest> =
+            self.table().values().filter(pending).map(|slot| slot.record.diff_id.clone()).collect();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        rustix::fs::syncfs(std::fs::File::open(&self.directory)?)?;
+        for diff_id in pending {
+            self.rewrite(&diff_id, |record| record.boot = None)?;
+        }
+        sync_directory(&self.directory)
+    }
+
+    /// Changes a layer's record on disk and here. The caller has [`Self::writing`].
+    fn rewrite(&self, diff_id: &Digest, change: impl FnOnce(&mut LayerRecord)) -> io::Result<()> {
+        let Some(mut record) = self.table().get(diff_id).map(|slot| slot.record.clone()) else {
+            return Ok(());
+        };
+        change(&mut record);
+        match replace(&self.place(diff_id).join(RECORD_FILE), &record.to_json()?) {
+            // Removed since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => result?,
+        }
+        if let Some(slot) = self.table().get_mut(diff_id) {
+            slot.record = record;
+        }
+        Ok(())
+    }
+}
+
+/// A layer that is being unpacked; deleted when dropped, unless it was committed.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    layers: Arc<Layers>,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// What becomes the layer's tree.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.path.join("fs")
+    }
+
+    /// Where the applier puts what it replaces.
+    pub(crate) fn junk(&self) -> PathBuf {
+        self.path.join("junk")
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Err(error) = self.layers.discard(self.path.clone()) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a layer that was not finished");
+        }
+    }
+}
+
+/// Layers that stay, because somebody mounts them. Dropping it lets them go.
+#[derive(Debug)]
+pub struct LayerHold {
+    layers: Arc<Layers>,
+    diff_ids: Vec<Digest>,
+    lower: Vec<PathBuf>,
+}
+
+impl LayerHold {
+    /// Absolute directories for overlayfs, top first; each only once, though an image may have a layer twice.
+    #[must_use]
+    pub fn lower(&self) -> &[PathBuf] {
+        &self.lower
+    }
+
+    /// What is held, bottom first.
+    #[must_use]
+    pub fn layers(&self) -> &[Digest] {
+        &self.diff_ids
+    }
+}
+
+impl Drop for LayerHold {
+    fn drop(&mut self) {
+        self.layers.release(&self.diff_ids);
+    }
+}
+
+#[cfg(test)]
+mod tests;

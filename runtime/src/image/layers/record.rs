@@ -1,0 +1,86 @@
+//! `layer.json`.
+
+use crate::image::Digest;
+use crate::image::apply::Applied;
+use crate::image::files::read_bounded;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::Path;
+
+pub(super) const RECORD_FILE: &str = "layer.json";
+const VERSION: u32 = 1;
+/// The names of implied directories are most of it, and they are bounded.
+const RECORD_BYTES: u64 = 256 << 20;
+
+/// What is known of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LayerRecord {
+    version: u32,
+    pub(crate) diff_id: Digest,
+    /// The blob that it came from.
+    pub(crate) blob: Digest,
+    /// Compressed bytes.
+    pub(crate) blob_size: u64,
+    /// On disk.
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+    /// Directories that the layer has no entry for; see [`super::settle`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) implied: Vec<Implied>,
+    /// The boot in whose memory the layer's bytes may still be; absent once they are on disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) boot: Option<String>,
+}
+
+/// A directory that was made because something below it was to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Implied {
+    /// Relative; empty for the root.
+    pub(crate) path: String,
+    /// An image has said what it should look like.
+    pub(crate) settled: bool,
+}
+
+impl LayerRecord {
+    pub(crate) fn new(diff_id: Digest, blob: Digest, blob_size: u64, applied: Applied) -> Self {
+        // A name that is no text cannot be kept here; such a directory stays root's and open to all.
+        let implied = applied.implied.into_iter().filter_map(|path| String::from_utf8(path).ok());
+        let implied = implied.map(|path| Implied { path, settled: false }).collect();
+        Self {
+            version: VERSION,
+            diff_id,
+            blob,
+            blob_size,
+            bytes: applied.bytes,
+            inodes: applied.inodes,
+            implied,
+            boot: None,
+        }
+    }
+
+    pub(super) fn load(layer: &Path, diff_id: &Digest, boot: &str) -> Result<Self, String> {
+        let path = layer.join(RECORD_FILE);
+        let bytes = read_bounded(&path, RECORD_BYTES)
+            .map_err(|error| format!("read {RECORD_FILE}: {error}"))?;
+        let record: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| format!("parse {RECORD_FILE}: {error}"))?;
+        if record.version != VERSION {
+            return Err(format!("{RECORD_FILE} has version {}, not {VERSION}", record.version));
+        }
+        if record.diff_id != *diff_id {
+            return Err(format!("{RECORD_FILE} is of layer {}", record.diff_id));
+        }
+        if record.boot.as_deref().is_some_and(|pending| pending != boot) {
+            return Err("was not brought to disk before the machine stopped".to_owned());
+        }
+        match std::fs::symlink_metadata(layer.join("fs")) {
+            Ok(metadata) if metadata.is_dir() => Ok(record),
+            Ok(_) => Err("fs is no directory".to_owned()),
+            Err(error) => Err(format!("look at fs: {error}")),
+        }
+    }
+
+    pub(super) fn to_json(&self) -> io::Result<Vec<u8>> {
+        Ok(serde_json::to_vec_pretty(self)?)
+    }
+}

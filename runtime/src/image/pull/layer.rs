@@ -1,0 +1,290 @@
+//! Layers on their way: one task for each, however many images want it.
+//!
+//! ```text
+//! wanted ─► here? ─yes─► hold
+//!     ▲       └─no─► under way? ─yes─► wait ─► ok: hold
+//!     │                  └─no─► task             └─► it failed, for another image: our turn
+//!     └──────────────────────────────────────────────┘
+//!
+//! task: for each endpoint: stage ─► download ║ unpack ─► commit          stops when nobody waits any more
+//! ```
+//!
+//! A layer is known by its diff id. Who joins a download trusts no more than that: what comes out is verified against it. If it fails,
+//! the fault may be the other's (its registry, its credentials), so that who joined tries for itself.
+
+use crate::image::error::PullError;
+use crate::image::images::Inner;
+use crate::image::layers::{LayerHold, LayerRecord};
+use crate::image::registry::{Endpoint, FetchError, Registry};
+use crate::image::unpack::{CHUNKS, Chunk, Expected, UnpackError, unpack};
+use crate::image::{Digest, ImageRef};
+use rustix::fs::{CWD, Mode, OFlags};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// Of all pulls together; beyond that, memory would follow the number of pulls.
+const TASKS: usize = 16;
+/// Breaks of a connection in a row, with less than [`PROGRESS`] between them, before an endpoint is given up.
+const RESUMES: u32 = 3;
+const PROGRESS: u64 = 1 << 20;
+/// Between two words about how far a download is, in bytes.
+const TELL: u64 = 256 << 10;
+
+#[derive(Debug, Clone)]
+enum State {
+    Running(u64),
+    Done(Result<Arc<LayerHold>, PullError>),
+}
+
+#[derive(Debug)]
+pub(super) struct LayerJobs {
+    running: Mutex<HashMap<Digest, watch::Receiver<State>>>,
+    slots: Arc<Semaphore>,
+}
+
+impl Default for LayerJobs {
+    fn default() -> Self {
+        Self { running: Mutex::default(), slots: Arc::new(Semaphore::new(TASKS)) }
+    }
+}
+
+enum Turn {
+    Ours(watch::Receiver<State>),
+    Theirs(watch::Receiver<State>),
+}
+
+impl LayerJobs {
+    /// The layer, held. `tell` hears of bytes received and of the end.
+    pub(super) async fn ensure(
+        &self,
+        inner: &Arc<Inner>,
+        registry: &Registry,
+        image: &ImageRef,
+        expected: &Expected,
+        tell: &(impl Fn(u64, bool) + Sync),
+    ) -> Result<Arc<LayerHold>, PullError> {
+        loop {
+            if let Ok(hold) = inner.layers.hold(std::slice::from_ref(&expected.diff_id)) {
+                tell(expected.size, true);
+                return Ok(Arc::new(hold));
+            }
+            let (mut state, ours) = match self.turn(inner, registry, image, expected) {
+                Turn::Ours(state) => (state, true),
+                Turn::Theirs(state) => (state, false),
+            };
+            match outcome(&mut state, tell).await {
+                Some(Ok(hold)) => {
+                    tell(expected.size, true);
+                    return Ok(hold);
+                }
+                Some(Err(error)) if ours => return Err(error),
+                None if ours => return Err(PullError::Stopped { image: image.to_string() }),
+                Some(Err(_)) | None => {}
+            }
+        }
+    }
+
+    /// The task that fetches this layer, started if there is none.
+    fn turn(
+        &self,
+        inner: &Arc<Inner>,
+        registry: &Registry,
+        image: &ImageRef,
+        expected: &Expected,
+    ) -> Turn {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) =
+            running.get(&expected.diff_id).filter(|state| state.has_changed().is_ok())
+        {
+            return Turn::Theirs(state.clone());
+        }
+        let (sender, state) = watch::channel(State::Running(0));
+        running.insert(expected.diff_id.clone(), state.clone());
+        drop(running);
+        let task = Task {
+            inner: Arc::clone(inner),
+            registry: registry.clone(),
+            image: image.to_string(),
+            expected: expected.clone(),
+            state: sender,
+        };
+        tokio::spawn(task.run());
+        Turn::Ours(state)
+    }
+}
+
+async fn outcome(
+    state: &mut watch::Receiver<State>,
+    tell: &(impl Fn(u64, bool) + Sync),
+) -> Option<Result<Arc<LayerHold>, PullError>> {
+    loop {
+        let now = state.borrow_and_update().clone();
+        match now {
+            State::Running(received) => tell(received, false),
+            State::Done(result) => return Some(result),
+        }
+        state.changed().await.ok()?;
+    }
+}
+
+struct Task {
+    inner: Arc<Inner>,
+    registry: Registry,
+    image: String,
+    expected: Expected,
+    state: watch::Sender<State>,
+}
+
+/// Why one endpoint did not give us the layer.
+enum Failure {
+    Fetch(FetchError),
+    Unpack(UnpackError),
+    Local(&'static str, std::io::Error),
+}
+
+impl Task {
+    async fn run(self) {
+        let jobs = &self.inner.pulls.layers;
+        let result = match Arc::clone(&jobs.slots).acquire_owned().await {
+            Ok(_permit) => self.fetch().await,
+            Err(_closed) => Err(PullError::Stopped { image: self.image.clone() }),
+        };
+        // Out of the table first: who comes now finds the layer, or tries anew.
+        jobs.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.expected.diff_id);
+        self.state.send_replace(State::Done(result));
+    }
+
+    async fn fetch(&self) -> Result<Arc<LayerHold>, PullError> {
+        let mut last = Failure::Fetch(FetchError::NoEndpoint);
+        for endpoint in self.registry.blob_endpoints() {
+            match self.attempt(&endpoint).await {
+                Ok(hold) => return Ok(Arc::new(hold)),
+                Err(failure) => {
+                    let local = failure.is_local();
+                    last = failure;
+                    if local || self.is_forsaken() {
+                        break;
+                    }
+                    tracing::debug!(endpoint = endpoint.plan.url, layer = %self.expected.blob, "registry endpoint failed");
+                }
+            }
+        }
+        Err(match last {
+            Failure::Fetch(error) => PullError::fetch(&self.image, error),
+            Failure::Unpack(error) => PullError::unpack(&self.image, error),
+            Failure::Local(operation, error) => PullError::local(&self.image, operation, error),
+        })
+    }
+
+    /// Nobody waits: all that is left is the table's own receiver.
+    fn is_forsaken(&self) -> bool {
+        self.state.receiver_count() <= 1
+    }
+
+    async fn attempt(&self, endpoint: &Arc<Endpoint>) -> Result<LayerHold, Failure> {
+        let (sender, receiver) = mpsc::channel(CHUNKS);
+        let (inner, expected) = (Arc::clone(&self.inner), self.expected.clone());
+        let thread =
+            tokio::task::spawn_blocking(move || unpack_and_commit(&inner, &expected, receiver));
+        let downloaded = self.download(endpoint, sender).await;
+        let unpacked = thread
+            .await
+            .map_err(|error| Failure::Local("unpack a layer", std::io::Error::other(error)))?;
+        match (unpacked, downloaded) {
+            (Err(Failure::Unpack(UnpackError::Abandoned { .. })), Err(error)) => {
+                Err(Failure::Fetch(error))
+            }
+            (unpacked, _) => unpacked,
+        }
+    }
+
+    /// Feeds the thread; goes on where a broken connection left off.
+    async fn download(
+        &self,
+        endpoint: &Endpoint,
+        sender: mpsc::Sender<Chunk>,
+    ) -> Result<(), FetchError> {
+        let (mut received, mut told, mut breaks) = (0_u64, 0_u64, 0_u32);
+        let mut good_until = 0_u64;
+        loop {
+            let mut stream = match endpoint.stream(&self.expected.blob, received).await {
+                Ok(stream) => stream,
+                Err(error) if received == 0 || breaks >= RESUMES => return Err(error),
+                Err(FetchError::Unreachable { .. }) => {
+                    breaks += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let broken = loop {
+                match stream.chunk().await {
+                    Ok(Some(bytes)) => {
+                        received += bytes.len() as u64;
+                        if sender.send(Chunk::Data(bytes)).await.is_err() {
+                            // The thread has seen enough, and says why.
+                            return Ok(());
+                        }
+                        if received - told >= TELL {
+                            told = received;
+                            self.state.send_replace(State::Running(received));
+                            if self.is_forsaken() {
+                                let url = endpoint.plan.url.clone();
+                                return Err(FetchError::Unreachable {
+                                    url,
+                                    reason: "nobody waits for it".to_owned(),
+                                });
+                            }
+                        }
+                    }
+                    Ok(None) => {
+                        let _thread_ended = sender.send(Chunk::End).await;
+                        return Ok(());
+                    }
+                    Err(error) => break error,
+                }
+            };
+            if received - good_until >= PROGRESS {
+                (good_until, breaks) = (received, 0);
+            }
+            breaks += 1;
+            if breaks > RESUMES || !matches!(broken, FetchError::Unreachable { .. }) {
+                return Err(broken);
+            }
+            tracing::debug!(layer = %self.expected.blob, received, error = %broken, "connection broke; going on");
+        }
+    }
+}
+
+impl Failure {
+    fn is_local(&self) -> bool {
+        match self {
+            Self::Local(..) => true,
+            Self::Unpack(UnpackError::Apply { source, .. }) => source.is_local(),
+            Self::Unpack(_) | Self::Fetch(_) => false,
+        }
+    }
+}
+
+/// The thread's work. What is staged is gone again unless it gets to be committed.
+fn unpack_and_commit(
+    inner: &Arc<Inner>,
+    expected: &Expected,
+    chunks: mpsc::Receiver<Chunk>,
+) -> Result<LayerHold, Failure> {
+    let local = |operation| move |error: std::io::Error| Failure::Local(operation, error);
+    let staged =
+        inner.layers.stage(&expected.diff_id).map_err(local("make a layer's directory"))?;
+    let tree = staged.tree();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, &tree, flags, Mode::empty());
+    let root = root.map_err(|errno| Failure::Local("open a layer's directory", errno.into()))?;
+    let world = Mode::from_raw_mode(0o755);
+    rustix::fs::fchmod(&root, world)
+        .map_err(|errno| Failure::Local("open a layer's directory", errno.into()))?;
+    let applied =
+        unpack(chunks, expected, root, staged.junk(), &inner.limits).map_err(Failure::Unpack)?;
+    let record =
+        LayerRecord::new(expected.diff_id.clone(), expected.blob.clone(), expected.size, applied);
+    inner.layers.commit(&staged, record).map_err(local("commit a layer"))
+}

@@ -1,0 +1,280 @@
+//! The images that are here, and their names.
+//!
+//! Owns `images/`: `<config digest>/` holds manifest and config as the registry served them, and `image.json` with the names. Owns
+//! the snapshot that all lookups read, which is replaced whole at each change, so that no lookup waits for one. The layers
+//! are [`super::layers`]'s. One writer at a time; the file changes first, then the snapshot.
+//!
+//! A tag names one image: the pull that gives it to another takes it from the first. Should a crash fall between the two writes,
+//! the later of the two wins when they are read again. A record is pending until it is on disk, as a layer is.
+
+mod find;
+mod record;
+
+pub use find::FindError;
+
+use super::files::{remove_tree, replace, suffix, sync_directory, write_new};
+use super::layers::{Layers, Quarantined};
+use super::{Digest, Image, ImageRef};
+use record::{CONFIG_FILE, ImageRecord, MANIFEST_FILE, RECORD_FILE};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    directory: PathBuf,
+    boot: String,
+    pinned: Vec<Pin>,
+    layers: Arc<Layers>,
+    snapshot: RwLock<Arc<Snapshot>>,
+    writer: Mutex<()>,
+}
+
+/// What is here at one moment.
+#[derive(Debug, Default, Clone)]
+struct Snapshot {
+    images: BTreeMap<Digest, Stored>,
+    tags: HashMap<String, Digest>,
+    digests: HashMap<String, Digest>,
+}
+
+#[derive(Debug, Clone)]
+struct Stored {
+    record: ImageRecord,
+    image: Arc<Image>,
+}
+
+/// An image that must not be collected: a whole name, or the beginning of names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Pin {
+    Exact(ImageRef),
+    Prefix(String),
+}
+
+/// What a pull has found out.
+#[derive(Debug)]
+pub(crate) struct NewImage<'a> {
+    pub(crate) name: &'a ImageRef,
+    /// Of what the name led to: an index or a manifest.
+    pub(crate) target: Digest,
+    pub(crate) manifest: (Digest, &'a [u8]),
+    pub(crate) config: (Digest, &'a [u8]),
+    /// Diff ids, bottom first; held by the caller.
+    pub(crate) layers: &'a [Digest],
+    pub(crate) size: u64,
+    /// Nanoseconds since the epoch.
+    pub(crate) now: i64,
+}
+
+impl Store {
+    pub(crate) fn open(
+        directory: PathBuf,
+        boot: String,
+        pinned: Vec<Pin>,
+        layers: Arc<Layers>,
+    ) -> io::Result<(Self, Vec<Quarantined>)> {
+        super::files::make_directory(&directory)?;
+        let store = Self {
+            directory,
+            boot,
+            pinned,
+            layers,
+            snapshot: RwLock::default(),
+            writer: Mutex::default(),
+        };
+        let mut records = BTreeMap::new();
+        let mut broken = Vec::new();
+        for entry in std::fs::read_dir(&store.directory)? {
+            let path = entry?.path();
+            let name =
+                path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            match format!("sha256:{name}").parse::<Digest>() {
+                Ok(id) => match store.load(&id) {
+                    Ok(loaded) => drop(records.insert(id, loaded)),
+                    Err(reason) => broken.push(store.quarantine(&path, reason)?),
+                },
+                Err(_) if name.starts_with("broken-") => {}
+                Err(_) => remove_tree(&path)?,
+            }
+        }
+        let mut snapshot = Snapshot::default();
+        for (id, (record, raw_config)) in disputed_tags_to_the_latest(records) {
+            let image = record.to_image(&raw_config, &store.pinned).map_err(io::Error::other)?;
+            store.layers.name(&record.layers);
+            snapshot.insert(id, Stored { record, image: Arc::new(image) });
+        }
+        store.publish(snapshot);
+        Ok((store, broken))
+    }
+
+    fn load(&self, id: &Digest) -> Result<(ImageRecord, String), String> {
+        let (record, raw_config) =
+            ImageRecord::load(&self.directory.join(id.hex()), id, &self.boot)?;
+        record.to_image(&raw_config, &self.pinned).map_err(|error| error.to_string())?;
+        match record.layers.iter().find(|layer| !self.layers.contains(layer)) {
+            Some(layer) => Err(format!("its layer {layer} is not here")),
+            None => Ok((record, raw_config)),
+        }
+    }
+
+    fn quarantine(&self, path: &std::path::Path, reason: String) -> io::Result<Quarantined> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let place = self.directory.join(format!("broken-{name}-{}", suffix()?));
+        std::fs::rename(path, &place)?;
+        Ok(Quarantined { path: place, reason })
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn publish(&self, snapshot: Snapshot) {
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+    }
+
+    pub(crate) fn list(&self) -> Vec<Arc<Image>> {
+        self.snapshot().images.values().map(|stored| Arc::clone(&stored.image)).collect()
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Result<Option<Arc<Image>>, FindError> {
+        let snapshot = self.snapshot();
+        let id = snapshot.resolve(name)?;
+        Ok(id.and_then(|id| snapshot.images.get(&id)).map(|stored| Arc::clone(&stored.image)))
+    }
+
+    /// Makes an image visible, or gives one that is here a further name. Blocks.
+    pub(crate) fn commit(&self, new: &NewImage<'_>) -> io::Result<Arc<Image>> {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.layers.settle(new.layers)?;
+        let mut snapshot = Snapshot::clone(&self.snapshot());
+        let id = new.config.0.clone();
+        let known = snapshot.images.get(&id).cloned();
+        let mut record = match &known {
+            Some(stored) => stored.record.clone(),
+            None => ImageRecord::new(new, &self.boot),
+        };
+        record.name(new.name, &new.target, new.now);
+        let raw_config = std::str::from_utf8(new.config.1).map_err(io::Error::other)?;
+        let image = Arc::new(record.to_image(raw_config, &self.pinned).map_err(io::Error::other)?);
+        if known.is_some() {
+            replace(&self.directory.join(id.hex()).join(RECORD_FILE), &record.to_json()?)?;
+        } else {
+            self.create(new, &record)?;
+            self.layers.name(&record.layers);
+        }
+        if let Some(tag) = new.name.repo_tag() {
+            self.take_tag(&mut snapshot, &tag, &id)?;
+        }
+        snapshot.insert(id, Stored { record, image: Arc::clone(&image) });
+        self.publish(snapshot);
+        Ok(image)
+    }
+
+    fn create(&self, new: &NewImage<'_>, record: &ImageRecord) -> io::Result<()> {
+        let hex = new.config.0.hex();
+        let temporary = self.directory.join(format!("{hex}.tmp-{}", suffix()?));
+        super::files::make_directory(&temporary)?;
+        let written = write_new(&temporary.join(MANIFEST_FILE), new.manifest.1)
+            .and_then(|_file| write_new(&temporary.join(CONFIG_FILE), new.config.1))
+            .and_then(|_file| write_new(&temporary.join(RECORD_FILE), &record.to_json()?))
+            .and_then(|_file| std::fs::rename(&temporary, self.directory.join(hex)));
+        if written.is_err() {
+            remove_tree(&temporary)?;
+        }
+        written
+    }
+
+    /// Takes `tag` from whatever other image has it.
+    fn take_tag(&self, snapshot: &mut Snapshot, tag: &str, new_owner: &Digest) -> io::Result<()> {
+        let Some(owner) = snapshot.tags.get(tag).filter(|owner| *owner != new_owner).cloned()
+        else {
+            return Ok(());
+        };
+        let Some(mut stored) = snapshot.images.get(&owner).cloned() else { return Ok(()) };
+        stored.record.tags.remove(tag);
+        replace(&self.directory.join(owner.hex()).join(RECORD_FILE), &stored.record.to_json()?)?;
+        let mut image = Image::clone(&stored.image);
+        image.repo_tags.retain(|known| known != tag);
+        stored.image = Arc::new(image);
+        snapshot.insert(owner, stored);
+        Ok(())
+    }
+
+    /// Removes an image with all its names. Blocks.
+    pub(crate) fn remove(&self, id: &Digest) -> io::Result<()> {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshot = Snapshot::clone(&self.snapshot());
+        let Some(stored) = snapshot.take(id) else { return Ok(()) };
+        let trash = self.directory.join(format!("trash-{}", suffix()?));
+        std::fs::rename(self.directory.join(id.hex()), &trash)?;
+        self.publish(snapshot);
+        self.layers.unname(&stored.record.layers);
+        sync_directory(&self.directory)?;
+        remove_tree(&trash)
+    }
+
+    /// Brings everything to the disk, layers first, then says so in the records. Blocks.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        let pending = |stored: &Stored| stored.record.boot.is_some();
+        let ids: Vec<Digest> = self
+            .snapshot()
+            .images
+            .iter()
+            .filter(|(_, stored)| pending(stored))
+            .map(|(id, _)| id.clone())
+            .collect();
+        self.layers.flush()?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        rustix::fs::syncfs(std::fs::File::open(&self.directory)?)?;
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshot = Snapshot::clone(&self.snapshot());
+        for id in ids {
+            let Some(stored) = snapshot.images.get_mut(&id) else { continue };
+            stored.record.boot = None;
+            replace(&self.directory.join(id.hex()).join(RECORD_FILE), &stored.record.to_json()?)?;
+        }
+        self.publish(snapshot);
+        sync_directory(&self.directory)
+    }
+}
+
+/// Where two images claim one tag, it is the later one's.
+fn disputed_tags_to_the_latest(
+    mut records: BTreeMap<Digest, (ImageRecord, String)>,
+) -> BTreeMap<Digest, (ImageRecord, String)> {
+    let mut latest: HashMap<String, i64> = HashMap::new();
+    for (tag, at) in records.values().flat_map(|(record, _)| &record.tags) {
+        let known = latest.entry(tag.clone()).or_insert(*at);
+        *known = (*known).max(*at);
+    }
+    for (record, _) in records.values_mut() {
+        record.tags.retain(|tag, at| latest.get(tag).is_none_or(|latest| latest == at));
+    }
+    records
+}
+
+impl Snapshot {
+    fn insert(&mut self, id: Digest, stored: Stored) {
+        let _old = self.take(&id);
+        for tag in stored.record.tags.keys() {
+            self.tags.insert(tag.clone(), id.clone());
+        }
+        for digest in &stored.record.digests {
+            self.digests.insert(digest.clone(), id.clone());
+        }
+        self.images.insert(id, stored);
+    }
+
+    fn take(&mut self, id: &Digest) -> Option<Stored> {
+        let stored = self.images.remove(id)?;
+        self.tags.retain(|_, owner| owner != id);
+        self.digests.retain(|_, owner| owner != id);
+        Some(stored)
+    }
+}
+
+#[cfg(test)]
+mod tests;
