@@ -1,0 +1,74 @@
+//! What a test asks of the machine: to wait, to look, to name a free port.
+//!
+//! Owns the only sleeps of the tests: [`eventually`] polls for a condition with a deadline, so that no test waits a guessed time.
+
+use anyhow::{Context, Result, bail};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+const STEP: Duration = Duration::from_millis(10);
+
+/// Calls `look` until it gives something.
+///
+/// # Errors
+/// What `look` fails with, or that `what` did not come true within `within`.
+pub fn eventually<T>(within: Duration, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let end = Instant::now() + within;
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if Instant::now() >= end {
+            bail!("not within {within:?}: {what}");
+        }
+        pause(STEP);
+    }
+}
+
+/// Lets time pass: only to see that something does *not* happen in it.
+#[expect(clippy::disallowed_methods, reason = "tests run on threads of their own, not on an executor's")]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// A TCP port of 127.0.0.1 that was free a moment ago.
+///
+/// # Errors
+/// If none can be bound.
+pub fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind a free port")?;
+    Ok(listener.local_addr().context("read the port")?.port())
+}
+
+/// The file's text, or nothing if it is not there.
+///
+/// # Errors
+/// If it is there and cannot be read.
+pub fn read_optional(path: &Path) -> Result<Option<String>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+/// The names in a directory, sorted; none if it is not there.
+///
+/// # Errors
+/// If it is there and cannot be read.
+pub fn names_in(dir: &Path) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("list {}", dir.display())),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("list {}", dir.display()))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
