@@ -1,1 +1,319 @@
-//! tbd
+//! A davit of the test's own.
+//!
+//! Owns one `davit serve`: its configuration (own roots, socket, bridge, subnet, nft table, cgroups, so that many run side by
+//! side), its process and its log. Ends it with SIGTERM ([`Daemon::stop`]) or without a word ([`Daemon::kill`]) and starts it again on
+//! the same state.
+//!
+//! Invariant: no two daemons of this machine share a name. The subnet's number is locked in the cache folder for as long as the
+//! [`Daemon`] lives; all other names come from the test's directory, which is unique.
+
+use crate::host::{self, eventually};
+use crate::images::catalog;
+use crate::tools;
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// How long a daemon may take until its socket answers.
+const START: Duration = Duration::from_secs(20);
+/// How long it may take to end: it lets running calls finish for 15 s.
+const STOP: Duration = Duration::from_secs(20);
+
+/// How a daemon is to be set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Holds everything of this daemon; its last part is the name of all that cannot be in a directory.
+    pub dir: PathBuf,
+    /// The OCI runtime of pods that name none.
+    pub handler: String,
+    /// CNI configurations; an empty directory stands for the built-in bridge.
+    pub cni_conf_dir: PathBuf,
+    /// CNI plugins.
+    pub cni_bin_dir: PathBuf,
+    /// Lines of TOML for the end of the configuration: tables such as `[handlers.NAME]`, or `[timeouts]`.
+    pub tables: String,
+    /// Lines of TOML for its start: keys of the top level.
+    pub keys: String,
+    /// Set in the daemon's environment.
+    pub env: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// What suits a test in `dir` with this OCI runtime.
+    #[must_use]
+    pub fn new(dir: &Path, handler: &str) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            handler: handler.to_owned(),
+            cni_conf_dir: dir.join("cni"),
+            cni_bin_dir: PathBuf::from("/usr/lib/cni"),
+            tables: String::new(),
+            keys: String::new(),
+            env: Vec::new(),
+        }
+    }
+
+    /// The name of the bridge, the nft table and, with an ending, the cgroups.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        self.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// `--root`.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
+    /// `--state`.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.state().join("davit.sock")
+    }
+
+    /// Where network namespaces are pinned.
+    #[must_use]
+    pub fn netns_dir(&self) -> PathBuf {
+        self.dir.join("netns")
+    }
+
+    /// Where registries' hosts.toml files are.
+    #[must_use]
+    pub fn registry_config_dir(&self) -> PathBuf {
+        self.dir.join("certs.d")
+    }
+
+    /// The daemon's standard error.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("davit.log")
+    }
+
+    /// The configuration's file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("config.toml")
+    }
+
+    fn write_config(&self, shim: &Path, subnet: &str) -> Result<()> {
+        let tag = self.tag();
+        let mut text = String::new();
+        let mut key = |name: &str, value: &str| writeln!(text, "{name} = {value:?}");
+        key("netns_dir", &self.netns_dir().to_string_lossy())?;
+        key("shim", &shim.to_string_lossy())?;
+        key("shim_cgroup", &format!("{tag}-shims"))?;
+        key("pod_cgroup_parent", &format!("{tag}-pods"))?;
+        text.push_str(&self.keys);
+        writeln!(text, "[bridge]\nname = {tag:?}\nsubnet = {subnet:?}\ntable = {tag:?}")?;
+        text.push_str(&self.tables);
+        crate::registry::write_whole(&self.config(), text.as_bytes())
+    }
+}
+
+/// A davit that runs, or ran.
+#[derive(Debug)]
+pub struct Daemon {
+    settings: Settings,
+    binaries: PathBuf,
+    child: Option<Child>,
+    /// The pool's number, ours while this file is locked.
+    _subnet: File,
+    subnet: String,
+}
+
+impl Daemon {
+    /// Starts one and waits until its socket takes connections.
+    ///
+    /// # Errors
+    /// If it cannot be started, ends at once, or does not listen in time; its log is in the message.
+    pub fn start(settings: Settings) -> Result<Self> {
+        let binaries = tools::binaries()?;
+        for dir in [&settings.cni_conf_dir, &settings.netns_dir(), &settings.registry_config_dir()]
+        {
+            std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+        }
+        let (lock, subnet) = take_subnet()?;
+        settings.write_config(&binaries.join("davit-shim"), &subnet)?;
+        let mut daemon = Self { settings, binaries, child: None, _subnet: lock, subnet };
+        daemon.spawn()?;
+        Ok(daemon)
+    }
+
+    /// Its setup.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The subnet of its built-in bridge.
+    #[must_use]
+    pub fn subnet(&self) -> &str {
+        &self.subnet
+    }
+
+    /// Its pid, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// A command of the same `davit`, told where the daemon listens.
+    #[must_use]
+    pub fn davit(&self) -> Command {
+        let mut command = Command::new(self.binaries.join("davit"));
+        command.env("DAVIT_ADDRESS", format!("unix://{}", self.settings.socket().display()));
+        command
+    }
+
+    /// Starts it again after [`Self::stop`] or [`Self::kill`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn spawn(&mut self) -> Result<()> {
+        let log = self.settings.log();
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("open {}", log.display()))?;
+        let mut command = self.davit();
+        command.arg("serve");
+        for (flag, value) in [
+            ("--config", self.settings.config()),
+            ("--root", self.settings.root()),
+            ("--state", self.settings.state()),
+            ("--cni-conf-dir", self.settings.cni_conf_dir.clone()),
+            ("--cni-bin-dir", self.settings.cni_bin_dir.clone()),
+            ("--registry-config-dir", self.settings.registry_config_dir()),
+            ("--default-handler", PathBuf::from(&self.settings.handler)),
+            ("--pidfile", self.settings.dir.join("davit.pid")),
+        ] {
+            command.arg(flag).arg(value);
+        }
+        command.arg("--listen").arg(format!("unix://{}", self.settings.socket().display()));
+        command.envs(self.settings.env.iter().cloned());
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        self.child = Some(command.spawn().context("start davit serve")?);
+        self.wait_until_ready()
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let socket = self.settings.socket();
+        let child = self.child.as_mut().context("davit serve is not started")?;
+        let ready = eventually(START, "davit serve listens", || {
+            if let Some(status) = child.try_wait().context("look after davit serve")? {
+                bail!("davit serve ended at once: {status}");
+            }
+            Ok(std::os::unix::net::UnixStream::connect(&socket).ok())
+        });
+        ready.map(drop).map_err(|error| error.context(self.log_tail()))
+    }
+
+    /// Ends it with SIGTERM and checks that it says it ended well.
+    ///
+    /// # Errors
+    /// If it does not end in time (it is killed then) or not with 0.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.end(Signal::TERM)?;
+        if !status.success() {
+            bail!("davit serve ended with {status} on SIGTERM\n{}", self.log_tail());
+        }
+        Ok(())
+    }
+
+    /// Ends it with SIGKILL.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.end(Signal::KILL).map(drop)
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        kill_process(pid.context("davit serve is not running")?, signal)
+            .context("signal davit serve")
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        self.signal(signal)?;
+        let mut child = self.child.take().context("davit serve is not running")?;
+        let ended = eventually(STOP, "davit serve ends", || Ok(child.try_wait()?));
+        if ended.is_err() {
+            child.kill().context("kill davit serve")?;
+            child.wait().context("wait for davit serve")?;
+        }
+        ended.map_err(|error| error.context(self.log_tail()))
+    }
+
+    /// All that it has written so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        host::read_optional(&self.settings.log()).ok().flatten().unwrap_or_default()
+    }
+
+    /// The end of its log, for a message.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let from = lines.len().saturating_sub(40);
+        format!("the end of davit's log:\n{}", lines.get(from..).unwrap_or_default().join("\n"))
+    }
+
+    /// Lines of its log that no test should see: warnings and errors that hold none of the `allowed` texts.
+    #[must_use]
+    pub fn complaints(&self, allowed: &[String]) -> Vec<String> {
+        let complaint = |line: &&str| {
+            let mut words = line.split_whitespace().take(3);
+            words.any(|word| matches!(word, "WARN" | "ERROR")) || line.contains("panicked at")
+        };
+        let expected = |line: &&str| allowed.iter().any(|text| line.contains(text.as_str()));
+        self.log()
+            .lines()
+            .filter(complaint)
+            .filter(|line| !expected(line))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Drop for Daemon {
+    /// For a test that could not be finished: nothing of it may go on running.
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// A subnet that no other test of this machine has, and the lock that says so.
+fn take_subnet() -> Result<(File, String)> {
+    let dir = catalog::cache().join("subnets");
+    std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    for number in 0..=255_u8 {
+        let path = dir.join(number.to_string());
+        let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok((file, format!("10.213.{number}.0/24"))),
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
+        }
+    }
+    bail!("256 tests run at once: no subnet is left")
+}

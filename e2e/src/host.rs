@@ -14,7 +14,11 @@ const STEP: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// What `look` fails with, or that `what` did not come true within `within`.
-pub fn eventually<T>(within: Duration, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn eventually<T>(
+    within: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let end = Instant::now() + within;
     loop {
         if let Some(found) = look()? {
@@ -28,7 +32,10 @@ pub fn eventually<T>(within: Duration, what: &str, mut look: impl FnMut() -> Res
 }
 
 /// Lets time pass: only to see that something does *not* happen in it.
-#[expect(clippy::disallowed_methods, reason = "tests run on threads of their own, not on an executor's")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests run on threads of their own, not on an executor's"
+)]
 pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }

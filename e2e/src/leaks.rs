@@ -1,1 +1,219 @@
-//! tbd
+//! What a daemon has left behind.
+//!
+//! Owns the search: processes, mounts, pinned namespaces, links, cgroups, nft rules and files that bear a test's names. Each finding
+//! is one line. [`sweep`] takes away what was found, and what may stay (the bridge, the table, the parent cgroups), so that
+//! one failed test does not fail the next.
+
+use crate::daemon::Settings;
+use crate::host::{names_in, read_optional};
+use anyhow::{Context, Result};
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Files longer than this are not searched for ids: they are layers' content.
+const SEARCHED: u64 = 256 << 10;
+
+/// All that is left of a daemon's pods after each was removed, while it still runs as process `daemon`.
+///
+/// # Errors
+/// If the machine cannot be searched.
+pub fn find(settings: &Settings, daemon: Option<u32>, ids: &[String]) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for pid in processes(settings)? {
+        if Some(pid) != daemon {
+            found.push(format!("process {pid}: {}", command_line(pid)));
+        }
+    }
+    for mount in mounts(&settings.dir)? {
+        found.push(format!("mount {}", mount.display()));
+    }
+    for name in names_in(&settings.netns_dir())? {
+        found.push(format!("network namespace {}", settings.netns_dir().join(name).display()));
+    }
+    for port in names_in(&Path::new("/sys/class/net").join(settings.tag()).join("brif"))? {
+        found.push(format!("link {port} on bridge {}", settings.tag()));
+    }
+    found.extend(cgroups_in_use(settings)?);
+    found.extend(rules(settings)?);
+    for dir in [settings.root(), settings.state()] {
+        search_files(&dir, ids, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// Takes away everything that bears the test's names, kills included.
+///
+/// # Errors
+/// What could not be taken away.
+pub fn sweep(settings: &Settings) -> Result<()> {
+    for pid in processes(settings)? {
+        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+            // Gone by itself in between: that is all that is wanted.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+    crate::host::eventually(
+        std::time::Duration::from_secs(5),
+        "the killed processes are gone",
+        || Ok(processes(settings)?.is_empty().then_some(())),
+    )?;
+    for mount in mounts(&settings.dir)?.iter().rev() {
+        unmount(mount, UnmountFlags::DETACH)
+            .with_context(|| format!("unmount {}", mount.display()))?;
+    }
+    let mut cgroups = cgroups(settings)?;
+    cgroups.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    for cgroup in cgroups {
+        std::fs::remove_dir(&cgroup)
+            .with_context(|| format!("remove cgroup {}", cgroup.display()))?;
+    }
+    let tag = settings.tag();
+    if Path::new("/sys/class/net").join(&tag).exists() {
+        crate::tools::run(Command::new("ip").args(["link", "delete", &tag]))?;
+    }
+    for family in table_families(&tag)? {
+        crate::tools::run(Command::new("nft").args(["delete", "table", &family, &tag]))?;
+    }
+    Ok(())
+}
+
+/// Processes that name the directory in their arguments or environment, have their root or working directory there, or are in
+/// a cgroup of this test.
+fn processes(settings: &Settings) -> Result<Vec<u32>> {
+    let dir = settings.dir.to_string_lossy().into_owned();
+    let tag = settings.tag();
+    let own = std::process::id();
+    let mut found = Vec::new();
+    for name in names_in(Path::new("/proc"))? {
+        let Ok(pid) = name.parse::<u32>() else { continue };
+        if pid != own && belongs(pid, &dir, &tag) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// A process that is gone belongs to nobody: each file may vanish between two looks.
+fn belongs(pid: u32, dir: &str, tag: &str) -> bool {
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let text = |file: &str| std::fs::read(proc.join(file)).unwrap_or_default();
+    let contains = |file: &str, what: &str| String::from_utf8_lossy(&text(file)).contains(what);
+    let status = String::from_utf8_lossy(&text("stat")).into_owned();
+    let zombie = status.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
+    if zombie {
+        return false;
+    }
+    contains("cmdline", dir)
+        || contains("environ", dir)
+        || contains("cgroup", tag)
+        || ["cwd", "root"].iter().any(|link| {
+            std::fs::read_link(proc.join(link))
+                .is_ok_and(|path| path.to_string_lossy().contains(dir))
+        })
+}
+
+fn command_line(pid: u32) -> String {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
+}
+
+/// Mount points below a directory, in the order of the kernel's table.
+fn mounts(dir: &Path) -> Result<Vec<PathBuf>> {
+    let table = read_optional(Path::new("/proc/self/mountinfo"))?.unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    Ok(points.filter(|point| point.starts_with(dir)).collect())
+}
+
+/// The cgroups of this test, in every hierarchy.
+fn cgroups(settings: &Settings) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let top = Path::new("/sys/fs/cgroup");
+    search_cgroups(top, &settings.tag(), 4, &mut found)?;
+    Ok(found)
+}
+
+fn search_cgroups(dir: &Path, tag: &str, depth: u32, found: &mut Vec<PathBuf>) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries.flatten() {
+        // `cpu` and `cpuacct` may be links to one hierarchy; a link is not followed.
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let path = entry.path();
+        let ours = path.to_string_lossy().contains(tag);
+        if ours {
+            found.push(path.clone());
+        }
+        if let Some(depth) = if ours { Some(depth) } else { depth.checked_sub(1) } {
+            search_cgroups(&path, tag, depth, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// The parents (shims' and pods') may stay, empty; nothing else may.
+fn cgroups_in_use(settings: &Settings) -> Result<Vec<String>> {
+    let parents = [format!("{}-shims", settings.tag()), format!("{}-pods", settings.tag())];
+    let mut found = Vec::new();
+    for path in cgroups(settings)? {
+        let parent = path
+            .file_name()
+            .is_some_and(|name| parents.iter().any(|parent| name == parent.as_str()));
+        let pids = read_optional(&path.join("cgroup.procs"))?.unwrap_or_default();
+        if !parent || !pids.is_empty() {
+            found.push(format!(
+                "cgroup {} with {:?}",
+                path.display(),
+                pids.split_whitespace().collect::<Vec<_>>()
+            ));
+        }
+    }
+    Ok(found)
+}
+
+/// Host ports of pods that are gone.
+fn rules(settings: &Settings) -> Result<Vec<String>> {
+    let tag = settings.tag();
+    let mut found = Vec::new();
+    for family in table_families(&tag)? {
+        let rules = crate::tools::run(Command::new("nft").args(["list", "table", &family, &tag]))?;
+        let left =
+            rules.lines().filter(|line| line.contains("elements =") || line.contains("dnat to "));
+        // A rule that looks its target up in a map is the table's own; one with an address is a pod's.
+        let left = left.filter(|line| !line.contains(" map @") && !line.contains(" map {"));
+        found.extend(left.map(|line| format!("nft table {family} {tag}: {}", line.trim())));
+    }
+    Ok(found)
+}
+
+fn table_families(table: &str) -> Result<Vec<String>> {
+    let tables = crate::tools::run(Command::new("nft").args(["list", "tables"]))?;
+    Ok(tables
+        .lines()
+        .filter_map(|line| line.strip_prefix("table ")?.split_once(' '))
+        .filter(|(_, name)| *name == table)
+        .map(|(family, _)| family.to_owned())
+        .collect())
+}
+
+/// Files and directories named after a pod or container that is gone, or that still speak of it.
+fn search_files(dir: &Path, ids: &[String], found: &mut Vec<String>) -> Result<()> {
+    for name in names_in(dir)? {
+        let path = dir.join(&name);
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+        let named = ids.iter().any(|id| name.contains(id.as_str()));
+        if named {
+            found.push(format!("file {}", path.display()));
+        } else if metadata.is_dir() && name != "layers" {
+            search_files(&path, ids, found)?;
+        } else if metadata.is_file() && metadata.len() <= SEARCHED {
+            let text = read_optional(&path)?.unwrap_or_default();
+            if let Some(id) = ids.iter().find(|id| text.contains(id.as_str())) {
+                found.push(format!("file {} speaks of {id}", path.display()));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,1 +1,96 @@
-//! tbd
+//! The programs that tests run: davit's own, crictl, and what hack/setup installs.
+//!
+//! Owns where they are found and that a missing one fails a test with the command that brings it. Nothing is skipped.
+
+use crate::images::catalog;
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The directory with `davit` and `davit-shim`: `DAVIT_BIN_DIR`, else the build that these tests belong to, brought up to date
+/// once per run of the tests.
+///
+/// # Errors
+/// If they cannot be built.
+pub fn binaries() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| find_or_build().map_err(|error| format!("{error:#}")));
+    built.clone().map_err(anyhow::Error::msg)
+}
+
+fn find_or_build() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("DAVIT_BIN_DIR") {
+        let dir = PathBuf::from(dir);
+        for name in ["davit", "davit-shim"] {
+            if !dir.join(name).is_file() {
+                bail!("DAVIT_BIN_DIR={} has no {name}", dir.display());
+            }
+        }
+        return Ok(dir);
+    }
+    let test = std::env::current_exe().context("find the test's own program")?;
+    // …/target/debug/deps/e2e-0123456789abcdef
+    let profile =
+        test.ancestors().nth(2).context("the test's program is not in a target directory")?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "-p", "davit", "-p", "davit-shim", "--manifest-path"]);
+    build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
+    build.arg("--target-dir").arg(profile.parent().context("the target directory has no parent")?);
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    run(&mut build)?;
+    Ok(profile.to_owned())
+}
+
+/// The validated version of crictl, which hack/setup builds into the cache folder.
+///
+/// # Errors
+/// If it is not there.
+pub fn crictl() -> Result<PathBuf> {
+    let path = catalog::cache().join("bin/crictl");
+    if !path.is_file() {
+        bail!("{} is missing: run hack/setup", path.display());
+    }
+    Ok(path)
+}
+
+/// The OCI runtime of this name, from `PATH`.
+///
+/// # Errors
+/// If it is not there.
+pub fn oci_runtime(name: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin =
+        [PathBuf::from("/usr/local/sbin"), PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
+    std::env::split_paths(&path)
+        .chain(sbin)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+        .with_context(|| format!("{name} is not installed: run hack/setup"))
+}
+
+/// Runs a command to its end and tells its standard output.
+///
+/// # Errors
+/// If it cannot be started or fails; all that it wrote is in the message.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("run {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", describe(&output));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// How a command ended and what it wrote, for a message.
+#[must_use]
+pub fn describe(output: &Output) -> String {
+    format!(
+        "{}\nstdout: {}\nstderr: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout).trim_end(),
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    )
+}

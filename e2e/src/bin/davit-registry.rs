@@ -31,7 +31,8 @@ fn run(arguments: &[String]) -> Result<()> {
         [dir, "--listen", address] => (dir, *address),
         _ => bail!("one directory, and --listen HOST:PORT at most; see --help"),
     };
-    let address = address.parse().with_context(|| format!("--listen {address:?} is no HOST:PORT"))?;
+    let address =
+        address.parse().with_context(|| format!("--listen {address:?} is no HOST:PORT"))?;
     let path = PathBuf::from(dir);
     if !path.join("repositories").is_dir() {
         bail!("{dir} holds no images; make them with davit-images build");

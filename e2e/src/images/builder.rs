@@ -107,14 +107,14 @@ impl ImageBuilder {
     pub fn layer(self, fill: impl FnOnce(&mut Layer)) -> Result<Self> {
         let mut layer = Layer::new();
         fill(&mut layer);
-        self.add(&layer)
+        self.with(&layer)
     }
 
     /// Adds a layer.
     ///
     /// # Errors
     /// If it cannot be archived.
-    pub fn add(self, layer: &Layer) -> Result<Self> {
+    pub fn with(self, layer: &Layer) -> Result<Self> {
         let archive = layer.archive()?;
         self.archive(&archive)
     }
@@ -127,7 +127,13 @@ impl ImageBuilder {
         let bytes = pack(archive, self.compression).context("compress a layer")?;
         let size = u64::try_from(bytes.len())?;
         let diff_id = Digest::of(archive).to_string();
-        self.layers.push(Packed { bytes, compression: self.compression, diff_id, size, digest: None });
+        self.layers.push(Packed {
+            bytes,
+            compression: self.compression,
+            diff_id,
+            size,
+            digest: None,
+        });
         Ok(self)
     }
 
@@ -234,7 +240,12 @@ impl ImageBuilder {
 ///
 /// # Errors
 /// If the store cannot be written.
-pub fn push_index(store: &Store, repository: &str, tag: &str, images: &[(&str, &Built)]) -> Result<Digest> {
+pub fn push_index(
+    store: &Store,
+    repository: &str,
+    tag: &str,
+    images: &[(&str, &Built)],
+) -> Result<Digest> {
     let manifests: Vec<Value> = images
         .iter()
         .map(|(architecture, image)| {
@@ -288,8 +299,12 @@ impl Dialect {
             (Self::Oci, Compression::Gzip) => "application/vnd.oci.image.layer.v1.tar+gzip",
             (Self::Oci, Compression::Zstd) => "application/vnd.oci.image.layer.v1.tar+zstd",
             (Self::Docker, Compression::None) => "application/vnd.docker.image.rootfs.diff.tar",
-            (Self::Docker, Compression::Gzip) => "application/vnd.docker.image.rootfs.diff.tar.gzip",
-            (Self::Docker, Compression::Zstd) => "application/vnd.docker.image.rootfs.diff.tar.zstd",
+            (Self::Docker, Compression::Gzip) => {
+                "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            }
+            (Self::Docker, Compression::Zstd) => {
+                "application/vnd.docker.image.rootfs.diff.tar.zstd"
+            }
         }
     }
 }
@@ -299,7 +314,8 @@ fn pack(archive: &[u8], compression: Compression) -> Result<Vec<u8>> {
         Compression::None => Ok(archive.to_vec()),
         Compression::Gzip => {
             // The default header has no time and no name in it.
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
             encoder.write_all(archive)?;
             Ok(encoder.finish()?)
         }

@@ -60,7 +60,8 @@ pub fn ensure(cache: &Path) -> Result<PathBuf> {
     let dir = cache.join(format!("images-{}", version.hex().get(..12).unwrap_or_default()));
     std::fs::create_dir_all(cache).with_context(|| format!("make {}", cache.display()))?;
     let lock = File::create(cache.join("images.lock")).context("open the images' lock file")?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).context("lock the images")?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+        .context("lock the images")?;
     if !dir.join("complete").is_file() {
         build(cache, &dir)?;
         write_whole(&dir.join("complete"), b"")?;
@@ -100,8 +101,10 @@ fn busybox_image(base: &[u8]) -> Result<ImageBuilder> {
 /// The same image in every packing.
 fn packings(store: &Store, base: &[u8]) -> Result<()> {
     let gzip = busybox_image(base)?;
-    let zstd = ImageBuilder::new().compression(Compression::Zstd).archive(base)?.set("Cmd", vec!["sh"]);
-    let plain = ImageBuilder::new().compression(Compression::None).archive(base)?.set("Cmd", vec!["sh"]);
+    let zstd =
+        ImageBuilder::new().compression(Compression::Zstd).archive(base)?.set("Cmd", vec!["sh"]);
+    let plain =
+        ImageBuilder::new().compression(Compression::None).archive(base)?.set("Cmd", vec!["sh"]);
     zstd.push(store, "davit-test/busybox", &["zstd"])?;
     plain.push(store, "davit-test/busybox", &["plain"])?;
     gzip.clone().docker().push(store, "davit-test/busybox", &["docker"])?;
@@ -113,7 +116,12 @@ fn packings(store: &Store, base: &[u8]) -> Result<()> {
 }
 
 /// An index with the image for this machine, and one for another architecture that must not be taken.
-pub(super) fn indexed(store: &Store, image: &ImageBuilder, repository: &str, tags: &[&str]) -> Result<Built> {
+pub(super) fn indexed(
+    store: &Store,
+    image: &ImageBuilder,
+    repository: &str,
+    tags: &[&str],
+) -> Result<Built> {
     let (here, elsewhere) =
         if architecture() == "arm64" { ("arm64", "amd64") } else { (architecture(), "arm64") };
     let right = image.build(store, repository)?;
@@ -200,7 +208,8 @@ fn busybox_tree(cache: &Path) -> Result<Tree> {
     tree.hard_link("usr/bin/env", "bin/busybox");
     loader.add_libraries(&mut tree, &program)?;
     // Debian's busybox has no pgrep.
-    let pgrep = "#!/bin/sh\npids=$(pidof \"$@\") || exit 1\nfor pid in $pids; do echo \"$pid\"; done\n";
+    let pgrep =
+        "#!/bin/sh\npids=$(pidof \"$@\") || exit 1\nfor pid in $pids; do echo \"$pid\"; done\n";
     tree.file("bin/pgrep", pgrep, 0o755);
     let util_linux = package(cache, "util-linux")?;
     for tool in ["ipcs", "ipcmk"] {

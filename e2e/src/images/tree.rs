@@ -69,11 +69,13 @@ impl Tree {
     /// # Errors
     /// If it is no file or cannot be read.
     pub fn copy_file(&mut self, source: &Path, path: &str) -> Result<&mut Self> {
-        let metadata = std::fs::metadata(source).with_context(|| format!("read {}", source.display()))?;
+        let metadata =
+            std::fs::metadata(source).with_context(|| format!("read {}", source.display()))?;
         if !metadata.is_file() {
             bail!("{} is no file", source.display());
         }
-        let content = std::fs::read(source).with_context(|| format!("read {}", source.display()))?;
+        let content =
+            std::fs::read(source).with_context(|| format!("read {}", source.display()))?;
         Ok(self.file(path, content, metadata.permissions().mode() & 0o7777))
     }
 
@@ -82,11 +84,14 @@ impl Tree {
     /// # Errors
     /// If anything there cannot be read.
     pub fn copy_directory(&mut self, source: &Path, path: &str) -> Result<&mut Self> {
-        for entry in std::fs::read_dir(source).with_context(|| format!("list {}", source.display()))? {
+        for entry in
+            std::fs::read_dir(source).with_context(|| format!("list {}", source.display()))?
+        {
             let entry = entry.with_context(|| format!("list {}", source.display()))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let below = if path.is_empty() { name } else { format!("{path}/{name}") };
-            let metadata = entry.metadata().with_context(|| format!("read {}", entry.path().display()))?;
+            let metadata =
+                entry.metadata().with_context(|| format!("read {}", entry.path().display()))?;
             let mode = metadata.permissions().mode() & 0o7777;
             let kind = if metadata.is_dir() {
                 Kind::Directory

@@ -36,7 +36,9 @@ impl Auth {
     /// Whether a request with this `Authorization` header may be answered; otherwise what `WWW-Authenticate` says.
     pub(super) fn check(&self, header: Option<&str>, address: SocketAddr) -> Result<(), String> {
         let realm = || {
-            format!("Bearer realm=\"http://{address}/token\",service=\"davit-test\",scope=\"repository:any:pull\"")
+            format!(
+                "Bearer realm=\"http://{address}/token\",service=\"davit-test\",scope=\"repository:any:pull\""
+            )
         };
         match self {
             Self::None => Ok(()),
@@ -52,7 +54,9 @@ impl Auth {
     /// The token for whoever shows this `Authorization` header at `/token`.
     pub(super) fn token(&self, header: Option<&str>) -> Option<&'static str> {
         match self {
-            Self::Token { user, password } => (header == Some(&basic(user, password))).then_some(TOKEN),
+            Self::Token { user, password } => {
+                (header == Some(&basic(user, password))).then_some(TOKEN)
+            }
             Self::AnonymousToken => Some(TOKEN),
             Self::None | Self::Basic { .. } => None,
         }

@@ -13,14 +13,18 @@ use std::time::Duration;
 
 /// Bytes per frame.
 const CHUNK: u64 = 256 << 10;
+/// Between the last byte and a cut.
+const FLUSH: Duration = Duration::from_millis(50);
 
 /// What comes after the last byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// The end.
     Clean,
-    /// An error, which cuts the connection.
+    /// An error, which cuts the connection, once what was sent is on its way.
     Cut,
+    /// The same, now.
+    Torn,
     /// Nothing, for ever.
     Hang,
 }
@@ -136,8 +140,16 @@ impl Body for Reply {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
+        if this.end == End::Cut && this.left == 0 {
+            this.end = End::Torn;
+            // An error at once would take the bytes before it along: they are still in the connection's buffer.
+            this.waiting = Some(Box::pin(tokio::time::sleep(FLUSH)));
+        }
         if let Some(waiting) = &mut this.waiting {
             std::task::ready!(waiting.as_mut().poll(context));
             this.waiting = None;
@@ -154,7 +166,7 @@ impl Body for Reply {
         }
         match this.end {
             End::Clean => Poll::Ready(None),
-            End::Cut => Poll::Ready(Some(Err(io::Error::other("cut off on purpose")))),
+            End::Cut | End::Torn => Poll::Ready(Some(Err(io::Error::other("cut off on purpose")))),
             End::Hang => Poll::Pending,
         }
     }

@@ -12,8 +12,8 @@ mod serve;
 mod store;
 
 pub use access::Auth;
-pub use store::{Digest, Store};
 pub(crate) use store::write_whole;
+pub use store::{Digest, Store};
 
 use anyhow::{Context, Result};
 use serve::State;
@@ -151,7 +151,11 @@ impl Registry {
         let given = |request: &&Request| {
             request.method == "GET"
                 && (200..300).contains(&request.status)
-                && request.target.split('?').next().is_some_and(|path| path.ends_with(digest.as_str()))
+                && request
+                    .target
+                    .split('?')
+                    .next()
+                    .is_some_and(|path| path.ends_with(digest.as_str()))
         };
         self.requests().iter().filter(given).count()
     }

@@ -96,12 +96,17 @@ pub(super) async fn run(listener: TcpListener, state: Arc<State>, stop: oneshot:
 }
 
 async fn connection(stream: tokio::net::TcpStream, state: Arc<State>) {
-    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(state.handle(&request)) }
-    });
+    let service =
+        hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let state = Arc::clone(&state);
+            async move { Ok::<_, Infallible>(state.handle(&request)) }
+        });
     // A connection that a client breaks off is the client's business.
-    drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+    drop(
+        hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .await,
+    );
 }
 
 /// What is wanted, read from the path.
@@ -156,7 +161,12 @@ impl State {
         response
     }
 
-    fn route(&self, path: &str, authorization: Option<&str>, range: Option<&str>) -> Response<Reply> {
+    fn route(
+        &self,
+        path: &str,
+        authorization: Option<&str>,
+        range: Option<&str>,
+    ) -> Response<Reply> {
         let wanted = Wanted::parse(path);
         let auth = self.shared().auth.clone();
         if let Wanted::Token = wanted {
@@ -187,7 +197,8 @@ impl State {
             return refused(status);
         }
         let found = self.store.resolve(repository, reference);
-        let Some((digest, bytes)) = found.and_then(|digest| Some((digest.clone(), self.store.read(&digest).ok()?)))
+        let Some((digest, bytes)) =
+            found.and_then(|digest| Some((digest.clone(), self.store.read(&digest).ok()?)))
         else {
             return problem(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN");
         };
@@ -205,13 +216,20 @@ impl State {
         response
     }
 
-    fn blob(&self, repository: &str, digest: &str, range: Option<&str>, path: &str) -> Response<Reply> {
+    fn blob(
+        &self,
+        repository: &str,
+        digest: &str,
+        range: Option<&str>,
+        path: &str,
+    ) -> Response<Reply> {
         let fault = self.fault(repository);
         if let Some(Fault::Refuse { status, .. }) = fault {
             return refused(status);
         }
         if let Some(Fault::Redirect(base)) = &fault {
-            let mut response = reply(StatusCode::TEMPORARY_REDIRECT, Reply::bytes(""), "text/plain");
+            let mut response =
+                reply(StatusCode::TEMPORARY_REDIRECT, Reply::bytes(""), "text/plain");
             set(response.headers_mut(), header::LOCATION, &format!("{base}{path}"));
             return response;
         }
@@ -228,7 +246,10 @@ impl State {
         let range = if fault == Some(Fault::NoRanges) { None } else { range };
         let mut response = part(file, length, range);
         set(response.headers_mut(), DIGEST_HEADER, digest.as_str());
-        response.map(|body| spoiled(body, fault))
+        let mut response = response.map(|body| spoiled(body, fault));
+        let announced = response.body().announced().to_string();
+        set(response.headers_mut(), header::CONTENT_LENGTH, &announced);
+        response
     }
 }
 
@@ -307,7 +328,8 @@ fn refused(status: u16) -> Response<Reply> {
 }
 
 fn problem(status: StatusCode, code: &str) -> Response<Reply> {
-    let json = serde_json::json!({"errors": [{"code": code, "message": status.canonical_reason()}]});
+    let json =
+        serde_json::json!({"errors": [{"code": code, "message": status.canonical_reason()}]});
     reply(status, Reply::bytes(json.to_string()), "application/json")
 }
 

@@ -29,7 +29,9 @@ impl Digest {
     pub fn parse(text: &str) -> Result<Self> {
         let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         match text.strip_prefix("sha256:") {
-            Some(digits) if digits.len() == 64 && digits.bytes().all(hex) => Ok(Self(text.to_owned())),
+            Some(digits) if digits.len() == 64 && digits.bytes().all(hex) => {
+                Ok(Self(text.to_owned()))
+            }
             Some(_) | None => bail!("{text:?} is no sha256 digest"),
         }
     }
@@ -189,7 +191,8 @@ fn collect_names(dir: &Path, name: &str, names: &mut Vec<String>) -> Result<()> 
             }
             "_manifests" => {}
             part => {
-                let below = if name.is_empty() { part.to_owned() } else { format!("{name}/{part}") };
+                let below =
+                    if name.is_empty() { part.to_owned() } else { format!("{name}/{part}") };
                 collect_names(&entry.path(), &below, names)?;
             }
         }

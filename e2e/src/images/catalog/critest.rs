@@ -48,7 +48,12 @@ int main(void) {
 ";
 
 /// Makes them all.
-pub(super) fn build(cache: &Path, store: &Store, tree: &Tree, busybox: &ImageBuilder) -> Result<()> {
+pub(super) fn build(
+    cache: &Path,
+    store: &Store,
+    tree: &Tree,
+    busybox: &ImageBuilder,
+) -> Result<()> {
     users(store, busybox)?;
     test_images(store, busybox)?;
     web_servers(cache, store, tree, busybox)?;
@@ -69,7 +74,10 @@ fn users(store: &Store, busybox: &ImageBuilder) -> Result<()> {
     let predefined = busybox
         .clone()
         .layer(|layer| {
-            layer.file("etc/passwd", format!("{}default-user:x:1000:1000::/home:/bin/sh\n", super::PASSWD));
+            layer.file(
+                "etc/passwd",
+                format!("{}default-user:x:1000:1000::/home:/bin/sh\n", super::PASSWD),
+            );
             let group = "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n";
             layer.file("etc/group", format!("{}{group}", super::GROUP));
         })?
@@ -114,7 +122,7 @@ fn web_servers(cache: &Path, store: &Store, tree: &Tree, busybox: &ImageBuilder)
         with_nginx.directory("var/log/nginx", 0o755).directory("var/lib/nginx", 0o755);
         with_nginx.file("etc/nginx/nginx.conf", NGINX_CONF.replace("PORT", port), 0o644);
         with_nginx.file("usr/share/nginx/html/index.html", "<h1>Welcome to nginx!</h1>\n", 0o644);
-        let image = ImageBuilder::new().add(&with_nginx.layer())?.set("Cmd", start.clone());
+        let image = ImageBuilder::new().with(&with_nginx.layer())?.set("Cmd", start.clone());
         indexed(store, &image.set("StopSignal", "SIGQUIT"), &repository, &tags)?;
     }
     let httpd = busybox
@@ -163,6 +171,9 @@ fn compile(source: &str) -> Result<Vec<u8>> {
     std::fs::File::create(&input)
         .and_then(|mut file| file.write_all(source.as_bytes()))
         .with_context(|| format!("write {}", input.display()))?;
-    run(Command::new("gcc").args(["-Os", "-static", "-s", "-Wl,--build-id=none", "-o"]).arg(&output).arg(&input))?;
+    run(Command::new("gcc")
+        .args(["-Os", "-static", "-s", "-Wl,--build-id=none", "-o"])
+        .arg(&output)
+        .arg(&input))?;
     std::fs::read(&output).with_context(|| format!("read {}", output.display()))
 }
