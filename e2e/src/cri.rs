@@ -24,6 +24,8 @@ use tonic::{Code, Request, Status};
 
 /// No call of a test takes longer.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// The kubelet takes no longer message.
+const MESSAGE: usize = 16 << 20;
 
 /// A client of both services.
 #[derive(Debug, Clone)]
@@ -58,13 +60,13 @@ impl Cri {
     /// The runtime service, for calls that have no line of their own here.
     #[must_use]
     pub fn runtime(&self) -> RuntimeServiceClient<Channel> {
-        RuntimeServiceClient::new(self.channel.clone()).max_decoding_message_size(32 << 20)
+        RuntimeServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE)
     }
 
     /// The image service, for calls that have no line of their own here.
     #[must_use]
     pub fn images(&self) -> ImageServiceClient<Channel> {
-        ImageServiceClient::new(self.channel.clone())
+        ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE)
     }
 
     /// Waits for a call's end.

@@ -79,3 +79,33 @@ pub fn names_in(dir: &Path) -> Result<Vec<String>> {
     names.sort();
     Ok(names)
 }
+
+/// What a cgroup file of a process says: `v1` of this controller's hierarchy if there is one, else `v2` of the unified one.
+///
+/// # Errors
+/// If there is no such file.
+pub fn cgroup_value(pid: u32, controller: &str, v1: &str, v2: &str) -> Result<String> {
+    let table = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&table).with_context(|| format!("read {table}"))?;
+    let entry = |wanted: &dyn Fn(&str) -> bool| {
+        text.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (parts.next()?, parts.next()?);
+            wanted(controllers).then(|| path.trim_start_matches('/').to_owned())
+        })
+    };
+    let own = entry(&|names| names.split(',').any(|name| name == controller));
+    let file = match own {
+        Some(path) => Path::new("/sys/fs/cgroup").join(controller).join(path).join(v1),
+        None => {
+            let path = entry(&str::is_empty)
+                .with_context(|| format!("{table} has no unified hierarchy"))?;
+            let unified = Path::new("/sys/fs/cgroup/unified");
+            let top = if unified.is_dir() { unified } else { Path::new("/sys/fs/cgroup") };
+            top.join(path).join(v2)
+        }
+    };
+    let value =
+        std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    Ok(value.trim().to_owned())
+}

@@ -70,8 +70,9 @@ pub fn sweep(settings: &Settings) -> Result<()> {
             .with_context(|| format!("remove cgroup {}", cgroup.display()))?;
     }
     let tag = settings.tag();
-    if Path::new("/sys/class/net").join(&tag).exists() {
-        crate::tools::run(Command::new("ip").args(["link", "delete", &tag]))?;
+    for link in names_in(Path::new("/sys/class/net"))?.iter().filter(|link| link.starts_with(&tag))
+    {
+        crate::tools::run(Command::new("ip").args(["link", "delete", link]))?;
     }
     for family in table_families(&tag)? {
         crate::tools::run(Command::new("nft").args(["delete", "table", &family, &tag]))?;

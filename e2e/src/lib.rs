@@ -12,3 +12,5 @@ pub mod leaks;
 pub mod registry;
 pub mod test;
 pub mod tools;
+
+pub use test::prelude;

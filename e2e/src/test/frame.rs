@@ -80,6 +80,10 @@ fn finish(test: &Test, problems: &mut Vec<String>) {
             problems.push(format!("{what}: {error:#}"));
         }
     };
+    if crate::daemon::peer().is_some() {
+        note("remove the test's pods", remove_pods(test));
+        return;
+    }
     if test.daemon().pid().is_none() {
         let started = test.daemon().spawn();
         note("start the daemon again to remove the test's pods", started);
@@ -99,10 +103,15 @@ fn finish(test: &Test, problems: &mut Vec<String>) {
 }
 
 fn remove_pods(test: &Test) -> Result<()> {
+    let shared = crate::daemon::peer().is_some();
+    let own = test.watched();
     for container in test.cri.containers(None)? {
         test.watch(&container.id);
     }
     for pod in test.cri.pods(None)? {
+        if shared && !own.contains(&pod.id) {
+            continue;
+        }
         test.watch(&pod.id);
         test.cri.stop_pod(&pod.id).with_context(|| format!("stop pod {}", pod.id))?;
         test.cri.remove_pod(&pod.id).with_context(|| format!("remove pod {}", pod.id))?;
@@ -132,7 +141,9 @@ fn write_hosts(settings: &Settings, registry: &Registry) -> Result<()> {
     let plain =
         format!("server = {server:?}\n[host.{server:?}]\ncapabilities = [\"pull\", \"resolve\"]\n");
     write_host(&settings.registry_config_dir().join(registry.address().to_string()), &plain)?;
-    for name in MIRRORED {
+    // Tests that share a runtime would overwrite each other's.
+    let mirrored = if crate::daemon::peer().is_some() { &MIRRORED[..0] } else { &MIRRORED[..] };
+    for name in mirrored {
         let text = format!(
             "server = \"https://{name}\"\n[host.{server:?}]\ncapabilities = [\"pull\", \"resolve\"]\n"
         );

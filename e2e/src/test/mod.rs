@@ -19,7 +19,7 @@ mod pods;
 
 pub use frame::run;
 pub use log::{Line, parse_log};
-pub use pods::{Pod, sh};
+pub use pods::{Pod, namespaces, resources, security, sh};
 
 use crate::cri::Cri;
 use crate::daemon::{Daemon, Settings};
@@ -121,10 +121,10 @@ macro_rules! on_one {
 pub mod prelude {
     pub use crate::cri::refused;
     pub use crate::daemon::Settings;
-    pub use crate::host::{eventually, pause};
+    pub use crate::host::{cgroup_value, eventually, free_port, pause};
     pub use crate::images::{Compression, ImageBuilder};
     pub use crate::registry::{Auth, Digest, Fault};
-    pub use crate::test::{Pod, Test, sh};
+    pub use crate::test::{Pod, Test, namespaces, resources, security, sh};
     pub use crate::{on_both, on_one};
     pub use anyhow::{Context as _, Result, bail, ensure};
     pub use k8s_cri::v1::{

@@ -34,6 +34,22 @@ pub fn sh(script: &str) -> Vec<String> {
     ["sh", "-c", script].map(str::to_owned).to_vec()
 }
 
+/// The resources of a container to be.
+pub fn resources(config: &mut ContainerConfig) -> &mut LinuxContainerResources {
+    config.linux.get_or_insert_default().resources.get_or_insert_default()
+}
+
+/// The security context of a container to be.
+pub fn security(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
+    config.linux.get_or_insert_default().security_context.get_or_insert_default()
+}
+
+/// The namespaces of a pod to be.
+pub fn namespaces(config: &mut PodSandboxConfig) -> &mut NamespaceOption {
+    let security = config.linux.get_or_insert_default().security_context.get_or_insert_default();
+    security.namespace_options.get_or_insert_default()
+}
+
 impl Test {
     /// The configuration of a pod with this name, as the kubelet would write it.
     #[must_use]
@@ -41,7 +57,8 @@ impl Test {
         PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
                 name: name.to_owned(),
-                uid: format!("uid-of-{name}"),
+                // Its own even where several tests share one runtime.
+                uid: format!("{}-{name}", self.settings().tag()),
                 namespace: "e2e".to_owned(),
                 attempt: 0,
             }),
@@ -188,6 +205,19 @@ impl Test {
             );
         }
         Ok(stdout)
+    }
+
+    /// The pid of a running container's first process, on the host.
+    ///
+    /// # Errors
+    /// The server's, or that it does not say.
+    pub fn pid(&self, id: &str) -> Result<u32> {
+        let info = self.cri.container_info(id)?;
+        let text = info.get("info").context("a verbose ContainerStatus has no info")?;
+        let json: serde_json::Value =
+            serde_json::from_str(text).context("read a verbose ContainerStatus")?;
+        let pid = json.get("pid").and_then(serde_json::Value::as_u64).context("info has no pid")?;
+        u32::try_from(pid).context("info's pid is none")
     }
 
     /// Waits until a container has ended.

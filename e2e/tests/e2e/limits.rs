@@ -1,0 +1,102 @@
+//! Limits: in the cgroup's files, felt inside, told back.
+
+use davit_e2e::prelude::*;
+
+const MIB: i64 = 1 << 20;
+
+on_both!(limits_are_in_the_cgroups_files_and_told_back, |t| {
+    let (_, id) = t.sleeper(|c| {
+        let limits = resources(c);
+        limits.cpu_period = 50_000;
+        limits.cpu_quota = 20_000;
+        limits.cpu_shares = 512;
+        limits.memory_limit_in_bytes = 64 * MIB;
+        "0".clone_into(&mut limits.cpuset_cpus);
+    })?;
+    let pid = t.pid(&id)?;
+    let limit = cgroup_value(pid, "memory", "memory.limit_in_bytes", "memory.max")?;
+    assert_eq!(limit, (64 * MIB).to_string());
+    let quota = cgroup_value(pid, "cpu", "cpu.cfs_quota_us", "cpu.max")?;
+    assert_eq!(quota.split(' ').next(), Some("20000"));
+    if let Ok(period) = cgroup_value(pid, "cpu", "cpu.cfs_period_us", "cpu.max") {
+        assert_eq!(period.split(' ').next_back(), Some("50000"));
+    }
+    assert_eq!(cgroup_value(pid, "cpuset", "cpuset.cpus", "cpuset.cpus")?, "0");
+    let told = t
+        .cri
+        .status(&id)?
+        .resources
+        .and_then(|resources| resources.linux)
+        .context("resources are told")?;
+    assert_eq!((told.cpu_quota, told.cpu_period, told.cpu_shares), (20_000, 50_000, 512));
+    assert_eq!((told.memory_limit_in_bytes, told.cpuset_cpus.as_str()), (64 * MIB, "0"));
+    Ok(())
+});
+
+on_both!(out_of_memory_is_told_as_such, |t| {
+    let pod = t.pod("web", |_| ())?;
+    let (status, _) = t.output(&pod, "main", |c| {
+        resources(c).memory_limit_in_bytes = 24 * MIB;
+        resources(c).memory_swap_limit_in_bytes = 24 * MIB;
+        c.command =
+            ["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"].map(str::to_owned).to_vec();
+    })?;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
+    Ok(())
+});
+
+on_both!(a_kill_that_is_none_of_memory_is_not_told_as_such, |t| {
+    let pod = t.pod("web", |_| ())?;
+    let id = t.run(&pod, "main", |c| resources(c).memory_limit_in_bytes = 64 * MIB)?;
+    t.cri.stop(&id, 0)?;
+    let status = t.cri.status(&id)?;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
+    Ok(())
+});
+
+on_both!(the_oom_score_adjustment_is_set, |t| {
+    let (_, id) = t.sleeper(|c| resources(c).oom_score_adj = 321)?;
+    assert_eq!(t.exec(&id, "cat /proc/1/oom_score_adj")?, "321");
+    Ok(())
+});
+
+on_both!(limits_can_be_changed_while_it_runs, |t| {
+    use k8s_cri::v1::UpdateContainerResourcesRequest;
+    let (_, id) = t.sleeper(|c| {
+        resources(c).memory_limit_in_bytes = 64 * MIB;
+        resources(c).cpu_shares = 512;
+    })?;
+    let linux = LinuxContainerResources { memory_limit_in_bytes: 96 * MIB, ..Default::default() };
+    let request = UpdateContainerResourcesRequest {
+        container_id: id.clone(),
+        linux: Some(linux),
+        ..UpdateContainerResourcesRequest::default()
+    };
+    t.cri.wait(t.cri.runtime().update_container_resources(request))?;
+    let limit = cgroup_value(t.pid(&id)?, "memory", "memory.limit_in_bytes", "memory.max")?;
+    assert_eq!(limit, (96 * MIB).to_string());
+    let told = t
+        .cri
+        .status(&id)?
+        .resources
+        .and_then(|resources| resources.linux)
+        .context("resources are told")?;
+    assert_eq!((told.memory_limit_in_bytes, told.cpu_shares), (96 * MIB, 512));
+    Ok(())
+});
+
+on_both!(use_is_measured, |t| {
+    use k8s_cri::v1::ContainerStatsRequest;
+    let (_, id) = t.sleeper(|_| ())?;
+    t.exec(&id, "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")?;
+    let request = ContainerStatsRequest { container_id: id.clone() };
+    let stats =
+        t.cri.wait(t.cri.runtime().container_stats(request))?.stats.context("stats are there")?;
+    let cpu = stats.cpu.context("cpu is there")?;
+    let memory = stats.memory.context("memory is there")?;
+    assert!(cpu.timestamp > 0 && memory.timestamp > 0);
+    assert!(cpu.usage_core_nano_seconds.context("cpu use is there")?.value > 1_000_000);
+    assert!(memory.working_set_bytes.context("memory use is there")?.value > 0);
+    assert_eq!(stats.attributes.map(|attributes| attributes.id), Some(id));
+    Ok(())
+});

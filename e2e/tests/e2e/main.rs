@@ -1,0 +1,34 @@
+//! davit's promises, against the real daemon. One program, so that it is linked once; one daemon per test.
+
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod containers;
+#[cfg(test)]
+mod crictl;
+#[cfg(test)]
+mod exec;
+#[cfg(test)]
+mod hostile_images;
+#[cfg(test)]
+mod images;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod mounts;
+#[cfg(test)]
+mod network;
+#[cfg(test)]
+mod pods;
+#[cfg(test)]
+mod restart;
+#[cfg(test)]
+mod rollback;
+#[cfg(test)]
+mod security;
+#[cfg(test)]
+mod stop;

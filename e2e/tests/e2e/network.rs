@@ -1,0 +1,275 @@
+//! The pod network: built in, and by real CNI plugins.
+
+use davit_e2e::prelude::*;
+use davit_e2e::registry::Registry;
+use k8s_cri::v1::PortMapping;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+/// What an HTTP server answers with.
+fn fetch(address: SocketAddr) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET / HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn ip(t: &Test, pod: &Pod) -> Result<IpAddr> {
+    let network = t.cri.pod_status(&pod.id)?.network.context("the pod has a network")?;
+    Ok(network.ip.parse()?)
+}
+
+/// A pod with a web server, and its address.
+fn server(t: &Test, name: &str, ports: Vec<PortMapping>) -> Result<(Pod, IpAddr)> {
+    let image = t.pull("e2e-test-images/httpd:2.4.39-4")?;
+    let pod = t.pod(name, |p| p.port_mappings = ports)?;
+    t.run(&pod, "httpd", |c| {
+        c.image = Some(davit_e2e::cri::spec(&image));
+        c.command.clear();
+    })?;
+    let ip = ip(t, &pod)?;
+    eventually(Duration::from_secs(10), "the server answers", || Ok(fetch((ip, 80).into()).ok()))?;
+    Ok((pod, ip))
+}
+
+fn port(host_port: u16, host_ip: &str) -> PortMapping {
+    PortMapping {
+        protocol: 0,
+        container_port: 80,
+        host_port: i32::from(host_port),
+        host_ip: host_ip.to_owned(),
+    }
+}
+
+on_both!(a_pod_has_an_address_of_the_bridge_that_the_host_reaches, |t| {
+    let (pod, ip) = server(t, "web", Vec::new())?;
+    let subnet = t.daemon().subnet().to_owned();
+    assert!(ip.to_string().starts_with(subnet.trim_end_matches("0/24")), "{ip} is not in {subnet}");
+    assert!(fetch((ip, 80).into())?.contains("It works!"));
+    let id = t.run(&pod, "inside", |_| ())?;
+    assert!(t.exec(&id, "ip -o -4 addr show eth0")?.contains(&ip.to_string()));
+    assert!(t.exec(&id, "ip -o addr show lo")?.contains("127.0.0.1/8"));
+    assert!(t.exec(&id, "wget -qO- http://127.0.0.1")?.contains("It works!"));
+    Ok(())
+});
+
+on_one!(pods_reach_each_other_by_address, |t| {
+    let (_, ip) = server(t, "web", Vec::new())?;
+    let client = t.pod("client", |_| ())?;
+    let id = t.run(&client, "main", |_| ())?;
+    assert!(t.exec(&id, &format!("timeout 5 wget -qO- http://{ip}"))?.contains("It works!"));
+    assert_ne!(self::ip(t, &client)?, ip);
+    Ok(())
+});
+
+on_one!(a_pod_reaches_the_world_beyond_the_host_in_the_hosts_name, |t| {
+    // The host's own address, seen from the pod, stands for the world: no other machine is asked.
+    let server = std::net::TcpListener::bind("0.0.0.0:0")?;
+    let port = server.local_addr()?.port();
+    let pod = t.pod("client", |_| ())?;
+    let id = t.run(&pod, "main", |_| ())?;
+    let gateway = t.exec(&id, "ip route | awk '$1 == \"default\" {print $3}'")?;
+    let accepted = std::thread::spawn(move || server.accept().map(|(_, peer)| peer.ip()));
+    t.exec(&id, &format!("nc -w 5 {gateway} {port} < /dev/null"))?;
+    let peer = accepted.join().unwrap()?;
+    assert_eq!(peer, ip(t, &pod)?);
+    Ok(())
+});
+
+on_both!(a_host_port_leads_into_the_pod_until_it_stops, |t| {
+    let (host_port, local) = (free_port()?, free_port()?);
+    let (pod, _) = server(t, "web", vec![port(host_port, ""), port(local, "127.0.0.1")])?;
+    for port in [host_port, local] {
+        let answer = fetch(([127, 0, 0, 1], port).into())?;
+        assert!(answer.contains("It works!"), "{answer}");
+    }
+    t.cri.stop_pod(&pod.id)?;
+    for port in [host_port, local] {
+        assert!(fetch(([127, 0, 0, 1], port).into()).is_err(), "port {port} still answers");
+    }
+    // It is free for the next one.
+    server(t, "next", vec![port(host_port, "")])?;
+    assert!(fetch(([127, 0, 0, 1], host_port).into())?.contains("It works!"));
+    Ok(())
+});
+
+on_one!(a_host_port_that_another_pod_has_is_refused, |t| {
+    let taken = free_port()?;
+    t.pod("web", |p| p.port_mappings = vec![port(taken, "")])?;
+    let answer = t.try_pod("late", |p| p.port_mappings = vec![port(taken, "")]);
+    let status = answer.err().context("the port was given twice")?;
+    assert!(status.message().contains(&taken.to_string()), "{status:?}");
+    assert_eq!(t.cri.pods(None)?.len(), 1);
+    Ok(())
+});
+
+on_one!(addresses_are_given_back, |t| {
+    let mut seen = std::collections::BTreeSet::new();
+    // A /24 has 253 addresses: one that is not given back shows soon enough in the leases, which the frame searches.
+    for round in 0..5 {
+        let pods = (0..4)
+            .map(|number| t.pod(&format!("pod-{round}-{number}"), |_| ()))
+            .collect::<Result<Vec<_>>>()?;
+        let addresses =
+            pods.iter().map(|pod| ip(t, pod)).collect::<Result<std::collections::BTreeSet<_>>>()?;
+        assert_eq!(addresses.len(), 4, "{addresses:?}");
+        seen.extend(addresses);
+        pods.iter().try_for_each(|pod| t.cri.remove_pod(&pod.id))?;
+    }
+    Ok(())
+});
+
+on_one!(the_runtime_says_that_it_and_its_network_are_ready, |t| {
+    let request = k8s_cri::v1::StatusRequest { verbose: true };
+    let answer = t.cri.wait(t.cri.runtime().status(request))?;
+    let conditions = answer.status.context("a status")?.conditions;
+    for name in ["RuntimeReady", "NetworkReady"] {
+        let condition =
+            conditions.iter().find(|condition| condition.r#type == name).context(name)?;
+        assert!(condition.status, "{condition:?}");
+    }
+    Ok(())
+});
+
+/// A configuration of real plugins, on a bridge of the test's own.
+fn cni(settings: &mut Settings, plugins: &str) -> Result<()> {
+    let json = format!(
+        r#"{{"cniVersion": "1.0.0", "name": "{}", "plugins": [{plugins}]}}"#,
+        settings.tag()
+    );
+    let mut file = std::fs::File::create(settings.cni_conf_dir.join("10-test.conflist"))?;
+    Ok(file.write_all(json.as_bytes())?)
+}
+
+/// A subnet that no daemon's built-in bridge uses: drawn from the process, which runs one such test at a time.
+fn bridge(settings: &Settings) -> String {
+    format!(
+        r#"{{"type": "bridge", "bridge": "{}c", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+            "ipam": {{"type": "host-local", "dataDir": "{}", "ranges": [[{{"subnet": "10.214.{}.0/24"}}]],
+                      "routes": [{{"dst": "0.0.0.0/0"}}]}}}}"#,
+        settings.tag(),
+        settings.dir.join("ipam").display(),
+        settings.tag().bytes().fold(0_u8, u8::wrapping_add),
+    )
+}
+
+on_both!(
+    real_plugins_make_the_network_and_lead_host_ports,
+    setup: |s| {
+        let plugins = bridge(s) + r#", {"type": "portmap", "capabilities": {"portMappings": true}}"#;
+        cni(s, &plugins)
+    },
+    |t| {
+        let host_port = free_port()?;
+        let (pod, ip) = server(t, "web", vec![port(host_port, "")])?;
+        assert!(ip.to_string().starts_with("10.214."), "{ip}");
+        assert!(fetch(([127, 0, 0, 1], host_port).into())?.contains("It works!"));
+        assert!(t.davit_ok(&["info"])?.contains(&t.settings().tag()));
+        t.cri.remove_pod(&pod.id)?;
+        let leases = davit_e2e::host::names_in(&t.dir.join("ipam").join(t.settings().tag()))?;
+        assert!(!leases.contains(&ip.to_string()), "{leases:?}");
+        Ok(())
+    }
+);
+
+/// A plugin that writes down each call and then does what `script` says.
+fn plugin(settings: &mut Settings, script: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = settings.dir.join("plugins");
+    std::fs::create_dir(&dir)?;
+    let path = dir.join("own");
+    let text = format!(
+        "#!/bin/sh\nexec 2>/dev/null\ncat > /dev/null\necho $CNI_COMMAND >> {}/calls\n{script}\n",
+        settings.dir.display()
+    );
+    std::fs::File::create(&path)?.write_all(text.as_bytes())?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    settings.cni_bin_dir = dir;
+    cni(settings, r#"{"type": "own"}"#)
+}
+
+/// The calls of the plugin that make and unmake: others (VERSION, STATUS, GC, CHECK) come as the daemon likes.
+fn calls(t: &Test) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(t.dir.join("calls"))?;
+    Ok(text.lines().filter(|line| matches!(*line, "ADD" | "DEL")).map(str::to_owned).collect())
+}
+
+on_one!(
+    a_plugin_that_fails_is_quoted_and_its_work_undone,
+    setup: |s| {
+        let error = r#"{"cniVersion": "1.0.0", "code": 123, "msg": "out of addresses"}"#;
+        plugin(s, &format!("[ $CNI_COMMAND != ADD ] || {{ echo '{error}'; exit 1; }}"))
+    },
+    |t| {
+        let status = t.try_pod("web", |_| ()).err().context("the failure was not told")?;
+        assert!(status.message().contains("out of addresses"), "{status:?}");
+        assert!(t.cri.pods(None)?.is_empty());
+        assert_eq!(calls(t)?, ["ADD", "DEL"]);
+        Ok(())
+    }
+);
+
+on_one!(
+    a_plugin_that_hangs_is_given_up_and_its_work_undone,
+    setup: |s| {
+        "[timeouts]\ncni = \"1s\"\n".clone_into(&mut s.tables);
+        plugin(s, "[ $CNI_COMMAND != ADD ] || { sleep 4324 & sleep 4324; }")
+    },
+    |t| {
+        let begun = std::time::Instant::now();
+        assert!(t.try_pod("web", |_| ()).is_err());
+        ensure!(begun.elapsed() < Duration::from_secs(20), "it took {:?}", begun.elapsed());
+        assert!(t.cri.pods(None)?.is_empty());
+        assert_eq!(calls(t)?, ["ADD", "DEL"]);
+        Ok(())
+    }
+);
+
+on_one!(
+    a_plugin_that_answers_nonsense_is_refused_and_its_work_undone,
+    setup: |s| plugin(s, "[ $CNI_COMMAND != ADD ] || head -c 2000000 /dev/zero | tr '\\0' '{'"),
+    |t| {
+        assert!(t.try_pod("web", |_| ()).is_err());
+        assert!(t.cri.pods(None)?.is_empty());
+        assert_eq!(calls(t)?, ["ADD", "DEL"]);
+        Ok(())
+    }
+);
+
+on_one!(
+    a_plugin_that_cannot_undo_keeps_no_pod_for_ever,
+    setup: |s| {
+        let failing = s.dir.join("failing");
+        let answer = r#"{"cniVersion": "1.0.0", "ips": [{"address": "10.9.9.9/24"}], "interfaces": []}"#;
+        std::fs::File::create(&failing)?;
+        plugin(s, &format!("[ $CNI_COMMAND != ADD ] || echo '{answer}'; [ $CNI_COMMAND != DEL ] || ! test -e {}", failing.display()))
+    },
+    |t| {
+        t.allow_log("CNI");
+        t.allow_log("network");
+        let pod = t.pod("web", |_| ())?;
+        assert!(t.cri.stop_pod(&pod.id).is_err(), "a DEL that failed was told as done");
+        std::fs::remove_file(t.dir.join("failing"))?;
+        t.cri.stop_pod(&pod.id)?;
+        t.cri.remove_pod(&pod.id)?;
+        Ok(())
+    }
+);
+
+on_one!(a_mirror_that_is_gone_is_passed_over_for_the_next, |t| {
+    // The registry's own configuration names one mirror; here a dead one comes before it.
+    let dead = format!("http://127.0.0.1:{}", free_port()?);
+    let second = Registry::start(t.registry.store().clone())?;
+    let text = format!(
+        "server = \"https://docker.io\"\n[host.{dead:?}]\n[host.\"http://{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n",
+        second.address()
+    );
+    let path = t.settings().registry_config_dir().join("docker.io/hosts.toml");
+    std::fs::File::create(path)?.write_all(text.as_bytes())?;
+    t.cri.pull("busybox")?;
+    assert!(second.requests().iter().any(|request| request.target.contains("library/busybox")));
+    assert!(t.registry.requests().is_empty());
+    Ok(())
+});
