@@ -82,6 +82,7 @@ fn finish(test: &Test, problems: &mut Vec<String>) {
     };
     if crate::daemon::peer().is_some() {
         note("remove the test's pods", remove_pods(test));
+        note("sweep", leaks::sweep(&test.settings()));
         return;
     }
     if test.daemon().pid().is_none() {

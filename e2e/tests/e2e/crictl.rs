@@ -13,7 +13,7 @@ fn pod_file(t: &Test) -> Result<String> {
     let logs = t.dir.join("logs");
     std::fs::create_dir_all(&logs)?;
     let pod = json!({
-        "metadata": {"name": "web", "namespace": "default", "uid": "uid-1", "attempt": 0},
+        "metadata": {"name": "web", "namespace": "default", "uid": t.settings().tag(), "attempt": 0},
         "hostname": "web", "log_directory": logs, "labels": {"app": "web"}, "linux": {},
     });
     write(t, "pod.json", &pod)
