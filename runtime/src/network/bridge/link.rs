@@ -109,9 +109,9 @@ impl Pair<'_> {
         Change::create(format!("create veth {}", self.host), RouteNetlinkMessage::NewLink(link))
     }
 
-    /// Hairpin: a pod that reaches itself over a host port comes back on the port it came from. A second request, because the
-    /// kernel takes a port's settings for a link that is a port already; up last, so that no address is made before it is said
-    /// that there shall be none.
+    /// Hairpin: where br_netfilter shows bridged packets to the NAT rules, a pod that reaches itself over a host port comes back on
+    /// the port it came from. A second request, because the kernel takes a port's settings for a link that is a port already; up
+    /// last, so that no address is made before it is said that there shall be none.
     pub(super) fn enable(&self) -> Change {
         let mut link = named(self.host);
         set_up(&mut link);

@@ -90,6 +90,8 @@ fn host_ports_are_reached_from_the_world_the_host_localhost_other_pods_and_the_p
         reach(&host.netns, &one, 80, ("10.88.0.1", 8080));
         reach(&two, &one, 80, (HOST_IP, 8080));
         reach(&one, &one, 80, (HOST_IP, 8080));
+        let ports = host.netns.inside(|| succeed("bridge", &["-d", "link", "show"]));
+        assert_eq!(ports.matches("hairpin on").count(), 2, "{ports}");
         network.detach(&a.id, None).await.unwrap();
         let refused =
             host.world.inside(|| ask_tcp(SocketAddr::new(HOST_IP.parse().unwrap(), 8080)));
