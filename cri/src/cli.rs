@@ -86,6 +86,11 @@ pub(crate) enum ClientCommand {
     /// List the images
     Images(Listing),
     /// Make a pod with one container, and run a command in it
+    #[command(
+        after_help = "The output is kept in logs/<uid of the pod> below the daemon's root until `davit rm` (or --rm) removes it \
+                      with the pod.\nExits as the command does; 125 if davit failed, 126 if the command can't be run, 127 if \
+                      there is none of its name."
+    )]
     Run(Box<RunArgs>),
     /// List the containers that run
     Ps {

@@ -9,6 +9,8 @@ mod list;
 mod pull;
 mod rm;
 mod run;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub(crate) use connect::Address;

@@ -333,6 +333,17 @@ fn check_limits(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
         return Err(sources.wrong(set, "max_log_line", &line, "is not between 1024 and 1048576"));
     }
     let listen = full.listen.as_deref().unwrap_or_default();
+    if listen.is_empty() {
+        // The default address is made from it, and only too long a path can't be one.
+        let state = full.state.as_ref().map(ToString::to_string).unwrap_or_default();
+        let set = |layer: &Layer| layer.state.is_some();
+        return Err(sources.wrong(
+            set,
+            "state",
+            &state,
+            "is too long for a socket in it: give listen",
+        ));
+    }
     if listen.len() > 16 {
         let set = |layer: &Layer| layer.listen.is_some();
         return Err(sources.wrong(set, "listen", &listen.len(), "addresses are more than 16"));

@@ -55,7 +55,7 @@ impl fmt::Display for Source {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     /// A file or directory can't be read.
-    #[error("read configuration {}: {source}", file.display())]
+    #[error("read configuration {}", file.display())]
     Read {
         /// Which.
         file: PathBuf,

@@ -157,7 +157,10 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
 
 #[test]
 fn a_refusal_names_source_key_and_value() {
-    let cases: [(&str, &[&str], &[&str]); 13] = [
+    let long = format!("--state=/{}", "a".repeat(100));
+    let long: &[&str] = &[&long];
+    let cases: [(&str, &[&str], &[&str]); 14] = [
+        ("", long, &["command line", "state", "too long"]),
         ("subnett = 1", &[], &["config.toml", "\"subnett\"", "bridge.subnet"]),
         ("root = 'relative'", &[], &["config.toml:1", "root", "\"relative\"", "absolute"]),
         ("root = 3", &[], &["config.toml:1", "root = 3"]),

@@ -39,7 +39,11 @@ pub(crate) fn sandbox_spec(
         key: key(metadata)?,
         hostname: text::hostname("hostname", hostname)?,
         log_directory: text::optional_absolute("log_directory", log_directory)?,
-        dns: dns_config.map(dns).transpose()?,
+        // One that says nothing is none: its resolv.conf would be empty, and no pod can have meant that.
+        dns: dns_config
+            .filter(|config| *config != cri::DnsConfig::default())
+            .map(dns)
+            .transpose()?,
         port_mappings: ports.map(|(at, port)| port_mapping(at, port)).collect::<Result<_, _>>()?,
         labels: text::labels("labels", labels)?,
         annotations,

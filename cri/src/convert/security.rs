@@ -134,7 +134,8 @@ pub(crate) fn ids(field: &str, wire: &[i64]) -> Result<Vec<u32>, InvalidField> {
     wire.iter().map(id).collect()
 }
 
-/// The name is heard if both a name and an id are given, as the peers do; the interface forbids it without saying what happens.
+/// The name is heard if both a name and an id are given, as other runtimes do; the interface forbids
+/// it without saying what happens.
 fn run_as(
     user: Option<cri::Int64Value>,
     group: Option<cri::Int64Value>,

@@ -443,11 +443,13 @@ fn a_kubelets_pod_is_what_it_was_asked_to_be() {
 
 #[test]
 fn a_pod_without_options_has_the_interfaces_defaults() {
-    let config =
-        cri::PodSandboxConfig { linux: None, log_directory: String::new(), ..pod_config() };
+    let mut config = pod_config();
+    config.linux = None;
+    config.log_directory.clear();
+    config.dns_config = Some(cri::DnsConfig::default());
     let spec = sandbox_spec(config, String::new()).unwrap();
     assert_eq!((spec.network, spec.pid, spec.host_ipc), (NetworkMode::Pod, PidMode::Pod, false));
-    assert_eq!(spec.log_directory, None);
+    assert_eq!((&spec.log_directory, &spec.dns), (&None, &None));
     let mut with_log = container_config();
     with_log.log_path = "x.log".into();
     assert_eq!(container_spec(with_log, &spec).unwrap_err().field, "log_path");

@@ -5,9 +5,9 @@
 //! future is dropped.
 //!
 //! ```text
-//! connection ─► bound ─► request ─► operations ─► in_flight ─► routes ─► service
-//!               shed     id, span,  counters,     counted until it ends,
-//!               load     log        latency       refused while stopping
+//! connection ─► request ─► operations ─► bound ─► in_flight ─► routes ─► service
+//!               id, span,  counters,     shed     counted until it ends,
+//!               log        latency       load     refused while stopping
 //! ```
 
 mod bound;

@@ -7,6 +7,7 @@ pub(crate) mod http;
 pub(crate) mod process;
 
 use crate::VERSION;
+use davit_proto::admin;
 use prometheus::{Encoder, Gauge, GaugeVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,6 +30,37 @@ pub(crate) struct Counters {
     pub(crate) images: u64,
     /// Who is subscribed to events.
     pub(crate) event_listeners: u64,
+}
+
+impl Counters {
+    /// As `davit info` is told, with what the kernel and the executor know besides.
+    pub(crate) fn to_wire(self) -> admin::Counters {
+        let Self {
+            containers_created,
+            containers_running,
+            containers_paused,
+            containers_stopped,
+            sandboxes_ready,
+            sandboxes_not_ready,
+            images,
+            event_listeners,
+        } = self;
+        let now = jiff::Timestamp::now().as_nanosecond();
+        admin::Counters {
+            containers_created,
+            containers_running,
+            containers_paused,
+            containers_stopped,
+            sandboxes_ready,
+            sandboxes_not_ready,
+            images,
+            event_listeners,
+            descriptors: process::descriptors(),
+            tasks: process::tasks(),
+            // Until the year 2262.
+            system_time: i64::try_from(now).unwrap_or(i64::MAX),
+        }
+    }
 }
 
 /// Where the counters are fetched.
@@ -165,6 +197,13 @@ fn signed(count: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_info_tells_is_what_is_counted() {
+        let wire = Counters { containers_paused: 2, images: 3, ..Counters::default() }.to_wire();
+        assert_eq!((wire.containers_paused, wire.images, wire.containers_created), (2, 3, 0));
+        assert!(wire.descriptors >= 3 && wire.system_time > 1_700_000_000_000_000_000);
+    }
 
     #[test]
     fn a_scrape_shows_what_the_counters_say_then() {

@@ -24,6 +24,8 @@ const CONNECTIONS: usize = 512;
 const STREAMS: u32 = 1024;
 /// Bytes of headers that one call may have.
 const HEADERS: u32 = 64 * 1024;
+/// A TCP caller that answers nothing for this long, be it a ping, has gone without a word. (A Unix socket tells.)
+const SILENCE: Duration = Duration::from_secs(60);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The pause after an accept that failed, most likely for want of descriptors: retrying at once would spin.
@@ -99,11 +101,11 @@ async fn one(stream: Stream, _place: OwnedSemaphorePermit, service: impl Answeri
     let end = life.end.clone();
     let spoken = async {
         match stream {
-            Stream::Unix(stream) => speak(stream, service, life.stopping).await,
-            Stream::Tcp(stream) => speak(stream, service, life.stopping).await,
+            Stream::Unix(stream) => speak(stream, service, life.stopping, None).await,
+            Stream::Tcp(stream) => speak(stream, service, life.stopping, Some(SILENCE)).await,
             Stream::Tls(stream, acceptor) => {
                 match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => speak(stream, service, life.stopping).await,
+                    Ok(Ok(stream)) => speak(stream, service, life.stopping, Some(SILENCE)).await,
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
                     Err(_) => tracing::debug!("TLS handshake took too long"),
                 }
@@ -117,12 +119,17 @@ async fn one(stream: Stream, _place: OwnedSemaphorePermit, service: impl Answeri
 }
 
 /// HTTP/2 until the caller goes, or until its calls have ended once the daemon stops.
-async fn speak<T>(stream: T, service: impl Answering, stopping: CancellationToken)
-where
+async fn speak<T>(
+    stream: T,
+    service: impl Answering,
+    stopping: CancellationToken,
+    silence: Option<Duration>,
+) where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
+        .keep_alive_interval(silence)
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEADERS)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
+/// How many connections wait to be accepted, those that come during recovery included.
+const BACKLOG: i32 = 1024;
+
 /// Why a listener could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
@@ -144,16 +147,24 @@ fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
         builder.recursive(true).mode(0o700).create(parent).map_err(failed("make its directory"))?;
     }
     make_way(path)?;
-    // Made with no rights for others from the first moment on, whatever the umask that davit was started with; nothing else
-    // makes files yet.
-    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o117));
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(umask);
-    let listener = listener.map_err(failed("bind"))?;
+    let listener = bound_socket(path).map_err(failed("bind"))?;
+    // The umask, whatever it is, may have taken rights away.
     std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed("chmod"))?;
     let made = std::fs::symlink_metadata(path).map_err(failed("stat"))?;
     let file = SocketFile { path: path.to_owned(), identity: identity(&made) };
     Ok((listener, file))
+}
+
+/// A listening socket whose file has no rights for others from the first moment on: bind(2) gives it the mode that the socket has,
+/// less the umask. Changing the umask instead would change it for every thread.
+fn bound_socket(path: &Path) -> io::Result<UnixListener> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o660))?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))
 }
 
 /// Removes an old socket that nobody listens on.

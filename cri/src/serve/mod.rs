@@ -21,7 +21,7 @@ mod reload;
 mod services;
 mod signals;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 
 pub(crate) use services::{Opened, Services};
@@ -144,9 +144,9 @@ impl Serving {
         let operations = Operations::new(&registry).context("register metrics")?;
         let calls = InFlight::default();
         let service = ServiceBuilder::new()
-            .layer(through(Bound::new(CALLS)))
             .layer(through(Requests::default()))
             .layer(through(operations))
+            .layer(through(Bound::new(CALLS)))
             .layer(through(calls.clone()))
             .service(opened.routes.clone());
         let end = CancellationToken::new();

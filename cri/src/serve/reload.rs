@@ -2,6 +2,7 @@
 
 use super::{log, notify};
 use crate::config::{self, Config, ServeFlags};
+use crate::output;
 use std::sync::Arc;
 
 /// The configuration in effect, and where it comes from.
@@ -27,7 +28,8 @@ impl Reload {
         notify::reloading();
         match config::load(&self.flags) {
             Err(error) => {
-                tracing::error!(%error, "reload: the configuration is wrong; the old one stays")
+                let error = output::one_line(&anyhow::Error::new(error));
+                tracing::error!(error, "reload: the configuration is wrong; the old one stays");
             }
             Ok(new) => self.take(new),
         }

@@ -1,6 +1,6 @@
 //! The frame around the services, over real sockets and in a process of its own.
 
-mod placeholder;
+pub(crate) mod placeholder;
 mod process;
 
 use super::*;
@@ -17,25 +17,31 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request};
 
 /// A daemon in its own directory, and what lets its Version answer.
-struct Daemon {
-    _dir: tempfile::TempDir,
-    socket: PathBuf,
+pub(crate) struct Daemon {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) socket: PathBuf,
     serving: Serving,
     go_on: Arc<Notify>,
 }
 
 fn daemon() -> Daemon {
+    let go_on = Arc::new(Notify::new());
+    daemon_with("", &opened(&go_on), go_on)
+}
+
+/// A daemon with this configuration that serves what is opened.
+pub(crate) fn daemon_with(text: &str, opened: &Opened, go_on: Arc<Notify>) -> Daemon {
     let dir = tempfile::tempdir().unwrap();
     let base = dir.path().display().to_string();
-    // A file that is there and empty, so that the machine's own configuration is not read.
-    std::fs::File::create(dir.path().join("config.toml")).unwrap();
+    // A file of its own, so that the machine's is not read.
+    let mut file = std::fs::File::create(dir.path().join("config.toml")).unwrap();
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
     let line =
         format!("davit serve --config {base}/config.toml --root {base}/root --state {base}/state");
     let config = config::load(&flags(&line)).unwrap();
     let bound = listen::bind(&config).unwrap();
-    let go_on = Arc::new(Notify::new());
-    let serving = Serving::start(bound, &opened(&go_on)).unwrap();
-    Daemon { socket: config.state().join("davit.sock"), _dir: dir, serving, go_on }
+    let serving = Serving::start(bound, opened).unwrap();
+    Daemon { socket: config.state().join("davit.sock"), dir, serving, go_on }
 }
 
 async fn connect(socket: &Path) -> Channel {
@@ -146,4 +152,71 @@ async fn tls_demands_a_certificate_that_the_authority_signed() {
     };
     let error = tls::acceptor(&missing).map(drop).unwrap_err().to_string();
     assert!(error.contains("tls.client_ca") && error.contains("/nonexistent/ca.pem"), "{error}");
+}
+
+/// A certificate authority and what it has signed, as PEM files.
+struct Authority {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: rcgen::Issuer::new(params, key), pem }
+    }
+
+    /// A certificate and its key.
+    fn sign(&self) -> (String, String) {
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+#[tokio::test]
+async fn over_tcp_only_a_client_with_the_authoritys_certificate_is_answered() {
+    use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        let mut file = std::fs::File::create(&path).unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        path.display().to_string()
+    };
+    let (cert, key) = authority.sign();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = format!(
+        "listen = ['tcp://127.0.0.1:{port}']\n[tls]\ncert = '{}'\nkey = '{}'\nclient_ca = '{}'",
+        write("cert.pem", &cert),
+        write("key.pem", &key),
+        write("ca.pem", &authority.pem),
+    );
+    let go_on = Arc::new(Notify::new());
+    let _daemon = daemon_with(&config, &opened(&go_on), go_on);
+    let tls = || {
+        let authority = Certificate::from_pem(&authority.pem);
+        ClientTlsConfig::new().domain_name("localhost").ca_certificate(authority)
+    };
+    let identity = |(cert, key): (String, String)| Identity::from_pem(cert, key);
+    let own = tls().identity(identity(authority.sign()));
+    let strange = tls().identity(identity(stranger.sign()));
+    for (tls, answered) in
+        [(Some(own), true), (Some(strange), false), (Some(tls()), false), (None, false)]
+    {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://127.0.0.1:{port}")).unwrap();
+        if let Some(tls) = tls {
+            endpoint = endpoint.tls_config(tls).unwrap();
+        }
+        let code = match endpoint.connect().await {
+            Ok(channel) => DavitClient::new(channel).info(InfoRequest {}).await.unwrap_err().code(),
+            Err(_) => Code::Unavailable,
+        };
+        assert_eq!(code == Code::Unimplemented, answered, "{code:?}");
+    }
 }

@@ -1,54 +1,81 @@
-//! Services that answer nothing but Version, for tests of what is around them.
+//! Services for tests of what is around them and of who calls them: they answer what a test tells them to.
 
 use crate::cli::{Action, parse};
 use crate::config::ServeFlags;
 use crate::metrics::Counters;
 use crate::serve::{Opened, Services};
+use davit_proto::admin;
 use davit_proto::admin::davit_server::Davit;
-use davit_proto::admin::{self, InfoRequest};
 use davit_proto::cri::image_service_server::ImageService;
 use davit_proto::cri::runtime_service_server::RuntimeService;
 use davit_proto::cri::{self, VersionRequest};
 use futures_util::stream::BoxStream;
+use prost::Message;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 
-/// Answers Version, when it is let; nothing else.
-struct Placeholder {
+/// What a method answers: its messages, one for a unary method.
+pub(crate) type Answers =
+    Arc<dyn Fn(&'static str, &[u8]) -> Result<Vec<Vec<u8>>, Status> + Send + Sync>;
+
+/// Answers Version, when it is let, and everything else as it is told.
+pub(crate) struct Placeholder {
     go_on: Arc<Notify>,
+    answers: Answers,
 }
 
 type Answer<'a, T> =
     std::pin::Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>;
 
-/// One method in the form that `async_trait` gives it: it does not look into macros.
-macro_rules! unimplemented_method {
-    ($method:ident, $request:ty, $answer:ty) => {
+impl Placeholder {
+    fn messages<T: Message + Default>(
+        &self,
+        method: &'static str,
+        request: &impl Message,
+    ) -> Result<Vec<T>, Status> {
+        let messages = (self.answers)(method, &request.encode_to_vec())?;
+        Ok(messages.iter().map(|message| T::decode(message.as_slice()).unwrap()).collect())
+    }
+}
+
+/// Methods in the form that `async_trait` gives them: it does not look into macros.
+macro_rules! told_unary {
+    ($crate_of:ident: $($method:ident($request:ident) -> $answer:ident),* $(,)?) => {$(
         fn $method<'life, 'async_trait>(
             &'life self,
-            _: Request<$request>,
-        ) -> Answer<'async_trait, $answer>
+            request: Request<$crate_of::$request>,
+        ) -> Answer<'async_trait, $crate_of::$answer>
         where
             'life: 'async_trait,
             Self: 'async_trait,
         {
-            Box::pin(async { Err(Status::unimplemented(stringify!($method))) })
+            Box::pin(async move {
+                let mut messages = self.messages(stringify!($method), request.get_ref())?;
+                Ok(Response::new(messages.remove(0)))
+            })
         }
-    };
-}
-
-macro_rules! unimplemented_unary {
-    ($($method:ident($request:ident) -> $answer:ident),* $(,)?) => {$(
-        unimplemented_method!($method, cri::$request, cri::$answer);
     )*};
 }
 
-macro_rules! unimplemented_streams {
-    ($($method:ident($request:ident) -> $stream:ident of $answer:ident),* $(,)?) => {$(
-        type $stream = BoxStream<'static, Result<cri::$answer, Status>>;
+macro_rules! told_streams {
+    ($crate_of:ident: $($method:ident($request:ident) -> $stream:ident of $answer:ident),* $(,)?) => {$(
+        type $stream = BoxStream<'static, Result<$crate_of::$answer, Status>>;
 
-        unimplemented_method!($method, cri::$request, Self::$stream);
+        fn $method<'life, 'async_trait>(
+            &'life self,
+            request: Request<$crate_of::$request>,
+        ) -> Answer<'async_trait, Self::$stream>
+        where
+            'life: 'async_trait,
+            Self: 'async_trait,
+        {
+            Box::pin(async move {
+                let messages = self.messages(stringify!($method), request.get_ref())?;
+                let stream = futures_util::stream::iter(messages.into_iter().map(Ok));
+                Ok(Response::new(Box::pin(stream) as Self::$stream))
+            })
+        }
     )*};
 }
 
@@ -65,7 +92,7 @@ impl RuntimeService for Placeholder {
         }))
     }
 
-    unimplemented_unary!(
+    told_unary!(cri:
         run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse,
         stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse,
         remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse,
@@ -96,7 +123,7 @@ impl RuntimeService for Placeholder {
         update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse,
     );
 
-    unimplemented_streams!(
+    told_streams!(cri:
         stream_pod_sandboxes(StreamPodSandboxesRequest) -> StreamPodSandboxesStream of StreamPodSandboxesResponse,
         stream_containers(StreamContainersRequest) -> StreamContainersStream of StreamContainersResponse,
         stream_container_stats(StreamContainerStatsRequest) -> StreamContainerStatsStream of StreamContainerStatsResponse,
@@ -108,7 +135,7 @@ impl RuntimeService for Placeholder {
 
 #[tonic::async_trait]
 impl ImageService for Placeholder {
-    unimplemented_unary!(
+    told_unary!(cri:
         list_images(ListImagesRequest) -> ListImagesResponse,
         image_status(ImageStatusRequest) -> ImageStatusResponse,
         pull_image(PullImageRequest) -> PullImageResponse,
@@ -116,39 +143,17 @@ impl ImageService for Placeholder {
         image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse,
     );
 
-    unimplemented_streams!(stream_images(StreamImagesRequest) -> StreamImagesStream of StreamImagesResponse);
+    told_streams!(cri: stream_images(StreamImagesRequest) -> StreamImagesStream of StreamImagesResponse);
 }
 
 #[tonic::async_trait]
 impl Davit for Placeholder {
-    async fn info(&self, _: Request<InfoRequest>) -> Result<Response<admin::InfoResponse>, Status> {
-        Err(Status::unimplemented("info"))
-    }
+    told_unary!(admin: info(InfoRequest) -> InfoResponse, wait(WaitRequest) -> WaitResponse);
 
-    type PullStream = BoxStream<'static, Result<admin::PullProgress, Status>>;
-
-    async fn pull(
-        &self,
-        _: Request<admin::PullRequest>,
-    ) -> Result<Response<Self::PullStream>, Status> {
-        Err(Status::unimplemented("pull"))
-    }
-
-    type LogsStream = BoxStream<'static, Result<admin::LogEntry, Status>>;
-
-    async fn logs(
-        &self,
-        _: Request<admin::LogsRequest>,
-    ) -> Result<Response<Self::LogsStream>, Status> {
-        Err(Status::unimplemented("logs"))
-    }
-
-    async fn wait(
-        &self,
-        _: Request<admin::WaitRequest>,
-    ) -> Result<Response<admin::WaitResponse>, Status> {
-        Err(Status::unimplemented("wait"))
-    }
+    told_streams!(admin:
+        pull(PullRequest) -> PullStream of PullProgress,
+        logs(LogsRequest) -> LogsStream of LogEntry,
+    );
 }
 
 /// The flags of this command line.
@@ -159,9 +164,14 @@ pub(crate) fn flags(line: &str) -> ServeFlags {
     }
 }
 
-/// An open runtime that is none. Version answers each time that `go_on` is notified.
+/// An open runtime that is none, with methods that answer nothing. Version answers each time that `go_on` is notified.
 pub(crate) fn opened(go_on: &Arc<Notify>) -> Opened {
-    let placeholder = || Placeholder { go_on: Arc::clone(go_on) };
+    answering(go_on, Arc::new(|method, _| Err(Status::unimplemented(method))))
+}
+
+/// The same, with these answers.
+pub(crate) fn answering(go_on: &Arc<Notify>, answers: Answers) -> Opened {
+    let placeholder = || Placeholder { go_on: Arc::clone(go_on), answers: Arc::clone(&answers) };
     let services = Services { runtime: placeholder(), image: placeholder(), davit: placeholder() };
     Opened {
         routes: services.routes(),
