@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -78,39 +79,58 @@ impl Pinned {
     }
 
     fn build(&mut self, config: &ShimConfig, pod_dir: &Path) -> Result<(), NamespaceError> {
-        if config.ipc {
+        // Whole, so that a field that is added is not forgotten here. The process's own were heeded before.
+        let ShimConfig {
+            version: _,
+            sandbox: _,
+            hostname,
+            netns,
+            ipc,
+            shared_pid,
+            shm,
+            shm_size,
+            sysctls,
+            cgroup_procs: _,
+            pod_cgroup_procs,
+            oom_score_adj: _,
+        } = config;
+        if *ipc {
             unshare(Namespace::Ipc).map_err(step("make an IPC namespace"))?;
             self.ipc = Some(own_namespace("ipc"));
         }
-        if let Some(name) = &config.hostname {
+        if let Some(name) = hostname {
             unshare(Namespace::Uts).map_err(step("make a UTS namespace"))?;
             self.uts = Some(own_namespace("uts"));
             rustix::system::sethostname(name.as_bytes())
                 .map_err(|e| NamespaceError::Hostname { name: name.clone(), source: e.into() })?;
         }
-        self.make_net(config)?;
-        if let Some(path) = &config.shm {
-            mount_shm(path, config.shm_size)?;
+        self.make_net(netns.as_deref(), sysctls)?;
+        if let Some(path) = shm {
+            mount_shm(path, *shm_size)?;
             self.shm = Some(path.clone());
         }
-        if config.shared_pid {
-            self.start_init(pod_dir, &config.pod_cgroup_procs)?;
+        if *shared_pid {
+            self.start_init(pod_dir, pod_cgroup_procs)?;
         }
         Ok(())
     }
 
     /// Makes the network namespace, sets the parameters inside, pins it, and returns to the host's.
-    fn make_net(&mut self, config: &ShimConfig) -> Result<(), NamespaceError> {
-        let net = config.netns.is_some().then_some(Own::Net);
-        let own: Vec<Own> = net.into_iter().chain(config.ipc.then_some(Own::Ipc)).collect();
+    fn make_net(
+        &mut self,
+        netns: Option<&Path>,
+        sysctls: &BTreeMap<String, String>,
+    ) -> Result<(), NamespaceError> {
+        let net = netns.is_some().then_some(Own::Net);
+        let own: Vec<Own> = net.into_iter().chain(self.ipc.is_some().then_some(Own::Ipc)).collect();
         let set_all =
-            || config.sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value, &own));
-        let Some(path) = &config.netns else { return Ok(set_all()?) };
+            || sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value, &own));
+        let Some(path) = netns else { return Ok(set_all()?) };
         let host = open_namespace("net")?;
         unshare(Namespace::Net).map_err(step("make a network namespace"))?;
         let inside = set_all().map_err(Into::into).and_then(|()| pin(path));
         if inside.is_ok() {
-            self.netns = Some(path.clone());
+            self.netns = Some(path.to_owned());
         }
         move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(step("return to the host's network namespace"))?;

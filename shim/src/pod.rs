@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// The version of the interface that this shim speaks.
 const PROTOCOL: u32 = 1;
@@ -20,6 +20,9 @@ const PROTOCOL: u32 = 1;
 const MAX_CONTAINERS: usize = 1024;
 /// How long the killed init of a shared PID namespace may take to be reaped.
 const INIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long after work memory is given back: a burst of work is not slowed down by it.
+const REST: Duration = Duration::from_millis(500);
 
 /// See the module.
 #[derive(Debug)]
@@ -30,6 +33,7 @@ pub(crate) struct Pod {
     containers: Mutex<Containers>,
     namespaces: Mutex<Namespaces>,
     stopped: watch::Sender<bool>,
+    worked: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +68,7 @@ impl Pod {
             containers: Mutex::default(),
             namespaces: Mutex::new(Namespaces { pinned, init_ended }),
             stopped: watch::Sender::new(false),
+            worked: Notify::new(),
         }
     }
 
@@ -160,6 +165,20 @@ impl Pod {
         }
         containers.closed = true;
         Ok(containers.by_id.values().cloned().collect())
+    }
+
+    /// Something was done, for which memory was taken.
+    pub(crate) fn worked(&self) {
+        self.worked.notify_one();
+    }
+
+    /// Gives memory back some time after work, once for all that was done meanwhile. Never ends.
+    pub(crate) async fn keep_small(&self) {
+        loop {
+            self.worked.notified().await;
+            tokio::time::sleep(REST).await;
+            davit_sys::memory::trim();
+        }
     }
 
     /// Waits until the shim is to end.

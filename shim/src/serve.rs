@@ -87,6 +87,8 @@ async fn serve(
 ) -> Result<(), ServeError> {
     let service = ShimServer::new(Service::new(Arc::clone(&pod)));
     tokio::spawn(watch_signals(Arc::clone(&pod), signals));
+    let small = Arc::clone(&pod);
+    tokio::spawn(async move { small.keep_small().await });
     let mut connections = JoinSet::new();
     let stopped = pod.stopped();
     tokio::pin!(stopped);

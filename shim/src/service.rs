@@ -66,6 +66,7 @@ impl Shim for Service {
         request: Request<CreateRequest>,
     ) -> Result<Response<CreateResponse>, Status> {
         let pod = Arc::clone(&self.pod);
+        self.pod.worked();
         let pid = detached(async move { create::create(&pod, request.into_inner()).await }).await?;
         Ok(Response::new(CreateResponse { pid: pid_number(pid) }))
     }

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "the one crate that may: see above")]
 
 pub mod inherited;
+pub mod memory;
 pub mod namespace;
 pub mod process;
 pub mod readiness;

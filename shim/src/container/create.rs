@@ -258,12 +258,9 @@ async fn undo(pod: &Pod, container: &Container, pid_file: &Path) {
     }
 }
 
-fn read_pid(path: &Path) -> std::io::Result<Pid> {
-    parse_pid(&files::read_small(path, 32)?)
-}
-
 /// A pid as OCI runtimes write it to a file.
-pub(crate) fn parse_pid(text: &str) -> std::io::Result<Pid> {
+pub(crate) fn read_pid(path: &Path) -> std::io::Result<Pid> {
+    let text = files::read_small(path, 32)?;
     let pid = text.trim().parse::<i32>().ok().filter(|n| *n > 1).and_then(Pid::from_raw);
     pid.ok_or_else(|| {
         std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{text:?} is no pid"))

@@ -34,6 +34,7 @@ pub(crate) fn spawn_watch(
         // The reaper keeps the sender until it sends.
         let Ok(ended) = ended.await else { return };
         finish(&pod, &container, &init, ended, logging).await;
+        pod.worked();
         if let Err(error) = super::delete::ensure_deleted(&pod, &container).await {
             // Delete tries again.
             crate::say(&error);

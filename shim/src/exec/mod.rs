@@ -13,7 +13,7 @@
 mod kill;
 mod output;
 
-use crate::container::create::parse_pid;
+use crate::container::create::read_pid;
 use crate::container::{Container, Init, Verdict};
 use crate::error::{Invalid, Refusal, checked_name};
 use crate::files;
@@ -67,6 +67,7 @@ pub(crate) fn spawn(
             Err(error) => Err(error),
         };
         exec.container.end_exec(&exec.name);
+        pod.worked();
         // Nobody there any more: then there is nobody to tell.
         let _ = sender.send(last).await;
     });
@@ -141,9 +142,14 @@ impl Exec {
             }
             Ok::<(), std::convert::Infallible>(())
         };
-        self.container.oci.run(&pod.reaper, call, prepare).await?;
-        let read = files::read_small(pid_file, 32).and_then(|text| parse_pid(&text));
-        let pid = read.map_err(step("read its pid"))?;
+        if let Err(error) = self.container.oci.run(&pod.reaper, call, prepare).await {
+            // Killed because it took too long, it may have started the command all the same.
+            if let Ok(pid) = read_pid(pid_file) {
+                Target::find(pid, Arc::clone(&self.init)).kill().await;
+            }
+            return Err(error.into());
+        }
+        let pid = read_pid(pid_file).map_err(step("read its pid"))?;
         let ended = expecting.adopt(pid);
         let target = Target::find(pid, Arc::clone(&self.init));
         Ok(Begun { ended, target, stdout, stderr })

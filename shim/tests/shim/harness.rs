@@ -78,6 +78,12 @@ pub(crate) fn plain_config(name: &str) -> ShimConfig {
     }
 }
 
+/// The shim under test: the one built with the tests, unless `DAVIT_SHIM` names another (a release build, to measure).
+fn executable() -> PathBuf {
+    std::env::var_os("DAVIT_SHIM")
+        .map_or_else(|| env!("CARGO_BIN_EXE_davit-shim").into(), PathBuf::from)
+}
+
 pub(crate) fn random() -> String {
     let mut bytes = [0; 6];
     getrandom::fill(&mut bytes).unwrap();
@@ -149,7 +155,7 @@ impl Setup {
         if !before.is_empty() {
             command.args(["-m", "--propagation", "shared", "/bin/sh"]);
         }
-        command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_davit-shim")).arg(&self.dir);
+        command.arg("-c").arg(script).arg(executable()).arg(&self.dir);
         command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null()).stderr(log);
         command.spawn().unwrap()
     }
