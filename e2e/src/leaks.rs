@@ -26,7 +26,9 @@ pub fn find(settings: &Settings, daemon: Option<u32>, ids: &[String]) -> Result<
             found.push(format!("process {pid}: {}", command_line(pid)));
         }
     }
-    for mount in mounts(&settings.dir)? {
+    // These two directories are mounts themselves, private ones, so that what is mounted in them stays unseen.
+    let own = [settings.netns_dir(), settings.state()];
+    for mount in mounts(&settings.dir)?.iter().filter(|mount| !own.contains(mount)) {
         found.push(format!("mount {}", mount.display()));
     }
     for name in names_in(&settings.netns_dir())? {
