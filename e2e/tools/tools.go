@@ -1,0 +1,11 @@
+//go:build tools
+
+// Package tools holds the versions of the programs written in Go that the tests run; hack/setup builds them.
+package tools
+
+import (
+	_ "sigs.k8s.io/cri-tools/cmd/crictl"
+	// critest is a test program and cannot be imported: this is what it consists of.
+	_ "sigs.k8s.io/cri-tools/pkg/benchmark"
+	_ "sigs.k8s.io/cri-tools/pkg/validate"
+)
