@@ -199,8 +199,8 @@ on_one!(a_layer_that_lies_about_itself_is_refused, |t| {
     };
     for (name, image, text) in [
         ("diff-id", image()?.lie_about_diff_id(&wrong), "diff"),
-        ("small", image()?.lie_about_size(10), "size"),
-        ("large", image()?.lie_about_size(10_000_000), "size"),
+        ("small", image()?.lie_about_size(10), "bytes"),
+        ("large", image()?.lie_about_size(10_000_000), "bytes"),
         ("missing", image()?.lie_about_digest(&wrong), "1111"),
     ] {
         let reference = t.push(&format!("lies/{name}"), &image)?;
