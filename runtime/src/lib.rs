@@ -4,9 +4,25 @@
 //! serves; `davit-shim` is driven through its own small service. Calls go down, from [`Runtime`] to the parts; events come up.
 
 pub mod cgroup;
+mod clock;
+pub mod config;
 pub mod container;
+pub mod counters;
+pub mod error;
+mod exec;
 pub mod id;
 pub mod image;
 pub mod network;
 pub mod oci;
+mod recover;
+mod runtime;
 pub mod sandbox;
+mod shared;
+pub mod shim;
+pub mod store;
+mod undo;
+
+pub use clock::now;
+pub use exec::ExecOutput;
+pub use recover::OpenError;
+pub use runtime::Runtime;

@@ -2,9 +2,20 @@
 //!
 //! Owns no process and no task: the pod that a container is in does ([`crate::sandbox`]).
 
+mod create;
+mod error;
+mod remove;
 mod spec;
 mod state;
+mod stop;
 mod view;
+
+pub(crate) use create::{Creation, MadeContainer, create, leftover};
+pub use error::{
+    CreateContainerError, ExecError, RemoveContainerError, ReopenLogError, StartContainerError,
+    StopContainerError,
+};
+pub(crate) use remove::{Removal, remove, remove_files};
 
 pub use spec::{
     AppArmor, Capabilities, ContainerPid, ContainerSecurity, ContainerSpec, DeviceSpec,
@@ -12,4 +23,5 @@ pub use spec::{
     Resources, RunAs, Seccomp, Signal, UnknownSignal,
 };
 pub use state::{ContainerEvent, ContainerState, Denied, Exit, ExitReason};
+pub(crate) use stop::{Stop, exited, stop};
 pub use view::{ContainerFacts, ContainerView, User};

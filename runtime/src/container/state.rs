@@ -11,6 +11,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// 128 + SIGTERM. A container may have lost a process to the OOM killer and go on; stopped long after, it was not killed for that.
+const STOPPED: i32 = 143;
+
 /// Where a container is in its life. Times are nanoseconds since the epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
@@ -146,7 +149,7 @@ impl ContainerState {
                 Self::Created { .. } | Self::Running { .. },
                 ContainerEvent::Exited { at, code, oom_killed },
             ) => {
-                let reason = if oom_killed {
+                let reason = if oom_killed && code != 0 && code != STOPPED {
                     ExitReason::OomKilled
                 } else if code == 0 {
                     ExitReason::Completed
@@ -172,12 +175,16 @@ impl ContainerState {
                             .to_owned(),
                 }))
             }
-            (
-                Self::Exited(exit),
-                ContainerEvent::Exited { .. }
-                | ContainerEvent::Lost { .. }
-                | ContainerEvent::Started { .. },
-            ) => Ok(Self::Exited(exit.clone())),
+            // A command that ends at once may be reaped before the start's answer is here: it did run.
+            (Self::Exited(exit), ContainerEvent::Started { at })
+                if exit.reason != ExitReason::StartError =>
+            {
+                let started_at = exit.started_at.or(Some(at.min(exit.finished_at)));
+                Ok(Self::Exited(Exit { started_at, ..exit.clone() }))
+            }
+            (Self::Exited(exit), ContainerEvent::Exited { .. } | ContainerEvent::Lost { .. }) => {
+                Ok(Self::Exited(exit.clone()))
+            }
             (state, event) => Err(Denied { state: state.name(), event: event.name() }),
         }
     }
@@ -221,6 +228,89 @@ impl ContainerEvent {
             Self::StartRefused { .. } => "refused to start",
             Self::Exited { .. } => "exited",
             Self::Lost { .. } => "been lost",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn exited(code: i32) -> ContainerEvent {
+        ContainerEvent::Exited { at: 30, code, oom_killed: false }
+    }
+
+    fn exit(state: &ContainerState) -> &Exit {
+        match state {
+            ContainerState::Exited(exit) => exit,
+            other @ (ContainerState::Creating
+            | ContainerState::Created { .. }
+            | ContainerState::Running { .. }) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_container_is_made_started_and_ends() {
+        let state = ContainerState::Creating.next(ContainerEvent::Made { pid: 7 }).unwrap();
+        let state = state.next(ContainerEvent::Started { at: 20 }).unwrap();
+        assert_eq!(state, ContainerState::Running { pid: 7, started_at: 20 });
+        for (code, oom_killed, reason) in [
+            (0, false, "Completed"),
+            (3, false, "Error"),
+            (137, true, "OOMKilled"),
+            (137, false, "Error"),
+        ] {
+            let ended = state.next(ContainerEvent::Exited { at: 30, code, oom_killed }).unwrap();
+            assert_eq!(
+                (exit(&ended).reason.as_str(), exit(&ended).code, exit(&ended).started_at),
+                (reason, code, Some(20))
+            );
+        }
+    }
+
+    #[test]
+    fn an_exit_that_overtakes_the_answer_to_the_start_loses_no_start_time() {
+        let state = ContainerState::Created { pid: 7 }.next(exited(0)).unwrap();
+        let state = state.next(ContainerEvent::Started { at: 20 }).unwrap();
+        assert_eq!(exit(&state).started_at, Some(20));
+    }
+
+    #[test]
+    fn a_refused_start_is_told_as_one_and_stays_one() {
+        let refused = ContainerEvent::StartRefused { at: 20, message: "no such file".to_owned() };
+        let state = ContainerState::Created { pid: 7 }.next(refused).unwrap();
+        let state = state.next(exited(137)).unwrap();
+        assert_eq!(
+            (exit(&state).code, exit(&state).reason, exit(&state).started_at),
+            (128, ExitReason::StartError, None)
+        );
+    }
+
+    fn any_event() -> impl Strategy<Value = ContainerEvent> {
+        prop_oneof![
+            any::<u32>().prop_map(|pid| ContainerEvent::Made { pid }),
+            (1..100_i64).prop_map(|at| ContainerEvent::Started { at }),
+            (1..100_i64).prop_map(|at| ContainerEvent::StartRefused { at, message: String::new() }),
+            (1..100_i64, any::<i32>(), any::<bool>())
+                .prop_map(|(at, code, oom_killed)| ContainerEvent::Exited { at, code, oom_killed }),
+            (1..100_i64).prop_map(|at| ContainerEvent::Lost { at }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_exit_once_told_never_changes(events in proptest::collection::vec(any_event(), 0..20)) {
+            let mut state = ContainerState::Creating;
+            for event in events {
+                let Ok(next) = state.next(event) else { continue };
+                if let ContainerState::Exited(before) = &state {
+                    let after = exit(&next);
+                    prop_assert_eq!((before.code, before.finished_at, before.reason), (after.code, after.finished_at, after.reason));
+                    prop_assert!(before.started_at.is_none() || before.started_at == after.started_at);
+                }
+                state = next;
+            }
         }
     }
 }

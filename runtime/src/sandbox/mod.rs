@@ -1,7 +1,28 @@
 //! Pod sandboxes: what one is asked to be, how it is seen, and its one owner task.
 
+mod containers;
+mod create;
+mod ending;
+mod error;
+pub(crate) mod files;
+pub(crate) mod handle;
+mod index;
+mod job;
+mod shim;
+mod slot;
 mod spec;
+mod task;
+mod teardown;
 mod view;
+mod watch_shim;
+
+pub(crate) use create::undo_creation;
+pub use error::{RemoveSandboxError, RunSandboxError, StopSandboxError};
+pub use index::LookupError;
+pub(crate) use index::{Index, container_in, unknown};
+pub(crate) use shim::Shim;
+pub(crate) use slot::Slot;
+pub(crate) use task::{spawn_new, spawn_recovered};
 
 pub use spec::{
     CgroupParent, DnsConfig, InvalidCgroupParent, NetworkMode, PidMode, PortMapping, Protocol,

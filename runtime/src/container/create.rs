@@ -1,0 +1,292 @@
+//! A container's creation: a list of steps, each with its undo.
+//!
+//! Owns the order. The record says `Creating` before anything is made and `Created` after the OCI runtime has: that write is the commit point.
+//! What fails before it is undone here; a crash before it is undone by [`crate::recover`].
+
+use super::remove::{Removal, remove_files};
+use super::{ContainerEvent, ContainerFacts, ContainerSpec, ContainerState, CreateContainerError};
+use crate::clock;
+use crate::id::{ContainerId, SandboxId};
+use crate::image::view::LayerView;
+use crate::image::{Image, ImageConfig, LayerHold};
+use crate::oci::{self, Built, Handler, ImageDefaults, PodPaths, SpecInput, UserFiles};
+use crate::sandbox::{SandboxSpec, Shim, files};
+use crate::shared::Shared;
+use crate::store::{
+    ContainerRecord, SandboxRecord, StoreError, VERSION, ensure_dir, new_dir, write_json,
+};
+use crate::undo::Undo;
+use davit_proto::shim::{CreateRequest, Directory, OciRuntime, Rootfs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a creation works with: the pod as it was when it was asked for.
+pub(crate) struct Creation {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) sandbox: SandboxRecord,
+    pub(crate) shim: Shim,
+    pub(crate) spec: ContainerSpec,
+    /// The PID namespace to join, if it has none of its own.
+    pub(crate) pid_namespace: Option<PathBuf>,
+}
+
+/// A container that has come to be.
+#[derive(Debug)]
+pub(crate) struct MadeContainer {
+    pub(crate) record: ContainerRecord,
+    pub(crate) layers: LayerHold,
+}
+
+/// The longest user or group file of an image that is read.
+const USER_FILE_LIMIT: u64 = 4 << 20;
+
+/// Makes the container, or leaves nothing of it.
+pub(crate) async fn create(creation: Creation) -> Result<MadeContainer, CreateContainerError> {
+    let id = ContainerId::random()?;
+    let mut undo = Undo::default();
+    match creation.steps(&id, &mut undo).await {
+        Ok(made) => Ok(made),
+        Err(error) => {
+            for failed in undo.run().await {
+                tracing::error!(container = %id, error = &failed as &dyn std::error::Error, "left behind by a container that failed");
+            }
+            Err(error)
+        }
+    }
+}
+
+impl Creation {
+    async fn steps(
+        &self,
+        id: &ContainerId,
+        undo: &mut Undo<'static>,
+    ) -> Result<MadeContainer, CreateContainerError> {
+        let image = self.image()?;
+        let wanted = &self.spec.image.image;
+        let layers = self.shared.images.hold(&image.layers);
+        let layers = layers
+            .map_err(|source| CreateContainerError::Layers { image: wanted.clone(), source })?;
+        let handler = self.shared.handlers.get(&self.sandbox.handler)?;
+        let built = self.built(id, &image, &layers, handler)?;
+
+        let removal = self.removal(id);
+        undo.push("the container's files", async move { remove_files(&removal).await });
+        let mut record = self.record(id, &image, &built);
+        let bundle = self.shared.layout.bundle(&self.sandbox.id, id);
+        ensure_dir(&bundle)?;
+        write_json(&self.shared.layout.container_record(&self.sandbox.id, id), &record)?;
+        let rootfs = self.make_rootfs(id, &bundle, &layers, &built)?;
+        write_json(&bundle.join("config.json"), &built.spec)?;
+
+        let (client, gone) = (self.shim.client.clone(), id.clone());
+        undo.push("the container's process", async move { client.delete(gone.as_str()).await });
+        let request = self.request(&record, handler, rootfs);
+        let pid = self.shim.client.create(request).await.map_err(CreateContainerError::Shim)?;
+
+        record.state =
+            ContainerState::Creating.next(ContainerEvent::Made { pid }).unwrap_or(record.state);
+        write_json(&self.shared.layout.container_record(&self.sandbox.id, id), &record)?;
+        Ok(MadeContainer { record, layers })
+    }
+
+    fn image(&self) -> Result<Arc<Image>, CreateContainerError> {
+        let image = &self.spec.image.image;
+        self.shared
+            .images
+            .find(image)?
+            .ok_or_else(|| CreateContainerError::ImageUnknown { image: image.clone() })
+    }
+
+    fn built(
+        &self,
+        id: &ContainerId,
+        image: &Image,
+        layers: &LayerHold,
+        handler: &Handler,
+    ) -> Result<Built, CreateContainerError> {
+        let view = LayerView::new(layers.lower());
+        let read = |path: &'static str| {
+            view.read(path, USER_FILE_LIMIT)
+                .map_err(|source| CreateContainerError::UserFiles { path, source })
+        };
+        let users = UserFiles { passwd: read("/etc/passwd")?, group: read("/etc/group")? };
+        let cgroup_parent = self.shared.pod_cgroup(&self.sandbox.id, &self.sandbox.spec).ok();
+        let sandbox = SandboxSpec { cgroup_parent, ..self.sandbox.spec.clone() };
+        let input = SpecInput {
+            id,
+            sandbox_id: &self.sandbox.id,
+            container: &self.spec,
+            sandbox: &sandbox,
+            image: &defaults(&image.config),
+            users: &users,
+            pod: &self.pod_paths(),
+            rootfs: &rootfs_target(&self.shared.layout.bundle(&self.sandbox.id, id)),
+            handler,
+            host: &self.shared.host,
+        };
+        let built = oci::build(&input)?;
+        for warning in &built.warnings {
+            tracing::warn!(container = %id, "{warning}");
+        }
+        Ok(built)
+    }
+
+    fn pod_paths(&self) -> PodPaths {
+        let directory = self.shared.layout.pod(&self.sandbox.id);
+        let namespaces = self.shim.namespaces.clone();
+        PodPaths {
+            netns: namespaces.net,
+            ipcns: namespaces.ipc,
+            utsns: namespaces.uts,
+            pidns: self.pid_namespace.clone(),
+            shm: (!self.sandbox.spec.host_ipc).then(|| self.shared.layout.shm(&self.sandbox.id)),
+            hostname_file: Some(files::hostname_file(&directory)),
+            resolv_conf: Some(files::resolv_conf(&directory)),
+            hostname: files::hostname(&self.sandbox),
+        }
+    }
+
+    fn record(&self, id: &ContainerId, image: &Image, built: &Built) -> ContainerRecord {
+        let log = self.sandbox.spec.log_directory.as_ref().zip(self.spec.log_path.as_ref());
+        let facts = ContainerFacts {
+            created_at: clock::now(),
+            image_id: image.id.clone(),
+            image_name: image
+                .repo_tags
+                .first()
+                .cloned()
+                .unwrap_or_else(|| self.spec.image.image.clone()),
+            image_ref: image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
+            layers: image.layers.clone(),
+            log_path: log.map(|(directory, path)| directory.join(path)),
+            stop_signal: built.stop_signal,
+            user: built.user.clone(),
+            own_pid_namespace: built.own_pid_namespace,
+        };
+        ContainerRecord {
+            version: VERSION,
+            id: id.clone(),
+            sandbox: self.sandbox.id.clone(),
+            spec: self.spec.clone(),
+            facts,
+            state: ContainerState::Creating,
+        }
+    }
+
+    /// The writable layer and the place for the root, and how the shim is to put them together.
+    fn make_rootfs(
+        &self,
+        id: &ContainerId,
+        bundle: &Path,
+        layers: &LayerHold,
+        built: &Built,
+    ) -> Result<Rootfs, StoreError> {
+        let target = rootfs_target(bundle);
+        new_dir(&target, 0o755)?;
+        let writable = self.shared.layout.writable(id);
+        ensure_dir(&writable)?;
+        let (upper, work) = (writable.join("fs"), writable.join("work"));
+        // The container's root directory is this one: everybody may enter it.
+        new_dir(&upper, 0o755)?;
+        new_dir(&work, 0o700)?;
+        let mut lower: Vec<String> = layers.lower().iter().map(|path| text(path)).collect();
+        if lower.is_empty() {
+            // An image without layers is an empty root, which overlay still wants a lower directory for.
+            let empty = writable.join("empty");
+            new_dir(&empty, 0o755)?;
+            lower.push(text(&empty));
+        }
+        let make_dirs = built.make_dirs.iter().map(|wanted| Directory {
+            path: text(&wanted.path),
+            uid: wanted.uid,
+            gid: wanted.gid,
+            mode: wanted.mode,
+        });
+        Ok(Rootfs {
+            lower,
+            upper: text(&upper),
+            work: text(&work),
+            target: text(&target),
+            options: Vec::new(),
+            make_dirs: make_dirs.collect(),
+        })
+    }
+
+    fn request(
+        &self,
+        record: &ContainerRecord,
+        handler: &Handler,
+        rootfs: Rootfs,
+    ) -> CreateRequest {
+        let deadline = self.shared.config.deadlines.runtime;
+        CreateRequest {
+            id: record.id.to_string(),
+            bundle: text(&self.shared.layout.bundle(&record.sandbox, &record.id)),
+            runtime: Some(OciRuntime {
+                path: text(&handler.path),
+                root: text(&handler.root),
+                systemd_cgroup: handler.systemd_cgroup,
+                args: handler.args.clone(),
+                timeout_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+            }),
+            rootfs: Some(rootfs),
+            terminal: self.spec.tty,
+            stdin: self.spec.stdin,
+            stdin_once: self.spec.stdin_once,
+            log_path: record.facts.log_path.as_deref().map(text).unwrap_or_default(),
+            max_log_line: self.shared.config.max_log_line,
+            own_pid_namespace: record.facts.own_pid_namespace,
+            // The spec carries what this host can set.
+            oom_score_adj: None,
+        }
+    }
+
+    fn removal(&self, id: &ContainerId) -> Removal {
+        Removal {
+            shared: Arc::clone(&self.shared),
+            sandbox: self.sandbox.id.clone(),
+            handler: self.sandbox.handler.clone(),
+            id: id.clone(),
+            client: Some(self.shim.client.clone()),
+        }
+    }
+}
+
+/// What an image says about its containers, as far as a spec is made from it.
+fn defaults(config: &ImageConfig) -> ImageDefaults {
+    ImageDefaults {
+        entrypoint: config.entrypoint.clone(),
+        cmd: config.cmd.clone(),
+        env: config.env.clone(),
+        working_dir: config.working_dir.clone(),
+        user: config.user.clone(),
+        stop_signal: config.stop_signal.clone().unwrap_or_default(),
+        volumes: config.volumes.clone(),
+    }
+}
+
+/// Where a bundle's root is mounted.
+fn rootfs_target(bundle: &Path) -> PathBuf {
+    bundle.join("rootfs")
+}
+
+/// Our own paths are below the roots, which the configuration took as UTF-8.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// Finds out what a crashed creation has left, for its undoing.
+pub(crate) fn leftover(
+    shared: &Arc<Shared>,
+    sandbox: &SandboxId,
+    handler: &str,
+    id: &ContainerId,
+) -> Removal {
+    Removal {
+        shared: Arc::clone(shared),
+        sandbox: sandbox.clone(),
+        handler: handler.to_owned(),
+        id: id.clone(),
+        client: None,
+    }
+}

@@ -1,0 +1,256 @@
+//! What can go wrong with a container, by operation.
+
+use crate::id::{ContainerId, NoRandomness, SandboxId};
+use crate::image::{FindError, HoldError};
+use crate::oci::handlers::HandlerError;
+use crate::oci::{ProcessError, SpecError};
+use crate::sandbox::LookupError;
+use crate::shim::ShimError;
+use crate::store::StoreError;
+use std::io;
+use std::time::Duration;
+
+/// Why a container could not be created. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateContainerError {
+    /// The pod is unknown, or the id is ambiguous.
+    #[error("pod_sandbox_id")]
+    Sandbox(#[source] LookupError),
+    /// The pod is stopped, or being stopped.
+    #[error("pod_sandbox_id: pod sandbox {id} is not ready")]
+    SandboxNotReady {
+        /// Which.
+        id: SandboxId,
+    },
+    /// Another container of the pod has this name and attempt.
+    #[error(
+        "config.metadata: the name {name:?}, attempt {attempt}, is taken by container {holder}, which was created differently"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The attempt.
+        attempt: u32,
+        /// Who has it.
+        holder: ContainerId,
+    },
+    /// The image isn't here.
+    #[error("config.image.image: no image {image:?} is here; pull it first")]
+    ImageUnknown {
+        /// As it was asked for.
+        image: String,
+    },
+    /// The image's name makes no sense, or is ambiguous.
+    #[error("config.image.image")]
+    Image(#[from] FindError),
+    /// A layer of the image is missing.
+    #[error("use the image {image:?}")]
+    Layers {
+        /// As it was asked for.
+        image: String,
+        /// Which.
+        #[source]
+        source: HoldError,
+    },
+    /// The image's user files could not be read.
+    #[error("read {path} of the image")]
+    UserFiles {
+        /// Inside the image.
+        path: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The container whose processes it is to see is not in this pod or does not run.
+    #[error(
+        "config.linux.security_context.namespace_options.target_id: container {target:?} {problem}"
+    )]
+    Target {
+        /// As it was asked for.
+        target: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Something in the configuration can't be honoured.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The pod's handler is gone from the configuration.
+    #[error("the pod's runtime handler")]
+    Handler(#[from] HandlerError),
+    /// No id could be drawn.
+    #[error(transparent)]
+    Id(#[from] NoRandomness),
+    /// Its directories or record could not be written.
+    #[error("keep the container's record")]
+    Store(#[from] StoreError),
+    /// The shim or the OCI runtime could not make it.
+    #[error("create the container")]
+    Shim(#[source] ShimError),
+}
+
+/// Why a container could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartContainerError {
+    /// There is none, or more than one.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// It was started before, or is being removed.
+    #[error("container {id} is {state}: only one that is created can be started")]
+    State {
+        /// Which.
+        id: ContainerId,
+        /// Its state.
+        state: &'static str,
+    },
+    /// Its pod is stopped, or being stopped.
+    #[error("the pod sandbox {sandbox} of container {id} is not ready")]
+    SandboxNotReady {
+        /// Which container.
+        id: ContainerId,
+        /// Which pod.
+        sandbox: SandboxId,
+    },
+    /// The OCI runtime refused.
+    #[error("start container {id}")]
+    Shim {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: ShimError,
+    },
+    /// The change could not be written down.
+    #[error("keep the record of container {id}")]
+    Store {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+}
+
+/// Why a container could not be stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum StopContainerError {
+    /// More than one begins with the id. (One that isn't there is stopped.)
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The shim would not signal it.
+    #[error("signal container {id}")]
+    Shim {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: ShimError,
+    },
+    /// It got SIGKILL and did not end: it hangs in the kernel.
+    #[error("container {id} has not ended {} s after SIGKILL", after.as_secs())]
+    Alive {
+        /// Which.
+        id: ContainerId,
+        /// How long it was waited for.
+        after: Duration,
+    },
+}
+
+/// Why a container could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveContainerError {
+    /// More than one begins with the id. (One that isn't there is removed.)
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// It could not be stopped.
+    #[error(transparent)]
+    Stop(#[from] StopContainerError),
+    /// The shim or the OCI runtime would not let go of it.
+    #[error("delete container {id}")]
+    Shim {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: ShimError,
+    },
+    /// Its files would not go.
+    #[error("remove the files of container {id}")]
+    Files {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+}
+
+/// Why a command could not be run in a container.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// There is none, or more than one.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// It doesn't run.
+    #[error("container {id} is {state}: commands run in one that is running")]
+    NotRunning {
+        /// Which.
+        id: ContainerId,
+        /// Its state.
+        state: &'static str,
+    },
+    /// The command makes no sense.
+    #[error("cmd")]
+    Process(#[from] ProcessError),
+    /// The container's own spec could not be read.
+    #[error("read the spec of container {id}")]
+    Store {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// No id could be drawn for it.
+    #[error(transparent)]
+    Id(#[from] NoRandomness),
+    /// It took longer than it was given; it was killed.
+    #[error("timeout: the command was killed after {} s", after.as_secs())]
+    Timeout {
+        /// How long it was given.
+        after: Duration,
+    },
+    /// The shim or the OCI runtime could not run it.
+    #[error("run a command in container {id}")]
+    Shim {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: ShimError,
+    },
+}
+
+/// Why a container's log could not be reopened.
+#[derive(Debug, thiserror::Error)]
+pub enum ReopenLogError {
+    /// There is none, or more than one.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// It doesn't run.
+    #[error("container {id} is {state}: only the log of one that is running is reopened")]
+    NotRunning {
+        /// Which.
+        id: ContainerId,
+        /// Its state.
+        state: &'static str,
+    },
+    /// The shim could not.
+    #[error("reopen the log of container {id}")]
+    Shim {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: ShimError,
+    },
+}

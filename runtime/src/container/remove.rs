@@ -1,0 +1,99 @@
+//! A container's removal.
+//!
+//! Owns the order: its process, what the OCI runtime holds, its files, the record last: a crash in between leaves a record, and so the way to go on.
+
+use super::stop::exited;
+use super::{RemoveContainerError, StopContainerError};
+use crate::id::{ContainerId, SandboxId};
+use crate::sandbox::SandboxView;
+use crate::shared::Shared;
+use crate::shim::{ShimClient, ShimError};
+use crate::store::{StoreError, remove_tree};
+use std::io;
+use std::process::Stdio;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What a removal works with.
+pub(crate) struct Removal {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) sandbox: SandboxId,
+    /// The pod's handler, for what a shim that is gone has left.
+    pub(crate) handler: String,
+    pub(crate) id: ContainerId,
+    /// `None` if the pod has no shim any more.
+    pub(crate) client: Option<ShimClient>,
+}
+
+/// Ends a container, if it has not, and all that there is of it but its pod's knowledge.
+///
+/// # Errors
+/// [`RemoveContainerError`]: it is there still.
+pub(crate) async fn remove(
+    removal: Removal,
+    view: watch::Receiver<Option<Arc<SandboxView>>>,
+) -> Result<(), RemoveContainerError> {
+    if let Some(client) = &removal.client {
+        match client.delete(removal.id.as_str()).await {
+            Ok(()) | Err(ShimError::Unknown { .. } | ShimError::Gone { .. }) => {}
+            Err(
+                source @ (ShimError::State { .. }
+                | ShimError::Runtime { .. }
+                | ShimError::Deadline { .. }
+                | ShimError::Failed { .. }),
+            ) => {
+                return Err(RemoveContainerError::Shim { id: removal.id.clone(), source });
+            }
+        }
+    }
+    // Its exit is told and written down before the record goes.
+    let kill = removal.shared.config.deadlines.kill;
+    if tokio::time::timeout(kill, exited(view, &removal.id)).await.is_err() {
+        return Err(StopContainerError::Alive { id: removal.id, after: kill }.into());
+    }
+    remove_files(&removal)
+        .await
+        .map_err(|source| RemoveContainerError::Files { id: removal.id.clone(), source })
+}
+
+/// Removes what is on disk of a container that has no process.
+pub(crate) async fn remove_files(removal: &Removal) -> Result<(), StoreError> {
+    if removal.client.is_none() {
+        delete_without_shim(removal).await;
+    }
+    let writable = removal.shared.layout.writable(&removal.id);
+    let bundle = removal.shared.layout.bundle(&removal.sandbox, &removal.id);
+    let removed = tokio::task::spawn_blocking({
+        let bundle = bundle.clone();
+        move || {
+            remove_tree(&writable)?;
+            remove_tree(&bundle)
+        }
+    });
+    removed.await.unwrap_or_else(|error| {
+        Err(StoreError::Io { verb: "remove", path: bundle, source: io::Error::other(error) })
+    })
+}
+
+/// The shim deletes what it had created when that exits; one that was killed could not. The OCI runtime forgets an id that it doesn't know, so
+/// asking once too often does no harm, and that it may fail is no reason to keep the files.
+async fn delete_without_shim(removal: &Removal) {
+    let Ok(handler) = removal.shared.handlers.get(&removal.handler) else { return };
+    if !handler.root.join(removal.id.as_str()).exists() {
+        return;
+    }
+    let mut command = tokio::process::Command::new(&handler.path);
+    command.arg("--root").arg(&handler.root);
+    if handler.systemd_cgroup {
+        command.arg("--systemd-cgroup");
+    }
+    command.args(&handler.args).args(["delete", "--force", removal.id.as_str()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let deadline = removal.shared.config.deadlines.runtime;
+    match tokio::time::timeout(deadline, command.status()).await {
+        Ok(Ok(status)) if status.success() => {}
+        other => {
+            tracing::warn!(container = %removal.id, ?other, "the OCI runtime could not delete what a lost shim had left")
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! How many there are of what, always up to date.
+//!
+//! Owns the counts. The state machines move them: each pod adds the difference between what it was and what it is whenever it publishes
+//! itself, so a restart counts right by going through the same states. Nothing is ever counted on demand.
+
+use crate::container::ContainerState;
+use crate::sandbox::{SandboxState, SandboxView};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// The counts at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Containers made and not started.
+    pub containers_created: u64,
+    /// Containers that run.
+    pub containers_running: u64,
+    /// Containers that are frozen.
+    pub containers_paused: u64,
+    /// Containers that have ended.
+    pub containers_stopped: u64,
+    /// Pods that are ready.
+    pub sandboxes_ready: u64,
+    /// Pods that are not.
+    pub sandboxes_not_ready: u64,
+    /// Who waits for something to happen to a container.
+    pub event_listeners: u64,
+}
+
+/// The live counts.
+#[derive(Debug, Default)]
+pub struct Counters {
+    created: AtomicI64,
+    running: AtomicI64,
+    paused: AtomicI64,
+    stopped: AtomicI64,
+    ready: AtomicI64,
+    not_ready: AtomicI64,
+    listeners: AtomicI64,
+}
+
+/// What one pod adds to the counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Share {
+    created: i64,
+    running: i64,
+    stopped: i64,
+    ready: i64,
+    not_ready: i64,
+}
+
+impl Share {
+    /// Of a pod as it is.
+    pub(crate) fn of(view: &SandboxView) -> Self {
+        let mut share = Self::default();
+        match view.state {
+            SandboxState::Ready => share.ready = 1,
+            SandboxState::NotReady => share.not_ready = 1,
+        }
+        for container in view.containers.values() {
+            match container.state {
+                ContainerState::Creating => {}
+                ContainerState::Created { .. } => share.created += 1,
+                ContainerState::Running { .. } => share.running += 1,
+                ContainerState::Exited(_) => share.stopped += 1,
+            }
+        }
+        share
+    }
+}
+
+impl Counters {
+    /// A pod that added `old` adds `new` from now on.
+    pub(crate) fn replace(&self, old: Share, new: Share) {
+        let add = |counter: &AtomicI64, by: i64| {
+            counter.fetch_add(by, Ordering::Relaxed);
+        };
+        add(&self.created, new.created - old.created);
+        add(&self.running, new.running - old.running);
+        add(&self.stopped, new.stopped - old.stopped);
+        add(&self.ready, new.ready - old.ready);
+        add(&self.not_ready, new.not_ready - old.not_ready);
+    }
+
+    /// One listener more, until the guard is dropped.
+    pub fn listen(self: &Arc<Self>) -> Listening {
+        self.listeners.fetch_add(1, Ordering::Relaxed);
+        Listening { counters: Arc::clone(self) }
+    }
+
+    /// The counts now.
+    #[must_use]
+    pub fn read(&self) -> Counts {
+        let read = |counter: &AtomicI64| {
+            u64::try_from(counter.load(Ordering::Relaxed)).unwrap_or_default()
+        };
+        Counts {
+            containers_created: read(&self.created),
+            containers_running: read(&self.running),
+            containers_paused: read(&self.paused),
+            containers_stopped: read(&self.stopped),
+            sandboxes_ready: read(&self.ready),
+            sandboxes_not_ready: read(&self.not_ready),
+            event_listeners: read(&self.listeners),
+        }
+    }
+}
+
+/// Counts as a listener while it lives.
+#[derive(Debug)]
+pub struct Listening {
+    counters: Arc<Counters>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.counters.listeners.fetch_sub(1, Ordering::Relaxed);
+    }
+}

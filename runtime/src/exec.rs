@@ -1,0 +1,94 @@
+//! Running a command in a container and waiting for it.
+//!
+//! Owns the daemon's half: the process to run, the output gathered up to its limit. The process itself is the shim's.
+
+use crate::container::ExecError;
+use crate::id::ContainerId;
+use crate::oci::{self, Terminal};
+use crate::shared::Shared;
+use crate::shim::{ShimClient, ShimError};
+use crate::store::{StoreError, read_json};
+use davit_proto::shim::ExecSyncRequest;
+use davit_proto::shim::exec_sync_output::Kind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How much of each stream is kept, as the peers do: 16 MiB.
+const OUTPUT_LIMIT: u64 = 16 << 20;
+
+/// Where a command is to run.
+#[derive(Debug)]
+pub(crate) struct ExecTarget {
+    pub(crate) id: ContainerId,
+    pub(crate) client: ShimClient,
+    pub(crate) bundle: PathBuf,
+}
+
+/// What a command said and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExecOutput {
+    /// The first 16 MiB.
+    pub stdout: Vec<u8>,
+    /// The first 16 MiB.
+    pub stderr: Vec<u8>,
+    /// The exit code, or 128 + the signal's number.
+    pub exit_code: i32,
+}
+
+pub(crate) async fn run(
+    shared: &Shared,
+    target: ExecTarget,
+    command: &[String],
+    timeout: Option<Duration>,
+) -> Result<ExecOutput, ExecError> {
+    let id = target.id.clone();
+    let request = request(shared, &target, command, timeout)?;
+    let failed = |source| ExecError::Shim { id: id.clone(), source };
+    let mut stream = target.client.exec_sync(request).await.map_err(failed)?;
+    let mut output = ExecOutput::default();
+    while let Some(part) = stream
+        .message()
+        .await
+        .map_err(|status| failed(ShimClient::exec_error(id.as_str(), status)))?
+    {
+        match part.kind {
+            Some(Kind::Stdout(bytes)) => output.stdout.extend_from_slice(&bytes),
+            Some(Kind::Stderr(bytes)) => output.stderr.extend_from_slice(&bytes),
+            Some(Kind::End(end)) if end.timed_out => {
+                return Err(ExecError::Timeout { after: timeout.unwrap_or_default() });
+            }
+            Some(Kind::End(end)) => {
+                output.exit_code = end.exit.map_or(-1, |exit| exit.code);
+                return Ok(output);
+            }
+            None => {}
+        }
+    }
+    Err(failed(ShimError::Failed { message: "the output ended without an exit".to_owned() }))
+}
+
+fn request(
+    shared: &Shared,
+    target: &ExecTarget,
+    command: &[String],
+    timeout: Option<Duration>,
+) -> Result<ExecSyncRequest, ExecError> {
+    let config = target.bundle.join("config.json");
+    let store = |source| ExecError::Store { id: target.id.clone(), source };
+    let spec = read_json(&config).map_err(store)?;
+    let process = oci::exec_process(&spec, command, Terminal::No)?;
+    let process = serde_json::to_vec(&process)
+        .map_err(|source| store(StoreError::Broken { path: config, source }))?;
+    Ok(ExecSyncRequest {
+        id: target.id.to_string(),
+        exec_id: ContainerId::random()?.to_string(),
+        process,
+        timeout_ms: millis(timeout.unwrap_or_default()),
+        output_limit: OUTPUT_LIMIT,
+        drain_ms: millis(shared.config.deadlines.drain),
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,284 @@
+//! Taking up what an earlier daemon has left.
+//!
+//! Owns the order of the start: the parts first, then the records, then what no record names. A pod that was given to its caller is taken up as it
+//! is; one whose creation was interrupted is undone; after a reboot nothing of any pod is left, so all are swept. A record that can't be read is put
+//! aside and named, and hinders nobody else.
+
+use crate::cgroup::{CgroupError, Cgroups, Driver, Group, InvalidGroup};
+use crate::config::RuntimeConfig;
+use crate::container::{ContainerState, leftover, remove_files};
+use crate::counters::Counters;
+use crate::id::{ContainerId, SandboxId};
+use crate::oci::{Handlers, Host};
+use crate::sandbox::{Index, Slot, spawn_recovered, undo_creation};
+use crate::shared::Shared;
+use crate::shim::{ProcessHandle, ShimClient};
+use crate::store::{
+    ContainerRecord, Layout, SandboxPhase, SandboxRecord, StoreError, VERSION, ensure_dir,
+    read_json, remove_tree, write_bytes,
+};
+use crate::{image, network, oci};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// Why a runtime can't work at all.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A directory of its own is missing and can't be made, or can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The host's facts could not be learnt.
+    #[error("look at the host")]
+    Host(#[from] oci::HostError),
+    /// The shims' cgroup is none that can be had.
+    #[error("shim_cgroup")]
+    ShimCgroup(#[from] InvalidGroup),
+    /// The pods' cgroup is none that can be had.
+    #[error("pod_cgroup_parent")]
+    PodCgroupParent(#[source] InvalidGroup),
+    /// The pods' cgroup could not be made.
+    #[error("make the pods' cgroup")]
+    Cgroup(#[source] CgroupError),
+    /// The images could not be read.
+    #[error("open the images")]
+    Images(#[from] image::OpenError),
+    /// The network could not be set up.
+    #[error("open the network")]
+    Network(#[from] network::OpenError),
+    /// No OCI runtime works here.
+    #[error("find an OCI runtime")]
+    Handlers(#[from] oci::handlers::ProbeError),
+    /// The kernel doesn't say which boot this is.
+    #[error("read {BOOT_ID}")]
+    Boot(#[source] std::io::Error),
+}
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Opens the parts and takes up the pods.
+pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError> {
+    let layout = Layout::new(config.root.clone(), config.state.clone());
+    for directory in [layout.root(), layout.state(), &layout.pods(), &layout.writable_layers()] {
+        ensure_dir(directory)?;
+    }
+    let rebooted = is_new_boot(&layout)?;
+    let shared = Arc::new(parts(config, layout).await?);
+    if rebooted {
+        sweep_after_reboot(&shared)?;
+    }
+    let records = read_pods(&shared)?;
+    let live: Vec<SandboxId> = records.iter().map(|record| record.id.clone()).collect();
+    take_up(&shared, records).await;
+    sweep(&shared, &live).await?;
+    Ok(shared)
+}
+
+async fn parts(config: RuntimeConfig, layout: Layout) -> Result<Shared, OpenError> {
+    let host = Host::probe(&config.host)?;
+    for shortcoming in host.shortcomings() {
+        tracing::info!("{shortcoming}");
+    }
+    let handlers = Handlers::probe(&config.handlers, &host).await?;
+    let images = image::Images::open(config.images.clone()).await?;
+    let network = network::Network::open(config.network.clone()).await?;
+    let shim_procs = shim_procs(&config, &host.cgroups).await?;
+    if host.driver == Driver::Cgroupfs {
+        // Made once and for good: a pod that ends must not take it from under one that begins.
+        let above = Group::of_parent(host.driver, &config.pod_cgroup_parent)
+            .map_err(OpenError::PodCgroupParent)?;
+        host.cgroups.ensure(&above).await.map_err(OpenError::Cgroup)?;
+    }
+    Ok(Shared {
+        config,
+        layout,
+        images,
+        network,
+        handlers,
+        host,
+        shim_procs,
+        counters: Arc::new(Counters::default()),
+        index: Index::default(),
+    })
+}
+
+/// Makes the cgroup that the shims live in. Where that is not allowed they live in the daemon's: a worse place, not a reason to stand still.
+async fn shim_procs(config: &RuntimeConfig, cgroups: &Cgroups) -> Result<Vec<PathBuf>, OpenError> {
+    let Some(name) = &config.shim_cgroup else { return Ok(Vec::new()) };
+    let group = Group::at(name)?;
+    match cgroups.ensure(&group).await {
+        Ok(_) => Ok(cgroups.procs_files(&group)),
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the shims stay in the daemon's cgroup"
+            );
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// Whether the records are of an earlier boot; from now on they are of this one.
+fn is_new_boot(layout: &Layout) -> Result<bool, OpenError> {
+    let now = fs::read(BOOT_ID).map_err(OpenError::Boot)?;
+    let path = layout.boot_id();
+    match fs::read(&path) {
+        Ok(before) if before == now => return Ok(false),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(StoreError::io("read", &path)(error).into()),
+    }
+    write_bytes(&path, &now, 0o600)?;
+    Ok(true)
+}
+
+/// Nothing of a pod outlives the boot but what it has on disk; its network is told below, when no pod is live.
+fn sweep_after_reboot(shared: &Shared) -> Result<(), OpenError> {
+    for id in names(&shared.layout.pods())? {
+        tracing::info!(sandbox = id, "swept: of an earlier boot");
+    }
+    remove_tree(&shared.layout.pods())?;
+    ensure_dir(&shared.layout.pods())?;
+    Ok(())
+}
+
+fn names(directory: &Path) -> Result<Vec<String>, StoreError> {
+    let entries = fs::read_dir(directory).map_err(StoreError::io("list", directory))?;
+    Ok(entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect())
+}
+
+fn read_pods(shared: &Shared) -> Result<Vec<SandboxRecord>, OpenError> {
+    let mut records = Vec::new();
+    for name in names(&shared.layout.pods())? {
+        let directory = shared.layout.pods().join(&name);
+        match read_pod(shared, name) {
+            Ok(record) => records.push(record),
+            Err(error) => quarantine(shared, &directory, &error)?,
+        }
+    }
+    Ok(records)
+}
+
+/// Why a pod's directory can't be taken up.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Id(#[from] crate::id::InvalidId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the record is of {0}")]
+    Other(SandboxId),
+}
+
+fn read_pod(shared: &Shared, name: String) -> Result<SandboxRecord, ReadError> {
+    let id = SandboxId::try_from(name)?;
+    let path = shared.layout.sandbox_record(&id);
+    let record: SandboxRecord = read_json(&path)?;
+    if record.version != VERSION {
+        return Err(StoreError::Version { path, found: record.version, known: VERSION }.into());
+    }
+    if record.id == id { Ok(record) } else { Err(ReadError::Other(record.id)) }
+}
+
+fn quarantine(shared: &Shared, directory: &Path, error: &ReadError) -> Result<(), StoreError> {
+    let quarantine = shared.layout.quarantine();
+    ensure_dir(&quarantine)?;
+    let to = quarantine.join(directory.file_name().unwrap_or_default());
+    tracing::error!(directory = %directory.display(), to = %to.display(), error = error as &dyn std::error::Error, "put aside: the record can't be read");
+    fs::rename(directory, &to).map_err(StoreError::io("put aside", directory))
+}
+
+/// All at once: a pod that takes long holds up none of the others.
+async fn take_up(shared: &Arc<Shared>, records: Vec<SandboxRecord>) {
+    let mut tasks = JoinSet::new();
+    for record in records {
+        let shared = Arc::clone(shared);
+        tasks.spawn(async move {
+            match record.phase {
+                SandboxPhase::Creating => undo_creation(&shared, record).await,
+                SandboxPhase::Ready | SandboxPhase::NotReady => take_up_one(&shared, record).await,
+            }
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) {
+    let mut slots = Vec::new();
+    for name in names(&shared.layout.containers(&record.id)).unwrap_or_default() {
+        let Ok(id) = ContainerId::try_from(name) else { continue };
+        let path = shared.layout.container_record(&record.id, &id);
+        match read_json::<ContainerRecord>(&path) {
+            Ok(container) if container.state != ContainerState::Creating => {
+                let layers = shared.images.hold(&container.facts.layers);
+                if let Err(error) = &layers {
+                    tracing::error!(container = %id, error = error as &dyn std::error::Error, "its image is damaged");
+                }
+                slots.push(Slot::new(container, layers.ok()));
+            }
+            // Interrupted, or not even begun: nobody was told of it.
+            Ok(_) | Err(_) => undo_container(shared, &record, &id).await,
+        }
+    }
+    let ids: Vec<ContainerId> = slots.iter().map(|slot| slot.id().clone()).collect();
+    let (key, sandbox) = (record.spec.key.clone(), record.id.clone());
+    let handle = spawn_recovered(Arc::clone(shared), record, slots);
+    let taken = shared
+        .index
+        .pod_of_key(&key, || Ok::<_, std::convert::Infallible>((sandbox.clone(), handle)));
+    let Ok((holder, _)) = taken;
+    if holder != sandbox {
+        tracing::error!(%sandbox, %holder, "two pods have one name: the record of the first stands");
+    }
+    for id in ids {
+        shared.index.add_container(&id, &sandbox);
+    }
+}
+
+async fn undo_container(shared: &Arc<Shared>, record: &SandboxRecord, id: &ContainerId) {
+    let mut removal = leftover(shared, &record.id, &record.handler, id);
+    let alive = record.shim.and_then(|shim| ProcessHandle::open(shim).ok().flatten());
+    if alive.is_some() {
+        let client = ShimClient::new(&shared.layout.pod(&record.id), shared.config.deadlines.shim);
+        // What the shim can't delete is the pod's own to end.
+        drop(client.delete(id.as_str()).await);
+        removal.client = Some(client);
+    }
+    match remove_files(&removal).await {
+        Ok(()) => tracing::info!(container = %id, "undone: its creation was interrupted"),
+        Err(error) => {
+            tracing::error!(container = %id, error = &error as &dyn std::error::Error, "an interrupted creation could not be undone")
+        }
+    }
+}
+
+/// What no record names: networks, layers, writable layers.
+async fn sweep(shared: &Arc<Shared>, live: &[SandboxId]) -> Result<(), OpenError> {
+    let report = shared.network.recover(live).await;
+    tracing::debug!(?report, "networks");
+    let report = shared.images.sweep().await;
+    tracing::debug!(?report, "layers");
+    let known: BTreeSet<String> =
+        shared.index.container_ids().into_iter().map(String::from).collect();
+    for name in names(&shared.layout.writable_layers())? {
+        if !known.contains(&name) {
+            let path = shared.layout.writable_layers().join(&name);
+            match remove_tree(&path) {
+                Ok(()) => {
+                    tracing::info!(container = name, "swept: a writable layer without a container")
+                }
+                Err(error) => tracing::error!(
+                    container = name,
+                    error = &error as &dyn std::error::Error,
+                    "a writable layer could not be swept"
+                ),
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! The runtime as its callers see it: one method for each thing that can be asked.
+//!
+//! Owns the way from an id or a name to the pod's task, nothing else. Every change is made by that task: a caller that goes away, or whose deadline
+//! passes, takes nothing with it. What only reads, reads a snapshot.
+
+use crate::config::RuntimeConfig;
+use crate::container::{
+    self, ContainerSpec, ContainerView, CreateContainerError, ExecError, RemoveContainerError,
+    ReopenLogError, StartContainerError, StopContainerError,
+};
+use crate::counters::Counters;
+use crate::exec::{self, ExecOutput};
+use crate::id::{ContainerId, SandboxId};
+use crate::image::Images;
+use crate::network::Network;
+use crate::oci::{Handlers, Host};
+use crate::recover::{self, OpenError};
+use crate::sandbox::handle::{Command, Gone};
+use crate::sandbox::{
+    LookupError, RemoveSandboxError, RunSandboxError, SandboxSpec, SandboxView, StopSandboxError,
+    container_in, spawn_new, unknown,
+};
+use crate::shared::Shared;
+use crate::store::read_json;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The runtime; clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+}
+
+impl Runtime {
+    /// Takes up what the records tell of, finishes or undoes what a crash interrupted, and is ready.
+    ///
+    /// # Errors
+    /// [`OpenError`] if it can't work at all. A broken record is no such thing: it is put aside and named in the log.
+    pub async fn open(config: RuntimeConfig) -> Result<Self, OpenError> {
+        Ok(Self { shared: recover::open(config).await? })
+    }
+
+    /// Runs a pod; a retry of the same call joins it and gets the same id.
+    ///
+    /// # Errors
+    /// [`RunSandboxError`].
+    pub async fn run_sandbox(&self, spec: SandboxSpec) -> Result<SandboxId, Arc<RunSandboxError>> {
+        let spec = Arc::new(spec);
+        loop {
+            let make = || {
+                let id = SandboxId::random().map_err(RunSandboxError::Id)?;
+                let handle = spawn_new(Arc::clone(&self.shared), id.clone(), Arc::clone(&spec));
+                Ok((id, handle))
+            };
+            let (_, handle) = self.shared.index.pod_of_key(&spec.key, make).map_err(Arc::new)?;
+            match handle.call(|reply| Command::Run { spec: Arc::clone(&spec), reply }).await {
+                Ok(answer) => return answer,
+                // The pod that had the name went away under us, so the name is free now.
+                Err(Gone) => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Ends all of a pod's containers and its network. One that isn't there is stopped.
+    ///
+    /// # Errors
+    /// [`StopSandboxError`].
+    pub async fn stop_sandbox(&self, id: &str) -> Result<(), Arc<StopSandboxError>> {
+        let handle = match self.shared.index.pod(id) {
+            Ok((_, handle)) => handle,
+            Err(LookupError::Unknown { .. }) => return Ok(()),
+            Err(error @ LookupError::Ambiguous { .. }) => return Err(Arc::new(error.into())),
+        };
+        handle.call(|reply| Command::Stop { reply }).await.unwrap_or(Ok(()))
+    }
+
+    /// Stops a pod and forgets it. One that isn't there is removed.
+    ///
+    /// # Errors
+    /// [`RemoveSandboxError`].
+    pub async fn remove_sandbox(&self, id: &str) -> Result<(), Arc<RemoveSandboxError>> {
+        let handle = match self.shared.index.pod(id) {
+            Ok((_, handle)) => handle,
+            Err(LookupError::Unknown { .. }) => return Ok(()),
+            Err(error @ LookupError::Ambiguous { .. }) => return Err(Arc::new(error.into())),
+        };
+        handle.call(|reply| Command::Remove { reply }).await.unwrap_or(Ok(()))
+    }
+
+    /// One pod.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub fn sandbox(&self, id: &str) -> Result<Arc<SandboxView>, LookupError> {
+        let (found, handle) = self.shared.index.pod(id)?;
+        handle.view().ok_or_else(|| unknown("pod sandbox", found.as_str()))
+    }
+
+    /// All pods, those being created left out.
+    #[must_use]
+    pub fn sandboxes(&self) -> Vec<Arc<SandboxView>> {
+        self.shared.index.views()
+    }
+
+    /// Makes a container; a retry of the same call joins it and gets the same id.
+    ///
+    /// # Errors
+    /// [`CreateContainerError`].
+    pub async fn create_container(
+        &self,
+        sandbox: &str,
+        spec: ContainerSpec,
+    ) -> Result<ContainerId, Arc<CreateContainerError>> {
+        let (id, handle) = self
+            .shared
+            .index
+            .pod(sandbox)
+            .map_err(|error| Arc::new(CreateContainerError::Sandbox(error)))?;
+        let gone =
+            || Err(Arc::new(CreateContainerError::Sandbox(unknown("pod sandbox", id.as_str()))));
+        handle
+            .call(|reply| Command::Create { spec: Box::new(spec), reply })
+            .await
+            .unwrap_or_else(|Gone| gone())
+    }
+
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// [`StartContainerError`].
+    pub async fn start_container(&self, id: &str) -> Result<(), Arc<StartContainerError>> {
+        let (id, handle) =
+            self.shared.index.container(id).map_err(|error| Arc::new(error.into()))?;
+        let answer = handle.call(|reply| Command::Start { id: id.clone(), reply }).await;
+        answer.unwrap_or_else(|Gone| Err(Arc::new(unknown("container", id.as_str()).into())))
+    }
+
+    /// Stops a container: its signal, then SIGKILL after `grace`. One that isn't there is stopped.
+    ///
+    /// # Errors
+    /// [`StopContainerError`].
+    pub async fn stop_container(
+        &self,
+        id: &str,
+        grace: Duration,
+    ) -> Result<(), Arc<StopContainerError>> {
+        let (id, handle) = match self.shared.index.container(id) {
+            Ok(found) => found,
+            Err(LookupError::Unknown { .. }) => return Ok(()),
+            Err(error @ LookupError::Ambiguous { .. }) => return Err(Arc::new(error.into())),
+        };
+        handle.call(|reply| Command::StopContainer { id, grace, reply }).await.unwrap_or(Ok(()))
+    }
+
+    /// Ends a container at once and forgets it. One that isn't there is removed.
+    ///
+    /// # Errors
+    /// [`RemoveContainerError`].
+    pub async fn remove_container(&self, id: &str) -> Result<(), Arc<RemoveContainerError>> {
+        let (id, handle) = match self.shared.index.container(id) {
+            Ok(found) => found,
+            Err(LookupError::Unknown { .. }) => return Ok(()),
+            Err(error @ LookupError::Ambiguous { .. }) => return Err(Arc::new(error.into())),
+        };
+        handle.call(|reply| Command::RemoveContainer { id, reply }).await.unwrap_or(Ok(()))
+    }
+
+    /// One container, and the pod it is in.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub fn container(
+        &self,
+        id: &str,
+    ) -> Result<(Arc<SandboxView>, Arc<ContainerView>), LookupError> {
+        let (found, handle) = self.shared.index.container(id)?;
+        let sandbox = handle.view().ok_or_else(|| unknown("container", found.as_str()))?;
+        let container = container_in(&sandbox, &found)?;
+        Ok((sandbox, container))
+    }
+
+    /// The OCI spec that a container was made from; `None` if it is gone.
+    #[must_use]
+    pub fn container_spec(&self, container: &ContainerView) -> Option<serde_json::Value> {
+        read_json(&self.shared.layout.bundle(&container.sandbox, &container.id).join("config.json"))
+            .ok()
+    }
+
+    /// Runs a command in a container, for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`ExecError`].
+    pub async fn exec_sync(
+        &self,
+        id: &str,
+        command: &[String],
+        timeout: Option<Duration>,
+    ) -> Result<ExecOutput, Arc<ExecError>> {
+        let (id, handle) =
+            self.shared.index.container(id).map_err(|error| Arc::new(error.into()))?;
+        let target = handle.call(|reply| Command::Exec { id: id.clone(), reply }).await;
+        let target = target
+            .unwrap_or_else(|Gone| Err(Arc::new(unknown("container", id.as_str()).into())))?;
+        exec::run(&self.shared, target, command, timeout).await.map_err(Arc::new)
+    }
+
+    /// Closes a container's log and opens it anew.
+    ///
+    /// # Errors
+    /// [`ReopenLogError`].
+    pub async fn reopen_log(&self, id: &str) -> Result<(), Arc<ReopenLogError>> {
+        let (id, handle) =
+            self.shared.index.container(id).map_err(|error| Arc::new(error.into()))?;
+        let client = handle.call(|reply| Command::ReopenLog { id: id.clone(), reply }).await;
+        let client = client
+            .unwrap_or_else(|Gone| Err(Arc::new(unknown("container", id.as_str()).into())))?;
+        client
+            .reopen_log(id.as_str())
+            .await
+            .map_err(|source| Arc::new(ReopenLogError::Shim { id, source }))
+    }
+
+    /// Waits until a container has ended; answers with it as it is then.
+    ///
+    /// # Errors
+    /// [`LookupError`]; also if it is removed meanwhile.
+    pub async fn wait_container(&self, id: &str) -> Result<Arc<ContainerView>, LookupError> {
+        let (id, handle) = self.shared.index.container(id)?;
+        let _listening = self.shared.counters.listen();
+        container::exited(handle.watch(), &id).await;
+        let sandbox = handle.view().ok_or_else(|| unknown("container", id.as_str()))?;
+        container_in(&sandbox, &id)
+    }
+
+    /// The images.
+    #[must_use]
+    pub fn images(&self) -> &Images {
+        &self.shared.images
+    }
+
+    /// The pods' network.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.shared.network
+    }
+
+    /// The OCI runtimes.
+    #[must_use]
+    pub fn handlers(&self) -> &Handlers {
+        &self.shared.handlers
+    }
+
+    /// What the host can do.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.shared.host
+    }
+
+    /// How many there are of what.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.shared.counters
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn config(&self) -> &RuntimeConfig {
+        &self.shared.config
+    }
+}

@@ -1,0 +1,422 @@
+//! What a pod's task does about its containers.
+//!
+//! Owns who may do what when, and joins those who ask for the same; the work itself is in [`crate::container`].
+
+use super::SandboxState;
+use super::handle::Reply;
+use super::index::unknown;
+use super::job::Outcome;
+use super::slot::{Slot, Stopping};
+use super::task::{InFlight, Next, Pod};
+use crate::clock;
+use crate::container::{
+    self, ContainerEvent, ContainerPid, ContainerSpec, ContainerState, CreateContainerError,
+    ExecError, MadeContainer, RemoveContainerError, ReopenLogError, StartContainerError,
+    StopContainerError,
+};
+use crate::exec::ExecTarget;
+use crate::id::ContainerId;
+use crate::sandbox::LookupError;
+use crate::shim::ShimClient;
+use crate::store::write_json;
+use davit_proto::shim::event::Kind;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+impl Pod {
+    /// Makes a container, or joins the making of the same one, or finds it made.
+    pub(super) fn create(
+        &mut self,
+        spec: Box<ContainerSpec>,
+        reply: Reply<ContainerId, CreateContainerError>,
+    ) {
+        let name = (spec.name.clone(), spec.attempt);
+        if let Some(in_flight) =
+            self.creating.get_mut(&name).filter(|in_flight| in_flight.spec == spec)
+        {
+            in_flight.replies.push(reply);
+            return;
+        }
+        let answer = match self.may_create(&spec) {
+            Ok(None) => match self.creation(&spec) {
+                Ok(creation) => {
+                    let job_name = name.clone();
+                    self.creating.insert(name, InFlight { spec, replies: vec![reply] });
+                    self.busy += 1;
+                    self.job(async move {
+                        Outcome::Created {
+                            name: job_name,
+                            result: container::create(creation).await.map(Box::new),
+                        }
+                    });
+                    return;
+                }
+                Err(error) => Err(error),
+            },
+            Ok(Some(id)) => Ok(id),
+            Err(error) => Err(error),
+        };
+        drop(reply.send(answer.map_err(Arc::new)));
+    }
+
+    /// `Some` if it is made already.
+    fn may_create(
+        &self,
+        spec: &ContainerSpec,
+    ) -> Result<Option<ContainerId>, CreateContainerError> {
+        let holder = self.slots.values().find(|slot| {
+            slot.record.spec.name == spec.name && slot.record.spec.attempt == spec.attempt
+        });
+        if let Some(slot) = holder {
+            if slot.record.spec == *spec && slot.removing.is_empty() {
+                return Ok(Some(slot.record.id.clone()));
+            }
+            let holder = slot.record.id.clone();
+            return Err(CreateContainerError::NameTaken {
+                name: spec.name.clone(),
+                attempt: spec.attempt,
+                holder,
+            });
+        }
+        if self.state() != SandboxState::Ready || !self.endings.is_empty() {
+            return Err(CreateContainerError::SandboxNotReady { id: self.record.id.clone() });
+        }
+        Ok(None)
+    }
+
+    fn creation(&self, spec: &ContainerSpec) -> Result<container::Creation, CreateContainerError> {
+        let not_ready = || CreateContainerError::SandboxNotReady { id: self.record.id.clone() };
+        let shim = self.shim.clone().ok_or_else(not_ready)?;
+        Ok(container::Creation {
+            shared: Arc::clone(&self.shared),
+            sandbox: self.record.clone(),
+            pid_namespace: self.pid_namespace(spec, shim.namespaces.pid.clone())?,
+            shim,
+            spec: spec.clone(),
+        })
+    }
+
+    /// The PID namespace to join, if the container has none of its own.
+    fn pid_namespace(
+        &self,
+        spec: &ContainerSpec,
+        shared: Option<PathBuf>,
+    ) -> Result<Option<PathBuf>, CreateContainerError> {
+        let target = match &spec.security.pid {
+            ContainerPid::Pod => return Ok(shared),
+            ContainerPid::Container | ContainerPid::Host => return Ok(None),
+            ContainerPid::Target(target) => target,
+        };
+        let refuse = |problem| CreateContainerError::Target { target: target.clone(), problem };
+        let mut found = self
+            .slots
+            .values()
+            .filter(|slot| !target.is_empty() && slot.record.id.as_str().starts_with(target));
+        let slot = found.next().ok_or_else(|| refuse("is not in this pod"))?;
+        if found.next().is_some() {
+            return Err(refuse("is ambiguous in this pod"));
+        }
+        match slot.record.state {
+            ContainerState::Running { pid, .. } => {
+                Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/pid"))))
+            }
+            ContainerState::Creating
+            | ContainerState::Created { .. }
+            | ContainerState::Exited(_) => Err(refuse("is not running")),
+        }
+    }
+
+    pub(super) fn created(
+        &mut self,
+        name: &(String, u32),
+        result: Result<Box<MadeContainer>, CreateContainerError>,
+    ) {
+        self.busy -= 1;
+        let replies =
+            self.creating.remove(name).map(|in_flight| in_flight.replies).unwrap_or_default();
+        let answer = result.map_err(Arc::new).map(|made| {
+            let id = made.record.id.clone();
+            self.slots.insert(id.clone(), Slot::new(made.record, Some(made.layers)));
+            self.shared.index.add_container(&id, &self.record.id);
+            self.publish();
+            id
+        });
+        for reply in replies {
+            drop(reply.send(answer.clone()));
+        }
+    }
+
+    pub(super) fn start(&mut self, id: ContainerId, reply: Reply<(), StartContainerError>) {
+        let answer = match self.may_start(&id) {
+            Ok(client) => {
+                if let Some(slot) = self.slots.get_mut(&id) {
+                    slot.starting = Some(reply);
+                }
+                self.busy += 1;
+                self.job(async move {
+                    let started = client.start(id.as_str()).await;
+                    if started.is_err() {
+                        // The init waits still: nothing will ever start it, so it goes. That it may not go is the removal's to tell.
+                        drop(client.delete(id.as_str()).await);
+                    }
+                    let result = started
+                        .map_err(|source| StartContainerError::Shim { id: id.clone(), source });
+                    Outcome::Started { id, result }
+                });
+                return;
+            }
+            Err(error) => error,
+        };
+        drop(reply.send(Err(Arc::new(answer))));
+    }
+
+    fn may_start(&self, id: &ContainerId) -> Result<ShimClient, StartContainerError> {
+        let slot = self.slot(id)?;
+        let refuse = |state| StartContainerError::State { id: id.clone(), state };
+        if slot.starting.is_some() {
+            return Err(refuse("being started"));
+        }
+        if slot.stopping.is_some() {
+            return Err(refuse("being stopped"));
+        }
+        match slot.record.state {
+            ContainerState::Created { .. } if slot.removing.is_empty() => {}
+            ContainerState::Creating
+            | ContainerState::Created { .. }
+            | ContainerState::Running { .. }
+            | ContainerState::Exited(_) => {
+                return Err(refuse(slot.state_name()));
+            }
+        }
+        match &self.shim {
+            Some(shim) if self.state() == SandboxState::Ready => Ok(shim.client.clone()),
+            Some(_) | None => Err(StartContainerError::SandboxNotReady {
+                id: id.clone(),
+                sandbox: self.record.id.clone(),
+            }),
+        }
+    }
+
+    pub(super) fn started(&mut self, id: &ContainerId, result: Result<i64, StartContainerError>) {
+        self.busy -= 1;
+        let (event, answer) = match result {
+            Ok(at) => (ContainerEvent::Started { at }, Ok(())),
+            Err(error) => {
+                let message = crate::error::chain(&error);
+                (ContainerEvent::StartRefused { at: clock::now(), message }, Err(error))
+            }
+        };
+        let reply = self.slots.get_mut(id).and_then(|slot| slot.starting.take());
+        let mut kept = self.apply(id, event);
+        if let Some(exit) = self.slots.get_mut(id).and_then(|slot| slot.early_exit.take()) {
+            kept = kept.and(self.apply(id, exit));
+        }
+        let kept = kept.map_err(|source| StartContainerError::Store { id: id.clone(), source });
+        if let Some(reply) = reply {
+            drop(reply.send(answer.and(kept).map_err(Arc::new)));
+        }
+    }
+
+    pub(super) fn stop_container(
+        &mut self,
+        id: &ContainerId,
+        grace: Duration,
+        reply: Reply<(), StopContainerError>,
+    ) {
+        let mut deadline = Instant::now() + grace;
+        let Some(slot) = self.slots.get_mut(id) else {
+            drop(reply.send(Ok(())));
+            return;
+        };
+        if !slot.alive() {
+            drop(reply.send(Ok(())));
+            return;
+        }
+        if matches!(slot.record.state, ContainerState::Created { .. }) && slot.starting.is_none() {
+            // Its init is PID 1 with no handler: every signal but SIGKILL passes it by.
+            deadline = Instant::now();
+        }
+        slot.hurry(deadline);
+        if let Some(stopping) = &mut slot.stopping {
+            stopping.replies.push(reply);
+            return;
+        }
+        // Without a shim there is nothing to signal: its end has been seen, or is about to be, and ends the container.
+        let Some(shim) = self.shim.clone() else {
+            drop(reply.send(Ok(())));
+            return;
+        };
+        let (sender, receiver) = watch::channel(deadline);
+        slot.stopping = Some(Stopping { deadline: sender, replies: vec![reply] });
+        let stop = container::Stop {
+            id: id.clone(),
+            signal: slot.record.facts.stop_signal,
+            client: shim.client,
+            deadline: receiver,
+            kill: self.shared.config.deadlines.kill,
+        };
+        let view = self.watch();
+        self.busy += 1;
+        self.job(async move {
+            Outcome::Stopped { id: stop.id.clone(), result: container::stop(stop, view).await }
+        });
+    }
+
+    pub(super) fn stopped(&mut self, id: &ContainerId, result: Result<(), StopContainerError>) {
+        self.busy -= 1;
+        let stopping = self.slots.get_mut(id).and_then(|slot| slot.stopping.take());
+        let answer = result.map_err(Arc::new);
+        for reply in stopping.map(|stopping| stopping.replies).unwrap_or_default() {
+            drop(reply.send(answer.clone()));
+        }
+    }
+
+    pub(super) fn remove_container(
+        &mut self,
+        id: &ContainerId,
+        reply: Reply<(), RemoveContainerError>,
+    ) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            drop(reply.send(Ok(())));
+            return;
+        };
+        slot.hurry(Instant::now());
+        slot.removing.push(reply);
+        if slot.removing.len() > 1 {
+            return;
+        }
+        let removal = container::Removal {
+            shared: Arc::clone(&self.shared),
+            sandbox: self.record.id.clone(),
+            handler: self.record.handler.clone(),
+            id: id.clone(),
+            client: self.shim.as_ref().map(|shim| shim.client.clone()),
+        };
+        let view = self.watch();
+        self.busy += 1;
+        self.job(async move {
+            Outcome::Removed {
+                id: removal.id.clone(),
+                result: container::remove(removal, view).await,
+            }
+        });
+    }
+
+    pub(super) fn removed(&mut self, id: &ContainerId, result: Result<(), RemoveContainerError>) {
+        self.busy -= 1;
+        let replies = self
+            .slots
+            .get_mut(id)
+            .map(|slot| std::mem::take(&mut slot.removing))
+            .unwrap_or_default();
+        let answer = result.map_err(Arc::new);
+        if answer.is_ok() {
+            self.slots.remove(id);
+            self.shared.index.remove_container(id);
+            self.publish();
+        }
+        for reply in replies {
+            drop(reply.send(answer.clone()));
+        }
+    }
+
+    /// Brings together what the records say after a restart and what the shim says. Exits are told by its events.
+    pub(super) fn reconcile(&mut self, told: Vec<davit_proto::shim::ContainerState>) {
+        let known: BTreeSet<String> = told.iter().map(|container| container.id.clone()).collect();
+        let lost: Vec<ContainerId> = self
+            .slots
+            .values()
+            .filter(|slot| slot.alive() && !known.contains(slot.record.id.as_str()))
+            .map(|slot| slot.record.id.clone())
+            .collect();
+        let started = told
+            .into_iter()
+            .filter(|container| container.started)
+            .filter_map(|container| ContainerId::try_from(container.id).ok());
+        let mut events: Vec<(ContainerId, ContainerEvent)> =
+            started.map(|id| (id, ContainerEvent::Started { at: clock::now() })).collect();
+        events.extend(lost.into_iter().map(|id| (id.clone(), self.last_word(&id))));
+        for (id, event) in events {
+            if let Err(error) = self.apply(&id, event) {
+                tracing::error!(container = %id, error = &error as &dyn std::error::Error, "what the shim told could not be written down");
+            }
+        }
+    }
+
+    /// What the shim tells of a container.
+    pub(super) fn event(&mut self, event: davit_proto::shim::Event) -> Next {
+        let Ok(id) = ContainerId::try_from(event.id) else { return Next::Go };
+        match event.kind {
+            Some(Kind::Exited(exit)) => {
+                let event = ContainerEvent::Exited {
+                    at: exit.finished_at.max(1),
+                    code: exit.code,
+                    oom_killed: exit.oom_killed,
+                };
+                if let Err(error) = self.apply(&id, event) {
+                    // The shim's own record has it too, so a restart will find it.
+                    tracing::error!(container = %id, error = &error as &dyn std::error::Error, "an exit could not be written down");
+                }
+            }
+            Some(Kind::Oom(oom)) => {
+                tracing::info!(container = %id, count = oom.count, "the OOM killer struck")
+            }
+            None => {}
+        }
+        self.end_if_due();
+        Next::Go
+    }
+
+    /// Moves a container on, writes that down and shows it. What makes no sense any more is dropped: it was overtaken.
+    pub(super) fn apply(
+        &mut self,
+        id: &ContainerId,
+        event: ContainerEvent,
+    ) -> Result<(), crate::store::StoreError> {
+        let Some(slot) = self.slots.get_mut(id) else { return Ok(()) };
+        if slot.starting.is_some() {
+            slot.early_exit = Some(event);
+            return Ok(());
+        }
+        match slot.apply(event) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(denied) => {
+                tracing::debug!(container = %id, %denied, "an event came too late");
+                return Ok(());
+            }
+        }
+        let path = self.shared.layout.container_record(&self.record.id, id);
+        let written = write_json(&path, &slot.record);
+        self.publish();
+        written
+    }
+
+    pub(super) fn exec_target(&self, id: &ContainerId) -> Result<ExecTarget, ExecError> {
+        let slot = self.slot(id)?;
+        match (&slot.record.state, &self.shim) {
+            (ContainerState::Running { .. }, Some(shim)) => Ok(ExecTarget {
+                id: id.clone(),
+                client: shim.client.clone(),
+                bundle: self.shared.layout.bundle(&self.record.id, id),
+            }),
+            (_, _) => Err(ExecError::NotRunning { id: id.clone(), state: slot.state_name() }),
+        }
+    }
+
+    pub(super) fn log_of(&self, id: &ContainerId) -> Result<ShimClient, ReopenLogError> {
+        let slot = self.slot(id)?;
+        match (&slot.record.state, &self.shim) {
+            (ContainerState::Running { .. }, Some(shim)) => Ok(shim.client.clone()),
+            (_, _) => Err(ReopenLogError::NotRunning { id: id.clone(), state: slot.state_name() }),
+        }
+    }
+
+    fn slot(&self, id: &ContainerId) -> Result<&Slot, LookupError> {
+        self.slots.get(id).ok_or_else(|| unknown("container", id.as_str()))
+    }
+}

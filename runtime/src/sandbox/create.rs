@@ -1,0 +1,154 @@
+//! A pod's creation: a list of steps, each with its undo.
+//!
+//! Owns the order. The record says `Creating` before anything is made and `Ready` after everything is: that write is the commit point. What
+//! fails before it is undone here; a crash before it is undone by [`super::recover`], with the same teardown.
+
+use super::error::RunSandboxError;
+use super::shim::Shim;
+use super::{NetworkMode, PidMode, SandboxSpec, files, teardown};
+use crate::cgroup::Group;
+use crate::clock;
+use crate::id::SandboxId;
+use crate::network::Attachment;
+use crate::shared::Shared;
+use crate::shim::spawn;
+use crate::store::{SandboxPhase, SandboxRecord, VERSION, write_json};
+use crate::undo::Undo;
+use davit_proto::disk::{self, ShimConfig};
+use std::sync::Arc;
+
+/// A pod that has come to be.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) record: SandboxRecord,
+    pub(super) shim: Shim,
+}
+
+/// The default size of a pod's `/dev/shm`, which every peer has.
+const SHM_SIZE: u64 = 64 << 20;
+
+/// Makes the pod, or leaves nothing of it.
+pub(super) async fn create(
+    shared: &Arc<Shared>,
+    id: SandboxId,
+    spec: Arc<SandboxSpec>,
+) -> Result<Made, RunSandboxError> {
+    let handler = shared.handlers.get(&spec.handler)?.name.clone();
+    let has_netns = spec.network == NetworkMode::Pod;
+    let mut record = SandboxRecord {
+        version: VERSION,
+        netns: has_netns.then(|| shared.netns(&id)),
+        id,
+        spec: SandboxSpec::clone(&spec),
+        handler,
+        created_at: clock::now(),
+        phase: SandboxPhase::Creating,
+        shim: None,
+        ips: Vec::new(),
+        cgroups: Vec::new(),
+    };
+    let mut undo = Undo::default();
+    match steps(shared, &mut record, &mut undo).await {
+        Ok(shim) => Ok(Made { record, shim }),
+        Err(error) => {
+            for failed in undo.run().await {
+                tracing::error!(sandbox = %record.id, error = &failed as &dyn std::error::Error, "left behind by a pod that failed");
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn steps(
+    shared: &Arc<Shared>,
+    record: &mut SandboxRecord,
+    undo: &mut Undo<'static>,
+) -> Result<Shim, RunSandboxError> {
+    let directory = shared.layout.pod(&record.id);
+    let record_file = shared.layout.sandbox_record(&record.id);
+    undo.push("the pod's files", teardown::files(Arc::clone(shared), record.id.clone()));
+    crate::store::ensure_dir(&shared.layout.containers(&record.id))?;
+    write_json(&record_file, record)?;
+    files::write(&directory, record)?;
+
+    let group = shared.pod_group(&record.id, &record.spec)?;
+    // A failure in there leaves nothing; what was there before is not ours to remove, which only the record knows after a crash.
+    record.cgroups = shared.host.cgroups.ensure(&group).await?.made;
+    undo.push("the pod's cgroup", teardown::cgroups(Arc::clone(shared), record.cgroups.clone()));
+    write_json(&record_file, record)?;
+
+    undo.push(
+        "the pod's shim",
+        teardown::unborn_shim(Arc::clone(shared), record.id.clone(), record.netns.clone()),
+    );
+    let config = shim_config(shared, record, &group);
+    record.shim = Some(spawn(&shared.config.shim, &directory, &config)?);
+    write_json(&record_file, record)?;
+    let (shim, _) =
+        Shim::connect(shared, &record.id, record.shim).await.map_err(RunSandboxError::Shim)?;
+
+    if let Some(netns) = record.netns.clone() {
+        undo.push(
+            "the pod's network",
+            teardown::network(Arc::clone(shared), record.id.clone(), Some(netns.clone())),
+        );
+        let attached = shared.network.attach(attachment(record, netns, &group)).await?;
+        record.ips = attached.ips;
+    }
+    record.phase = SandboxPhase::Ready;
+    write_json(&record_file, record)?;
+    Ok(shim)
+}
+
+fn attachment(record: &SandboxRecord, netns: std::path::PathBuf, group: &Group) -> Attachment {
+    Attachment {
+        id: record.id.clone(),
+        key: record.spec.key.clone(),
+        netns,
+        port_mappings: record.spec.port_mappings.clone(),
+        dns: record.spec.dns.clone(),
+        annotations: record.spec.annotations.clone(),
+        labels: record.spec.labels.clone(),
+        cgroup_path: Some(group.path().display().to_string()),
+    }
+}
+
+fn shim_config(shared: &Shared, record: &SandboxRecord, group: &Group) -> ShimConfig {
+    let spec = &record.spec;
+    ShimConfig {
+        version: disk::VERSION,
+        sandbox: record.id.to_string(),
+        hostname: (spec.network == NetworkMode::Pod).then(|| files::hostname(record)),
+        netns: record.netns.clone(),
+        ipc: !spec.host_ipc,
+        shared_pid: spec.pid == PidMode::Pod,
+        shm: (!spec.host_ipc).then(|| shared.layout.shm(&record.id)),
+        shm_size: SHM_SIZE,
+        sysctls: spec.sysctls.clone(),
+        cgroup_procs: shared.shim_procs.clone(),
+        pod_cgroup_procs: shared.host.cgroups.procs_files(group),
+        oom_score_adj: Some(shared.host.lowest_oom_score_adj),
+    }
+}
+
+/// Undoes a creation that a crash has interrupted: every step, whether it was reached or not.
+pub(crate) async fn undo_creation(shared: &Arc<Shared>, record: SandboxRecord) {
+    let mut undo = Undo::default();
+    undo.push("the pod's files", teardown::files(Arc::clone(shared), record.id.clone()));
+    undo.push("the pod's cgroup", teardown::cgroups(Arc::clone(shared), record.cgroups));
+    undo.push(
+        "the pod's shim",
+        teardown::unborn_shim(Arc::clone(shared), record.id.clone(), record.netns.clone()),
+    );
+    undo.push(
+        "the pod's network",
+        teardown::network(Arc::clone(shared), record.id.clone(), record.netns),
+    );
+    let failed = undo.run().await;
+    if failed.is_empty() {
+        tracing::info!(sandbox = %record.id, "undone: its creation was interrupted");
+    }
+    for failed in failed {
+        tracing::error!(sandbox = %record.id, error = &failed as &dyn std::error::Error, "an interrupted creation could not be undone");
+    }
+}

@@ -1,0 +1,246 @@
+//! A pod's stop and removal.
+//!
+//! Owns when they may begin, and what a shim's death means. They are taken one after the other; each is idempotent, so one that failed half-way is
+//! simply asked for again. Once one has been asked for, no container can be created: those whose creation is under way come first.
+
+use super::error::{RemoveSandboxError, StopSandboxError};
+use super::job::Outcome;
+use super::shim::Shim;
+use super::task::{Ending, Next, Pod};
+use super::teardown;
+use crate::cgroup::Driver;
+use crate::clock;
+use crate::container::{self, ContainerEvent};
+use crate::id::{ContainerId, SandboxId};
+use crate::sandbox::SandboxView;
+use crate::shared::Shared;
+use crate::store::{SandboxPhase, read_json};
+use davit_proto::disk::{EXIT_RECORD, ExitRecord};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What a stop works with: the pod as it was when it began.
+struct StopJob {
+    shared: Arc<Shared>,
+    id: SandboxId,
+    alive: Vec<ContainerId>,
+    shim: Option<Shim>,
+    netns: Option<PathBuf>,
+    view: watch::Receiver<Option<Arc<SandboxView>>>,
+}
+
+impl Pod {
+    /// Begins the first stop or removal that waits, if it may begin.
+    pub(super) fn end_if_due(&mut self) {
+        if self.ending || self.endings.is_empty() {
+            return;
+        }
+        // Nobody is being gentle any more.
+        for slot in self.slots.values() {
+            slot.hurry(Instant::now());
+        }
+        let is_removal = matches!(self.endings.front(), Some(Ending::Remove(_)));
+        if !self.creating.is_empty() || (is_removal && self.busy > 0) {
+            return;
+        }
+        if let Err(source) = self.mark_not_ready() {
+            let error = StopSandboxError::Store { id: self.record.id.clone(), source };
+            self.answer_ending(Err(error.into()));
+            return;
+        }
+        self.ending = true;
+        let stop = StopJob {
+            shared: Arc::clone(&self.shared),
+            id: self.record.id.clone(),
+            alive: self
+                .slots
+                .values()
+                .filter(|slot| slot.alive())
+                .map(|slot| slot.record.id.clone())
+                .collect(),
+            shim: self.shim.clone(),
+            netns: self.record.netns.clone(),
+            view: self.watch(),
+        };
+        if is_removal {
+            let containers = self.slots.keys().cloned().collect();
+            let spec = self.record.clone();
+            self.job(async move { Outcome::SandboxRemoved(remove(stop, containers, spec).await) });
+        } else {
+            self.job(async move { Outcome::SandboxStopped(stop.run().await) });
+        }
+    }
+
+    fn mark_not_ready(&mut self) -> Result<(), crate::store::StoreError> {
+        if self.record.phase == SandboxPhase::NotReady {
+            return Ok(());
+        }
+        self.record.phase = SandboxPhase::NotReady;
+        self.save()?;
+        self.publish();
+        Ok(())
+    }
+
+    pub(super) fn sandbox_stopped(&mut self, result: Result<(), StopSandboxError>) {
+        self.ending = false;
+        if result.is_ok() {
+            self.shim_is_gone();
+        }
+        self.answer_ending(result.map_err(RemoveSandboxError::from));
+    }
+
+    pub(super) fn sandbox_removed(&mut self, result: Result<(), RemoveSandboxError>) -> Next {
+        self.ending = false;
+        if let Err(error) = result {
+            self.answer_ending(Err(error));
+            return Next::Go;
+        }
+        self.vanish();
+        // Whoever waits behind this one wanted it stopped or gone, and it is.
+        while !self.endings.is_empty() {
+            self.answer_ending(Ok(()));
+        }
+        Next::End
+    }
+
+    fn answer_ending(&mut self, result: Result<(), RemoveSandboxError>) {
+        match (self.endings.pop_front(), result) {
+            (Some(Ending::Stop(reply)), Ok(())) => drop(reply.send(Ok(()))),
+            (Some(Ending::Stop(reply)), Err(RemoveSandboxError::Stop(error))) => {
+                drop(reply.send(Err(Arc::new(error))))
+            }
+            (Some(Ending::Remove(reply)), result) => drop(reply.send(result.map_err(Arc::new))),
+            (Some(Ending::Stop(_)) | None, _) => {}
+        }
+    }
+
+    /// The shim has ended: by our wish, or not. Then its containers end here as its records tell, and nothing of them is left to run.
+    pub(super) fn shim_ended(&mut self) -> Next {
+        let wanted = self.record.phase == SandboxPhase::NotReady;
+        if self.ending {
+            // By the job's wish; the job's outcome is what is written down, if there is still a record to write.
+            self.shim = None;
+        } else {
+            self.shim_is_gone();
+        }
+        let orphans: Vec<ContainerId> = self
+            .slots
+            .values()
+            .filter(|slot| slot.alive())
+            .map(|slot| slot.record.id.clone())
+            .collect();
+        for id in orphans {
+            if let Err(error) = self.apply(&id, self.last_word(&id)) {
+                tracing::error!(container = %id, error = &error as &dyn std::error::Error, "an exit could not be written down");
+            }
+        }
+        if !wanted {
+            tracing::warn!(sandbox = %self.record.id, said = crate::shim::last_words(&self.shared.layout.pod(&self.record.id)), "the pod's shim has ended");
+            self.kill_orphans();
+        }
+        self.end_if_due();
+        Next::Go
+    }
+
+    /// What a shim that died has left running. Each container's cgroup, not the pod's: that one may be shared.
+    fn kill_orphans(&self) {
+        let Ok(pod) = self.shared.pod_group(&self.record.id, &self.spec) else { return };
+        for id in self.slots.keys() {
+            let name = match pod.made_by() {
+                Driver::Cgroupfs => id.to_string(),
+                Driver::Systemd => format!("davit-{id}.scope"),
+            };
+            let killed =
+                pod.child(&name).ok().and_then(|group| self.shared.host.cgroups.kill(&group).ok());
+            if killed.is_none() {
+                tracing::error!(container = %id, "what a lost shim has left running could not be killed");
+            }
+        }
+    }
+
+    fn shim_is_gone(&mut self) {
+        self.shim = None;
+        if self.record.shim.take().is_some() {
+            if let Err(error) = self.save() {
+                tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "the end of a shim could not be written down");
+            }
+            self.publish();
+        }
+    }
+
+    /// What the shim had written down of a container's end, if it had.
+    pub(super) fn last_word(&self, id: &ContainerId) -> ContainerEvent {
+        let path = self.shared.layout.bundle(&self.record.id, id).join(EXIT_RECORD);
+        match read_json::<ExitRecord>(&path) {
+            Ok(exit) => ContainerEvent::Exited {
+                at: exit.finished_at,
+                code: exit.code,
+                oom_killed: exit.oom_killed,
+            },
+            Err(_) => ContainerEvent::Lost { at: clock::now() },
+        }
+    }
+}
+
+impl StopJob {
+    /// Containers first, all at once; then the network, which may need the namespace; then the shim, which holds it.
+    async fn run(self) -> Result<(), StopSandboxError> {
+        self.end_containers().await?;
+        teardown::network(Arc::clone(&self.shared), self.id.clone(), self.netns.clone())
+            .await
+            .map_err(|source| StopSandboxError::Network { id: self.id.clone(), source })?;
+        teardown::shim(&self.shared, &self.id, self.shim.as_ref(), self.netns.as_deref()).await
+    }
+
+    async fn end_containers(&self) -> Result<(), StopSandboxError> {
+        let Some(shim) = &self.shim else { return Ok(()) };
+        for id in &self.alive {
+            // One that can't be signalled has ended, or its not ending is told below.
+            drop(shim.client.kill_all(id.as_str()).await);
+        }
+        let mut alive = Vec::new();
+        let deadline = Instant::now() + self.shared.config.deadlines.kill;
+        for id in &self.alive {
+            if tokio::time::timeout_at(deadline, container::exited(self.view.clone(), id))
+                .await
+                .is_err()
+            {
+                alive.push(id.to_string());
+            }
+        }
+        if alive.is_empty() {
+            Ok(())
+        } else {
+            Err(StopSandboxError::Alive { id: self.id.clone(), alive })
+        }
+    }
+}
+
+async fn remove(
+    stop: StopJob,
+    containers: Vec<ContainerId>,
+    record: crate::store::SandboxRecord,
+) -> Result<(), RemoveSandboxError> {
+    let (shared, id) = (Arc::clone(&stop.shared), stop.id.clone());
+    stop.run().await?;
+    for container in containers {
+        let removal = container::Removal {
+            shared: Arc::clone(&shared),
+            sandbox: id.clone(),
+            handler: record.handler.clone(),
+            id: container,
+            client: None,
+        };
+        container::remove_files(&removal)
+            .await
+            .map_err(|source| RemoveSandboxError::Files { id: id.clone(), source })?;
+    }
+    teardown::cgroups(Arc::clone(&shared), record.cgroups)
+        .await
+        .map_err(|source| RemoveSandboxError::Cgroup { id: id.clone(), source })?;
+    teardown::files(shared, id.clone())
+        .await
+        .map_err(|source| RemoveSandboxError::Files { id, source })
+}

@@ -1,0 +1,98 @@
+//! The way to a pod's task: its commands, and the snapshot that it publishes.
+//!
+//! Owns the message types. A call waits for its answer and owns nothing: when the caller goes away, the answer goes nowhere and the work
+//! goes on.
+
+use super::SandboxView;
+use super::error::{RemoveSandboxError, RunSandboxError, StopSandboxError};
+use super::job::Outcome;
+use crate::container::{
+    ContainerSpec, CreateContainerError, ExecError, RemoveContainerError, ReopenLogError,
+    StartContainerError, StopContainerError,
+};
+use crate::exec::ExecTarget;
+use crate::id::{ContainerId, SandboxId};
+use crate::sandbox::SandboxSpec;
+use crate::shim::ShimClient;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// An answer; the error is shared by all who joined.
+pub(crate) type Reply<T, E> = oneshot::Sender<Result<T, Arc<E>>>;
+
+/// What a pod's task is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Say when the pod is ready. The first of these comes with its creation; the others are retries of the same call.
+    Run { spec: Arc<SandboxSpec>, reply: Reply<SandboxId, RunSandboxError> },
+    /// End everything in it, and its network.
+    Stop { reply: Reply<(), StopSandboxError> },
+    /// Stop it, and forget it.
+    Remove { reply: Reply<(), RemoveSandboxError> },
+    /// Make a container.
+    Create { spec: Box<ContainerSpec>, reply: Reply<ContainerId, CreateContainerError> },
+    /// Start a container.
+    Start { id: ContainerId, reply: Reply<(), StartContainerError> },
+    /// Stop a container.
+    StopContainer { id: ContainerId, grace: Duration, reply: Reply<(), StopContainerError> },
+    /// Stop a container at once, and forget it.
+    RemoveContainer { id: ContainerId, reply: Reply<(), RemoveContainerError> },
+    /// What an exec in a container needs.
+    Exec { id: ContainerId, reply: Reply<ExecTarget, ExecError> },
+    /// What reopening a container's log needs.
+    ReopenLog { id: ContainerId, reply: Reply<ShimClient, ReopenLogError> },
+}
+
+/// What reaches a pod's task.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// From a caller.
+    Command(Command),
+    /// From a job that the task had started.
+    Outcome(Box<Outcome>),
+    /// From the pod's shim.
+    Event(davit_proto::shim::Event),
+    /// The pod's shim has ended.
+    ShimEnded,
+}
+
+/// A way to a pod's task.
+#[derive(Debug, Clone)]
+pub(crate) struct PodHandle {
+    sender: mpsc::Sender<Message>,
+    view: watch::Receiver<Option<Arc<SandboxView>>>,
+}
+
+/// The pod's task is gone: the pod was removed, or never came to be.
+#[derive(Debug)]
+pub(crate) struct Gone;
+
+impl PodHandle {
+    pub(super) fn new(
+        sender: mpsc::Sender<Message>,
+        view: watch::Receiver<Option<Arc<SandboxView>>>,
+    ) -> Self {
+        Self { sender, view }
+    }
+
+    /// Sends a command and waits for its answer.
+    pub(crate) async fn call<T, E>(
+        &self,
+        command: impl FnOnce(Reply<T, E>) -> Command,
+    ) -> Result<Result<T, Arc<E>>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.sender.send(Message::Command(command(reply))).await.map_err(|_undelivered| Gone)?;
+        answer.await.map_err(|_dropped| Gone)
+    }
+
+    /// The pod as it last was; `None` while it is being created.
+    pub(crate) fn view(&self) -> Option<Arc<SandboxView>> {
+        self.view.borrow().clone()
+    }
+
+    /// The pod's changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Arc<SandboxView>>> {
+        self.view.clone()
+    }
+}

@@ -1,0 +1,25 @@
+//! What a job that a pod's task had started comes back with.
+
+use super::error::{RemoveSandboxError, StopSandboxError};
+use crate::container::{
+    CreateContainerError, MadeContainer, RemoveContainerError, StartContainerError,
+    StopContainerError,
+};
+use crate::id::ContainerId;
+
+/// A job's result, for the task to apply and to tell those who asked.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// A container was made, or not.
+    Created { name: (String, u32), result: Result<Box<MadeContainer>, CreateContainerError> },
+    /// A container was started (when, by the shim's clock), or not.
+    Started { id: ContainerId, result: Result<i64, StartContainerError> },
+    /// A container has ended, or would not.
+    Stopped { id: ContainerId, result: Result<(), StopContainerError> },
+    /// A container is gone but for its entry, or is not.
+    Removed { id: ContainerId, result: Result<(), RemoveContainerError> },
+    /// The pod's processes and network are gone, or not.
+    SandboxStopped(Result<(), StopSandboxError>),
+    /// All of the pod but its entry is gone, or is not.
+    SandboxRemoved(Result<(), RemoveSandboxError>),
+}

@@ -1,0 +1,105 @@
+//! One container in its pod's task: its record, and what is under way on it.
+
+use crate::container::{
+    ContainerEvent, ContainerState, ContainerView, Denied, RemoveContainerError,
+    StartContainerError, StopContainerError,
+};
+use crate::id::ContainerId;
+use crate::image::LayerHold;
+use crate::sandbox::handle::Reply;
+use crate::store::ContainerRecord;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A container that has been made.
+pub(crate) struct Slot {
+    pub(super) record: ContainerRecord,
+    view: Arc<ContainerView>,
+    /// Keeps its layers, whatever happens to the image. `None` if one was missing at recovery.
+    #[expect(dead_code, reason = "held, not looked at")]
+    layers: Option<LayerHold>,
+    /// A start under way, and who waits for it.
+    pub(super) starting: Option<Reply<(), StartContainerError>>,
+    /// An exit that was told while the start was under way: how the start went comes first.
+    pub(super) early_exit: Option<ContainerEvent>,
+    /// A stop under way.
+    pub(super) stopping: Option<Stopping>,
+    /// A removal under way, and who waits for it.
+    pub(super) removing: Vec<Reply<(), RemoveContainerError>>,
+}
+
+/// A stop under way: however many ask for it, there is one.
+pub(super) struct Stopping {
+    /// When it stops being gentle; later askers can only bring it nearer.
+    pub(super) deadline: watch::Sender<Instant>,
+    pub(super) replies: Vec<Reply<(), StopContainerError>>,
+}
+
+impl Slot {
+    pub(crate) fn new(record: ContainerRecord, layers: Option<LayerHold>) -> Self {
+        let view = Arc::new(ContainerView {
+            id: record.id.clone(),
+            sandbox: record.sandbox.clone(),
+            spec: Arc::new(record.spec.clone()),
+            facts: Arc::new(record.facts.clone()),
+            state: record.state.clone(),
+        });
+        Self {
+            record,
+            view,
+            layers,
+            starting: None,
+            early_exit: None,
+            stopping: None,
+            removing: Vec::new(),
+        }
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> &ContainerId {
+        &self.record.id
+    }
+
+    /// The container as others are to see it.
+    pub(super) fn view(&self) -> Arc<ContainerView> {
+        Arc::clone(&self.view)
+    }
+
+    /// Moves it on; answers whether that changed anything.
+    pub(super) fn apply(&mut self, event: ContainerEvent) -> Result<bool, Denied> {
+        let next = self.record.state.next(event)?;
+        if next == self.record.state {
+            return Ok(false);
+        }
+        self.record.state = next.clone();
+        self.view = Arc::new(ContainerView { state: next, ..ContainerView::clone(&self.view) });
+        Ok(true)
+    }
+
+    /// There is a process of it.
+    pub(super) fn alive(&self) -> bool {
+        match self.record.state {
+            ContainerState::Created { .. } | ContainerState::Running { .. } => true,
+            ContainerState::Creating | ContainerState::Exited(_) => false,
+        }
+    }
+
+    /// Its state in one word, for a refusal.
+    pub(super) fn state_name(&self) -> &'static str {
+        if self.removing.is_empty() { self.record.state.name() } else { "being removed" }
+    }
+
+    /// Brings a stop that is under way to its point.
+    pub(super) fn hurry(&self, deadline: Instant) {
+        if let Some(stopping) = &self.stopping {
+            stopping.deadline.send_if_modified(|current| {
+                let nearer = deadline < *current;
+                if nearer {
+                    *current = deadline;
+                }
+                nearer
+            });
+        }
+    }
+}

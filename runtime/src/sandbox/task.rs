@@ -1,0 +1,301 @@
+//! A pod's one owner: the task that holds its state.
+//!
+//! Owns the pod's record, its containers' records and their states; nobody else changes them. It never waits for work: what takes time is
+//! a job of its own, which comes back with an [`Outcome`]. So a slow create holds up no status, no stop and no other container. After
+//! each change it writes the record, then publishes a new [`SandboxView`]: who reads that sees nothing that a crash could take back.
+//!
+//! ```text
+//!  Command ─┐                      ┌─► job (creates, starts, stops, removes) ─┐
+//!  shim's   ├─► inbox ─► this task ┤                                          │
+//!  Event ───┘      ▲               └─► record, view, counters                 │
+//!                  └───────────────────── Outcome ◄───────────────────────────┘
+//!
+//!  Creating ──made──► Ready{shim} ──Stop, Remove, shim gone──► NotReady{shim?} ──Remove──► (gone)
+//! ```
+
+use super::error::{RemoveSandboxError, RunSandboxError, StopSandboxError};
+use super::handle::{Command, Message, PodHandle, Reply};
+use super::job::Outcome;
+use super::shim::Shim;
+use super::slot::Slot;
+use super::{SandboxSpec, SandboxState, SandboxView, create, watch_shim};
+use crate::container::ContainerSpec;
+use crate::counters::Share;
+use crate::id::{ContainerId, SandboxId};
+use crate::shared::Shared;
+use crate::store::{SandboxPhase, SandboxRecord, write_json};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// How many messages wait for a pod's task before their senders do.
+const INBOX: usize = 64;
+
+/// A pod and its task's state.
+pub(super) struct Pod {
+    pub(super) shared: Arc<Shared>,
+    pub(super) record: SandboxRecord,
+    pub(super) spec: Arc<SandboxSpec>,
+    pub(super) shim: Option<Shim>,
+    pub(super) slots: BTreeMap<ContainerId, Slot>,
+    /// Containers whose creation is under way, by name and attempt.
+    pub(super) creating: HashMap<(String, u32), InFlight>,
+    /// Jobs on containers that are under way, creations included.
+    pub(super) busy: usize,
+    /// Stops and removals of the pod: the first is under way if `ending`, the others wait.
+    pub(super) endings: VecDeque<Ending>,
+    pub(super) ending: bool,
+    share: Share,
+    outbox: mpsc::Sender<Message>,
+    view: watch::Sender<Option<Arc<SandboxView>>>,
+}
+
+/// A container's creation under way, and who waits for it.
+pub(super) struct InFlight {
+    pub(super) spec: Box<ContainerSpec>,
+    pub(super) replies: Vec<Reply<ContainerId, crate::container::CreateContainerError>>,
+}
+
+/// A stop or removal of the pod that somebody waits for.
+pub(super) enum Ending {
+    Stop(Reply<(), StopSandboxError>),
+    Remove(Reply<(), RemoveSandboxError>),
+}
+
+/// Whether the task goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Go,
+    End,
+}
+
+/// Spawns the task of a pod that is to be created; its first command must be [`Command::Run`].
+pub(crate) fn spawn_new(shared: Arc<Shared>, id: SandboxId, spec: Arc<SandboxSpec>) -> PodHandle {
+    let (outbox, inbox) = mpsc::channel(INBOX);
+    let (view, seen) = watch::channel(None);
+    let handle = PodHandle::new(outbox.clone(), seen);
+    tokio::spawn(async move {
+        match create::create(&shared, id.clone(), Arc::clone(&spec)).await {
+            Ok(made) => {
+                let mut pod = Pod::new(shared, made.record, outbox, view);
+                pod.adopt(made.shim);
+                pod.publish();
+                pod.run(inbox).await;
+            }
+            Err(error) => refuse(&shared, &id, &spec, Arc::new(error), inbox),
+        }
+    });
+    handle
+}
+
+/// Spawns the task of a pod that its records tell of. Everybody sees it as they have it, at once; then its shim is asked.
+pub(crate) fn spawn_recovered(
+    shared: Arc<Shared>,
+    record: SandboxRecord,
+    slots: Vec<Slot>,
+) -> PodHandle {
+    let (outbox, inbox) = mpsc::channel(INBOX);
+    let (view, seen) = watch::channel(None);
+    let handle = PodHandle::new(outbox.clone(), seen);
+    let mut pod = Pod::new(shared, record, outbox, view);
+    pod.slots = slots.into_iter().map(|slot| (slot.record.id.clone(), slot)).collect();
+    pod.publish();
+    tokio::spawn(async move {
+        pod.reconnect().await;
+        pod.run(inbox).await;
+    });
+    handle
+}
+
+/// Tells all who wait for a pod that could not be created, and frees its name.
+fn refuse(
+    shared: &Shared,
+    id: &SandboxId,
+    spec: &SandboxSpec,
+    error: Arc<RunSandboxError>,
+    mut inbox: mpsc::Receiver<Message>,
+) {
+    // Out of the index first: a caller that comes later makes a new pod instead of joining this one's failure.
+    shared.index.remove_pod(id, &spec.key);
+    inbox.close();
+    while let Ok(message) = inbox.try_recv() {
+        if let Message::Command(Command::Run { reply, .. }) = message {
+            drop(reply.send(Err(Arc::clone(&error))));
+        }
+    }
+}
+
+impl Pod {
+    fn new(
+        shared: Arc<Shared>,
+        record: SandboxRecord,
+        outbox: mpsc::Sender<Message>,
+        view: watch::Sender<Option<Arc<SandboxView>>>,
+    ) -> Self {
+        Self {
+            spec: Arc::new(record.spec.clone()),
+            shared,
+            record,
+            shim: None,
+            slots: BTreeMap::new(),
+            creating: HashMap::new(),
+            busy: 0,
+            endings: VecDeque::new(),
+            ending: false,
+            share: Share::default(),
+            outbox,
+            view,
+        }
+    }
+
+    /// Takes a shim that serves as the pod's own, and listens to it.
+    pub(super) fn adopt(&mut self, shim: Shim) {
+        watch_shim::spawn(shim.clone(), self.outbox.clone());
+        self.shim = Some(shim);
+    }
+
+    async fn reconnect(&mut self) {
+        if self.record.shim.is_none() {
+            return;
+        }
+        match Shim::connect(&self.shared, &self.record.id, self.record.shim).await {
+            Ok((shim, containers)) => {
+                self.adopt(shim);
+                self.reconcile(containers);
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                if self.record.phase == SandboxPhase::Ready {
+                    tracing::warn!(sandbox = %self.record.id, error, "the pod's shim is gone");
+                }
+                self.shim_ended();
+            }
+        }
+    }
+
+    async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        while let Some(message) = inbox.recv().await {
+            let next = match message {
+                Message::Command(command) => self.command(command),
+                Message::Outcome(outcome) => self.outcome(*outcome),
+                Message::Event(event) => self.event(event),
+                Message::ShimEnded => self.shim_ended(),
+            };
+            if next == Next::End {
+                break;
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Next {
+        match command {
+            Command::Run { spec, reply } => drop(reply.send(self.same_as(&spec).map_err(Arc::new))),
+            Command::Stop { reply } => self.endings.push_back(Ending::Stop(reply)),
+            Command::Remove { reply } => self.endings.push_back(Ending::Remove(reply)),
+            Command::Create { spec, reply } => self.create(spec, reply),
+            Command::Start { id, reply } => self.start(id, reply),
+            Command::StopContainer { id, grace, reply } => self.stop_container(&id, grace, reply),
+            Command::RemoveContainer { id, reply } => self.remove_container(&id, reply),
+            Command::Exec { id, reply } => {
+                drop(reply.send(self.exec_target(&id).map_err(Arc::new)))
+            }
+            Command::ReopenLog { id, reply } => {
+                drop(reply.send(self.log_of(&id).map_err(Arc::new)))
+            }
+        }
+        self.end_if_due();
+        Next::Go
+    }
+
+    fn outcome(&mut self, outcome: Outcome) -> Next {
+        match outcome {
+            Outcome::Created { name, result } => self.created(&name, result),
+            Outcome::Started { id, result } => self.started(&id, result),
+            Outcome::Stopped { id, result } => self.stopped(&id, result),
+            Outcome::Removed { id, result } => self.removed(&id, result),
+            Outcome::SandboxStopped(result) => self.sandbox_stopped(result),
+            Outcome::SandboxRemoved(result) => {
+                if self.sandbox_removed(result) == Next::End {
+                    return Next::End;
+                }
+            }
+        }
+        self.end_if_due();
+        Next::Go
+    }
+
+    /// A retry of the call that made this pod gets its id; another call with the same name is told who has it.
+    fn same_as(&self, spec: &SandboxSpec) -> Result<SandboxId, RunSandboxError> {
+        let difference = if *spec != *self.spec {
+            "was asked for differently"
+        } else if self.state() != SandboxState::Ready {
+            "is no longer ready: remove it first, or raise the attempt"
+        } else {
+            return Ok(self.record.id.clone());
+        };
+        let (key, holder) = (self.spec.key.clone(), self.record.id.clone());
+        Err(RunSandboxError::NameTaken { key, holder, difference })
+    }
+
+    /// As others see it: ready as long as it was neither stopped nor has lost its shim.
+    pub(super) fn state(&self) -> SandboxState {
+        match self.record.phase {
+            SandboxPhase::Ready if self.record.shim.is_some() => SandboxState::Ready,
+            SandboxPhase::Creating | SandboxPhase::Ready | SandboxPhase::NotReady => {
+                SandboxState::NotReady
+            }
+        }
+    }
+
+    /// Starts a job whose outcome comes back as a message.
+    pub(super) fn job(&self, work: impl Future<Output = Outcome> + Send + 'static) {
+        let outbox = self.outbox.clone();
+        tokio::spawn(async move {
+            let outcome = Message::Outcome(Box::new(work.await));
+            // The task ends only when no job is under way, so this is received.
+            drop(outbox.send(outcome).await);
+        });
+    }
+
+    /// Shows everybody the pod as it is now.
+    pub(super) fn publish(&mut self) {
+        let view = SandboxView {
+            id: self.record.id.clone(),
+            spec: Arc::clone(&self.spec),
+            handler: self.record.handler.clone(),
+            created_at: self.record.created_at,
+            state: self.state(),
+            ips: self.record.ips.clone(),
+            netns: self.record.netns.clone(),
+            shim_pid: self.record.shim.map(|shim| shim.pid),
+            containers: self
+                .slots
+                .values()
+                .map(|slot| (slot.record.id.clone(), slot.view()))
+                .collect(),
+        };
+        self.count(Share::of(&view));
+        self.view.send_replace(Some(Arc::new(view)));
+    }
+
+    fn count(&mut self, share: Share) {
+        self.shared.counters.replace(self.share, share);
+        self.share = share;
+    }
+
+    /// Takes the pod out of everybody's sight; its name is free.
+    pub(super) fn vanish(&mut self) {
+        self.count(Share::default());
+        self.shared.index.remove_pod(&self.record.id, &self.spec.key);
+    }
+
+    /// Writes the pod's record.
+    pub(super) fn save(&self) -> Result<(), crate::store::StoreError> {
+        write_json(&self.shared.layout.sandbox_record(&self.record.id), &self.record)
+    }
+
+    /// The pod's changes, for a job that waits for one.
+    pub(super) fn watch(&self) -> watch::Receiver<Option<Arc<SandboxView>>> {
+        self.view.subscribe()
+    }
+}

@@ -1,0 +1,67 @@
+//! What every pod's task works with.
+
+use crate::cgroup::{Driver, Group, InvalidGroup};
+use crate::config::RuntimeConfig;
+use crate::counters::Counters;
+use crate::id::SandboxId;
+use crate::image::Images;
+use crate::network::Network;
+use crate::oci::{Handlers, Host};
+use crate::sandbox::{CgroupParent, Index, InvalidCgroupParent, SandboxSpec};
+use crate::store::Layout;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The parts of one runtime.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: RuntimeConfig,
+    pub(crate) layout: Layout,
+    pub(crate) images: Images,
+    pub(crate) network: Network,
+    pub(crate) handlers: Handlers,
+    pub(crate) host: Host,
+    /// The files through which a shim enters its own cgroup.
+    pub(crate) shim_procs: Vec<PathBuf>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) index: Index,
+}
+
+impl Shared {
+    /// The pod's cgroup: the one that was asked for, else one of its own.
+    pub(crate) fn pod_cgroup(
+        &self,
+        id: &SandboxId,
+        spec: &SandboxSpec,
+    ) -> Result<CgroupParent, InvalidCgroupParent> {
+        if let Some(parent) = &spec.cgroup_parent {
+            return Ok(parent.clone());
+        }
+        let above = self.config.pod_cgroup_parent.as_str();
+        CgroupParent::try_from(match self.host.driver {
+            Driver::Cgroupfs => format!("{above}/{id}"),
+            // A dash makes a slice the child of the one that is named before it.
+            Driver::Systemd => {
+                format!("{}-{id}.slice", above.strip_suffix(".slice").unwrap_or(above))
+            }
+        })
+    }
+
+    /// The same, as the cgroup driver has it.
+    pub(crate) fn pod_group(
+        &self,
+        id: &SandboxId,
+        spec: &SandboxSpec,
+    ) -> Result<Group, InvalidGroup> {
+        let invalid = |error: InvalidCgroupParent| InvalidGroup {
+            value: error.to_string(),
+            problem: "is none",
+        };
+        Group::of_parent(self.host.driver, &self.pod_cgroup(id, spec).map_err(invalid)?)
+    }
+
+    /// Where the pod's network namespace is pinned.
+    pub(crate) fn netns(&self, id: &SandboxId) -> PathBuf {
+        self.config.netns_dir.join(format!("davit-{id}"))
+    }
+}

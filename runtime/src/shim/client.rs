@@ -1,0 +1,251 @@
+//! The connection to one pod's shim.
+//!
+//! Owns the channel and what an error on it means. Every call but the streams has a deadline, so that a shim that hangs holds up nothing but
+//! its own pod.
+
+use super::spawn::socket_path;
+use davit_proto::shim::shim_client::ShimClient as Wire;
+use davit_proto::shim::{
+    CreateRequest, DeleteRequest, Event, EventsRequest, ExecSyncOutput, ExecSyncRequest,
+    ReopenLogRequest, ShutdownRequest, SignalRequest, StartRequest, StateRequest, StateResponse,
+};
+use hyper_util::rt::TokioIo;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+/// What a shim's answer can be but yes.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ShimError {
+    /// It doesn't know the container.
+    #[error("the shim has no container {id}")]
+    Unknown {
+        /// The container.
+        id: String,
+    },
+    /// The container isn't in a state that allows it.
+    #[error("{message}")]
+    State {
+        /// The shim's words.
+        message: String,
+    },
+    /// The OCI runtime refused.
+    #[error("{message}")]
+    Runtime {
+        /// The OCI runtime's last words.
+        message: String,
+    },
+    /// It took too long.
+    #[error("{message}")]
+    Deadline {
+        /// What took too long.
+        message: String,
+    },
+    /// The shim does not answer: it is gone, or going.
+    #[error("the pod's shim does not answer: {message}")]
+    Gone {
+        /// The connection's error.
+        message: String,
+    },
+    /// It answered with what nobody expected.
+    #[error("the pod's shim failed: {message}")]
+    Failed {
+        /// Its code and words.
+        message: String,
+    },
+}
+
+impl ShimError {
+    fn of(id: &str) -> impl FnOnce(Status) -> Self {
+        move |status| {
+            let message = status.message().to_owned();
+            match status.code() {
+                Code::NotFound => Self::Unknown { id: id.to_owned() },
+                Code::FailedPrecondition => Self::State { message },
+                Code::Aborted => Self::Runtime { message },
+                Code::DeadlineExceeded => Self::Deadline { message },
+                Code::Unavailable | Code::Cancelled => Self::Gone { message },
+                Code::Ok
+                | Code::Unknown
+                | Code::InvalidArgument
+                | Code::AlreadyExists
+                | Code::PermissionDenied
+                | Code::ResourceExhausted
+                | Code::OutOfRange
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::DataLoss
+                | Code::Unauthenticated => {
+                    Self::Failed { message: format!("{}: {message}", status.code()) }
+                }
+            }
+        }
+    }
+}
+
+/// A handle on one pod's shim; clones share the connection.
+#[derive(Debug, Clone)]
+pub struct ShimClient {
+    wire: Wire<Channel>,
+    deadline: Duration,
+}
+
+impl ShimClient {
+    /// To the shim of the pod in `directory`; connects at the first call, and again when the connection is lost. `deadline` is for
+    /// each call that runs no OCI runtime.
+    #[must_use]
+    pub fn new(directory: &Path, deadline: Duration) -> Self {
+        let directory = directory.to_owned();
+        let connector = tower::service_fn(move |_| connect(directory.clone()));
+        // The address is never used: the connector knows where to go. Small windows: there is one connection per pod.
+        let endpoint = Endpoint::from_static("http://shim")
+            .initial_stream_window_size(1 << 16)
+            .initial_connection_window_size(1 << 17);
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        Self { wire: Wire::new(channel), deadline }
+    }
+
+    async fn within<T>(
+        &self,
+        what: &str,
+        answer: impl Future<Output = Result<T, ShimError>>,
+    ) -> Result<T, ShimError> {
+        tokio::time::timeout(self.deadline, answer).await.unwrap_or_else(|_| {
+            Err(ShimError::Deadline {
+                message: format!(
+                    "the pod's shim did not {what} within {} ms",
+                    self.deadline.as_millis()
+                ),
+            })
+        })
+    }
+
+    /// Who the shim is and what runs there.
+    ///
+    /// # Errors
+    /// [`ShimError`].
+    pub async fn state(&self) -> Result<StateResponse, ShimError> {
+        let mut wire = self.wire.clone();
+        let answer = async move { wire.state(StateRequest {}).await.map_err(ShimError::of("")) };
+        Ok(self.within("tell its state", answer).await?.into_inner())
+    }
+
+    /// Makes a container; answers with its init's pid. The OCI runtime's deadline is in the request.
+    ///
+    /// # Errors
+    /// [`ShimError`]; nothing of the container is left then.
+    pub async fn create(&self, request: CreateRequest) -> Result<u32, ShimError> {
+        let id = request.id.clone();
+        Ok(self.wire.clone().create(request).await.map_err(ShimError::of(&id))?.into_inner().pid)
+    }
+
+    /// Starts a container; answers when that was.
+    ///
+    /// # Errors
+    /// [`ShimError`].
+    pub async fn start(&self, id: &str) -> Result<i64, ShimError> {
+        let request = StartRequest { id: id.to_owned() };
+        Ok(self
+            .wire
+            .clone()
+            .start(request)
+            .await
+            .map_err(ShimError::of(id))?
+            .into_inner()
+            .started_at)
+    }
+
+    /// Signals a container's init.
+    ///
+    /// # Errors
+    /// [`ShimError`].
+    pub async fn signal(&self, id: &str, signal: u8) -> Result<(), ShimError> {
+        let request = SignalRequest { id: id.to_owned(), signal: u32::from(signal), all: false };
+        self.send_signal(request).await
+    }
+
+    /// Kills everything in a container's cgroup.
+    ///
+    /// # Errors
+    /// [`ShimError`].
+    pub async fn kill_all(&self, id: &str) -> Result<(), ShimError> {
+        self.send_signal(SignalRequest { id: id.to_owned(), signal: 9, all: true }).await
+    }
+
+    async fn send_signal(&self, request: SignalRequest) -> Result<(), ShimError> {
+        let mut wire = self.wire.clone();
+        let id = request.id.clone();
+        let answer = async move { wire.signal(request).await.map_err(ShimError::of(&id)) };
+        self.within("send a signal", answer).await.map(drop)
+    }
+
+    /// Ends all that the shim holds for a container.
+    ///
+    /// # Errors
+    /// [`ShimError`].
+    pub async fn delete(&self, id: &str) -> Result<(), ShimError> {
+        let mut wire = self.wire.clone();
+        let request = DeleteRequest { id: id.to_owned() };
+        let answer = async move { wire.delete(request).await.map_err(ShimError::of(id)) };
+        self.within("delete a container", answer).await.map(drop)
+    }
+
+    /// Runs a command; its deadline is in the request.
+    ///
+    /// # Errors
+    /// [`ShimError`].
+    pub async fn exec_sync(
+        &self,
+        request: ExecSyncRequest,
+    ) -> Result<tonic::Streaming<ExecSyncOutput>, ShimError> {
+        let id = request.id.clone();
+        Ok(self.wire.clone().exec_sync(request).await.map_err(ShimError::of(&id))?.into_inner())
+    }
+
+    /// What an error in the middle of an exec's output means.
+    #[must_use]
+    pub fn exec_error(id: &str, status: Status) -> ShimError {
+        ShimError::of(id)(status)
+    }
+
+    /// Closes a container's log and opens it anew.
+    ///
+    /// # Errors
+    /// [`ShimError`].
+    pub async fn reopen_log(&self, id: &str) -> Result<(), ShimError> {
+        let mut wire = self.wire.clone();
+        let request = ReopenLogRequest { id: id.to_owned() };
+        let answer = async move { wire.reopen_log(request).await.map_err(ShimError::of(id)) };
+        self.within("reopen a log", answer).await.map(drop)
+    }
+
+    /// What happens to the pod's containers, from the exits that there have been.
+    ///
+    /// # Errors
+    /// [`ShimError`].
+    pub async fn events(&self) -> Result<tonic::Streaming<Event>, ShimError> {
+        let mut wire = self.wire.clone();
+        let answer = async move { wire.events(EventsRequest {}).await.map_err(ShimError::of("")) };
+        Ok(self.within("tell its events", answer).await?.into_inner())
+    }
+
+    /// Ends the shim.
+    ///
+    /// # Errors
+    /// [`ShimError`].
+    pub async fn shutdown(&self) -> Result<(), ShimError> {
+        let mut wire = self.wire.clone();
+        let answer =
+            async move { wire.shutdown(ShutdownRequest {}).await.map_err(ShimError::of("")) };
+        self.within("shut down", answer).await.map(drop)
+    }
+}
+
+async fn connect(directory: PathBuf) -> io::Result<TokioIo<UnixStream>> {
+    let handle = File::open(directory)?;
+    Ok(TokioIo::new(UnixStream::connect(socket_path(&handle)).await?))
+}

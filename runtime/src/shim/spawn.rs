@@ -1,0 +1,118 @@
+//! A shim's start: its directory, its socket, its process.
+
+use super::process::start_time;
+use crate::store::{ShimRecord, StoreError, write_json};
+use davit_proto::disk::{SHIM_CONFIG, SHIM_FD, SHIM_LOG, SHIM_SOCKET, ShimConfig};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A shim that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// Its configuration could not be written.
+    #[error("write the shim's configuration")]
+    Config(#[from] StoreError),
+    /// Its socket or its log could not be made.
+    #[error("{verb} in {}", directory.display())]
+    Prepare {
+        /// What was tried.
+        verb: &'static str,
+        /// The pod's directory.
+        directory: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The executable could not be run.
+    #[error("run {}", path.display())]
+    Run {
+        /// The executable.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// It ran and ended before it served.
+    #[error("the shim ended while it set up the pod: {said}")]
+    Ended {
+        /// The end of its log.
+        said: String,
+    },
+    /// It neither served nor ended in time.
+    #[error("the shim did not serve within {} ms", after.as_millis())]
+    Silent {
+        /// How long it was given.
+        after: std::time::Duration,
+    },
+    /// It answered with an error.
+    #[error("ask the shim for its state")]
+    State(#[source] super::ShimError),
+}
+
+/// Starts the shim `executable` for the pod in `directory`, which it is told by `config`.
+///
+/// The socket exists and listens before the shim does: whoever connects waits for it, and never has to ask whether it is there yet.
+///
+/// # Errors
+/// [`SpawnError`]; what was made in `directory` stays for the caller, whose directory it is.
+pub fn spawn(
+    executable: &Path,
+    directory: &Path,
+    config: &ShimConfig,
+) -> Result<ShimRecord, SpawnError> {
+    write_json(&directory.join(SHIM_CONFIG), config)?;
+    let prepare = |verb| {
+        let directory = directory.to_owned();
+        move |source| SpawnError::Prepare { verb, directory, source }
+    };
+    let listener = bind(directory).map_err(prepare("make the shim's socket"))?;
+    let log = log_file(directory).map_err(prepare("make the shim's log"))?;
+    let mut command = Command::new(executable);
+    command.arg("--pod-dir").arg(directory).env_clear().current_dir("/").process_group(0);
+    // A runtime that the shim runs may need to find its helpers.
+    command.env(
+        "PATH",
+        std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()),
+    );
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    davit_sys::inherit::inherit(&mut command, listener.into(), SHIM_FD);
+    // tokio reaps a child whose handle was dropped; that it has ended is seen on its pidfd, as after a restart.
+    let child = tokio::process::Command::from(command)
+        .spawn()
+        .map_err(|source| SpawnError::Run { path: executable.to_owned(), source })?;
+    let pid = child.id().unwrap_or_default();
+    // Gone already: no process has this start time, so it is found to have ended.
+    let start_time = start_time(pid).unwrap_or_default();
+    Ok(ShimRecord { pid, start_time })
+}
+
+/// A Unix address holds 107 bytes, which a state root of some depth exceeds; by way of the directory's descriptor it never does.
+fn bind(directory: &Path) -> io::Result<UnixListener> {
+    let handle = File::open(directory)?;
+    UnixListener::bind(socket_path(&handle))
+}
+
+/// The socket's address for as long as `directory` is open.
+pub(super) fn socket_path(directory: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{SHIM_SOCKET}", directory.as_raw_fd()))
+}
+
+fn log_file(directory: &Path) -> io::Result<File> {
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(directory.join(SHIM_LOG))
+}
+
+/// The end of what a shim said on its standard error, in one line.
+#[must_use]
+pub(crate) fn last_words(directory: &Path) -> String {
+    let log = std::fs::read(directory.join(SHIM_LOG)).unwrap_or_default();
+    let tail = log.get(log.len().saturating_sub(2000)..).unwrap_or_default();
+    let lines: Vec<String> = String::from_utf8_lossy(tail).lines().map(str::to_owned).collect();
+    let last = lines.iter().rev().take(3).rev().cloned().collect::<Vec<_>>().join("; ");
+    if last.is_empty() { "it said nothing".to_owned() } else { last }
+}

@@ -1,0 +1,120 @@
+//! Where everything is.
+
+use super::StoreError;
+use crate::id::{ContainerId, SandboxId};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// The two roots and the paths below them.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+    state: PathBuf,
+}
+
+impl Layout {
+    /// Below `root` (kept over a reboot) and `state` (of this boot).
+    #[must_use]
+    pub fn new(root: PathBuf, state: PathBuf) -> Self {
+        Self { root, state }
+    }
+
+    /// What is kept over a reboot.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What is of this boot.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// All pods.
+    #[must_use]
+    pub fn pods(&self) -> PathBuf {
+        self.state.join("pods")
+    }
+
+    /// One pod.
+    #[must_use]
+    pub fn pod(&self, id: &SandboxId) -> PathBuf {
+        self.pods().join(id.as_str())
+    }
+
+    /// One pod's record.
+    #[must_use]
+    pub fn sandbox_record(&self, id: &SandboxId) -> PathBuf {
+        self.pod(id).join("sandbox.json")
+    }
+
+    /// One pod's `/dev/shm`.
+    #[must_use]
+    pub fn shm(&self, id: &SandboxId) -> PathBuf {
+        self.pod(id).join("shm")
+    }
+
+    /// One pod's containers.
+    #[must_use]
+    pub fn containers(&self, id: &SandboxId) -> PathBuf {
+        self.pod(id).join("containers")
+    }
+
+    /// One container's OCI bundle.
+    #[must_use]
+    pub fn bundle(&self, sandbox: &SandboxId, id: &ContainerId) -> PathBuf {
+        self.containers(sandbox).join(id.as_str())
+    }
+
+    /// One container's record.
+    #[must_use]
+    pub fn container_record(&self, sandbox: &SandboxId, id: &ContainerId) -> PathBuf {
+        self.bundle(sandbox, id).join("container.json")
+    }
+
+    /// What could not be read.
+    #[must_use]
+    pub fn quarantine(&self) -> PathBuf {
+        self.state.join("quarantine")
+    }
+
+    /// The boot that the records are of.
+    #[must_use]
+    pub fn boot_id(&self) -> PathBuf {
+        self.state.join("boot_id")
+    }
+
+    /// All writable layers.
+    #[must_use]
+    pub fn writable_layers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    /// One container's writable layer.
+    #[must_use]
+    pub fn writable(&self, id: &ContainerId) -> PathBuf {
+        self.writable_layers().join(id.as_str())
+    }
+}
+
+/// Makes a directory (and those above it) that only its owner can enter; one that is there is kept.
+pub(crate) fn ensure_dir(path: &Path) -> Result<(), StoreError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(StoreError::io("make", path))
+}
+
+/// Makes a new directory with this mode, whatever the umask; one that is there is an error.
+pub(crate) fn new_dir(path: &Path, mode: u32) -> Result<(), StoreError> {
+    let made = (|| -> io::Result<()> {
+        fs::DirBuilder::new().mode(mode).create(path)?;
+        rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(mode))?;
+        Ok(())
+    })();
+    made.map_err(StoreError::io("make", path))
+}

@@ -1,0 +1,28 @@
+//! The durable record of every pod and container, as files.
+//!
+//! Owns the names and shapes of the files below the state root's `pods/`, and that each is written whole: to a temporary name, then
+//! renamed over the old one. Owns no decision: the pod's task says what to write and when; [`crate::recover`] reads.
+//!
+//! ```text
+//! <state>/boot_id                                  the boot that the records are of
+//! <state>/pods/<sandbox>/sandbox.json              SandboxRecord
+//!                       /hostname resolv.conf shm/
+//!                       /shim.{json,sock,log}      what daemon and shim share (davit_proto::disk)
+//!                       /containers/<container>/container.json   ContainerRecord
+//!                                              /config.json      the OCI spec; the directory is its bundle
+//!                                              /rootfs/          where the root is mounted, in no namespace of ours
+//!                                              /init.pid exit.json
+//! <state>/quarantine/<sandbox>                     what could not be read
+//! <root>/containers/<container>/{fs,work}          the writable layer
+//! ```
+//!
+//! Records live as long as the boot does, as the processes do, so nothing here is synced to disk.
+
+mod file;
+mod layout;
+mod record;
+
+pub use file::{StoreError, read_json, remove_tree, write_bytes, write_json};
+pub use layout::Layout;
+pub(crate) use layout::{ensure_dir, new_dir};
+pub use record::{ContainerRecord, SandboxPhase, SandboxRecord, ShimRecord, VERSION};
