@@ -7,6 +7,8 @@
 //! |---|---|
 //! | [`cli`] | arguments |
 //! | [`config`] | files and flags → one validated configuration |
+//! | [`open`] | the runtime that the configuration asks for |
+//! | [`service`] | the gRPC services |
 //! | [`serve`] | the daemon's life: locks, sockets, signals, drain |
 //! | [`layer`] | what every call goes through |
 //! | [`metrics`] | the counters, and the endpoint that shows them |
@@ -14,16 +16,16 @@
 //! | [`client`] | the commands that talk to a daemon |
 //! | [`output`] | what is written to the terminal |
 
-#![expect(dead_code, unused_imports, reason = "the services that use the rest are wired in next")]
-
 mod cli;
 mod client;
 mod config;
 mod convert;
 mod layer;
 mod metrics;
+mod open;
 mod output;
 mod serve;
+mod service;
 
 use cli::Action;
 use std::process::ExitCode;
@@ -37,7 +39,7 @@ fn main() -> ExitCode {
         Err(refused) => return output::refused_arguments(&refused),
     };
     match action {
-        Action::Serve(flags) => output::end(serve::main(&flags, open)),
+        Action::Serve(flags) => output::end(serve::main(&flags, open::open)),
         Action::Config(action) => output::end(config_command(action)),
         Action::Client(address, command) => client::main(&address, command),
     }
@@ -55,9 +57,4 @@ fn config_command(action: cli::ConfigAction) -> anyhow::Result<()> {
         cli::ConfigAction::Dump(flags) => output::print(&config::dump(&config::load(&flags)?)?)?,
     }
     Ok(())
-}
-
-/// Opens the runtime and makes the services that stand before it.
-async fn open(_config: std::sync::Arc<config::Config>) -> anyhow::Result<serve::Opened> {
-    anyhow::bail!("this build has no runtime linked in")
 }

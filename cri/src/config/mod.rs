@@ -19,10 +19,10 @@ mod reload;
 mod tests;
 mod value;
 
-pub(crate) use effective::{Bridge, Config, Handler, Tls};
-pub(crate) use load::{ConfigError, DEFAULT_FILE, ServeFlags, load};
+pub(crate) use effective::{Config, Handler, Tls};
+pub(crate) use load::{DEFAULT_FILE, ServeFlags, load};
 pub(crate) use reload::unchangeable;
-pub(crate) use value::{CgroupDriver, Listen, LogLevel, Subnet};
+pub(crate) use value::{CgroupDriver, Listen, LogLevel};
 
 /// A commented file with every key and its default.
 pub(crate) const DEFAULT_TEXT: &str = include_str!("default.toml");

@@ -23,10 +23,8 @@ mod tests;
 mod text;
 
 pub(crate) use container::container_spec;
-pub(crate) use error::InvalidField;
-pub(crate) use filter::{container_fits, container_stats_fits, sandbox_fits, sandbox_stats_fits};
-pub(crate) use image::{ImageParts, image, image_request};
+pub(crate) use filter::{container_fits, sandbox_fits};
+pub(crate) use image::{ImageParts, image};
 pub(crate) use info::{container_info, sandbox_info};
-pub(crate) use resources::{resources, resources_to_cri};
 pub(crate) use sandbox::sandbox_spec;
 pub(crate) use status::{container, container_status, sandbox, sandbox_status};

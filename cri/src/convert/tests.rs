@@ -740,10 +740,6 @@ fn a_filters_fields_must_all_fit() {
     assert!(containers("b2", "a1", Some(cri::ContainerState::ContainerCreated)));
     assert!(!containers("b2", "a1", Some(cri::ContainerState::ContainerRunning)));
     assert!(!containers("b2", "b2", None));
-    let stats = cri::PodSandboxStatsFilter { id: "a".to_owned(), label_selector: labels("web") };
-    assert!(sandbox_stats_fits(&pod, &stats));
-    let stats = cri::ContainerStatsFilter { label_selector: labels("web"), ..Default::default() };
-    assert!(!container_stats_fits(&container, &stats));
 }
 
 #[test]
@@ -753,7 +749,7 @@ fn an_image_has_the_id_that_it_is_asked_by() {
     assert_eq!((wire.id.as_str(), wire.size), ("sha256:x", 5));
     let mut request = container_config();
     request.image.as_mut().unwrap().image_ref = "r".to_owned();
-    let taken = image_request("image", request.image, &pod()).unwrap();
+    let taken = super::image::image_request("image", request.image, &pod()).unwrap();
     assert_eq!((taken.image.as_str(), taken.image_ref.as_str()), ("nginx:1", "r"));
 }
 
@@ -771,7 +767,12 @@ fn limits_go_there_and_back() {
         unified: [("memory.high".to_owned(), "max".to_owned())].into(),
         memory_swap_limit_in_bytes: -1,
     };
-    assert_eq!(resources_to_cri(&resources("linux", wire.clone()).unwrap()), wire);
+    assert_eq!(
+        super::resources::resources_to_cri(
+            &super::resources::resources("linux", wire.clone()).unwrap()
+        ),
+        wire
+    );
 }
 
 /// Texts of every kind, the odd ones often.

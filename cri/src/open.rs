@@ -1,0 +1,183 @@
+//! The runtime that the configuration asks for, and the services that stand before it.
+//!
+//! Owns the translation from davit's configuration to the runtime's, and nothing after that.
+
+use crate::config::{CgroupDriver, Config};
+use crate::convert;
+use crate::metrics::Counters;
+use crate::serve::{Opened, Services};
+use crate::service::{Admin, Images, RuntimeApi};
+use anyhow::Context as _;
+use davit_runtime::Runtime;
+use davit_runtime::cgroup::Driver;
+use davit_runtime::config::{Deadlines, RuntimeConfig};
+use davit_runtime::image::ImagesConfig;
+use davit_runtime::network::{BridgeConfig, NetworkConfig};
+use davit_runtime::oci::HostConfig;
+use davit_runtime::oci::handlers::{HandlerConfig, HandlersConfig};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where Debian puts the CNI plugins, looked in after the configured directory.
+const DEBIAN_CNI: &str = "/usr/lib/cni";
+/// Where an executable is looked for if the environment doesn't say.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const SHIM: &str = "davit-shim";
+
+/// Opens the runtime and makes the services.
+///
+/// # Errors
+/// In one line, what keeps it from working at all.
+pub(crate) async fn open(config: Arc<Config>) -> anyhow::Result<Opened> {
+    let runtime = Runtime::open(runtime_config(&config)?).await?;
+    let services = Services {
+        runtime: RuntimeApi::new(runtime.clone()),
+        image: Images::new(runtime.clone()),
+        davit: Admin::new(runtime.clone()),
+    };
+    let (counting, dumping) = (runtime.clone(), runtime.clone());
+    Ok(Opened {
+        routes: services.routes(),
+        counters: Arc::new(move || counters(&counting)),
+        state: Arc::new(move || state(&dumping)),
+        announcement: announcement(&runtime),
+    })
+}
+
+fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
+    let state = config.state().to_owned();
+    Ok(RuntimeConfig {
+        root: config.root().to_owned(),
+        netns_dir: config.netns_dir().to_owned(),
+        shim: shim(config)?,
+        shim_cgroup: Some(config.shim_cgroup().to_owned()),
+        images: ImagesConfig {
+            certs_dirs: vec![config.registry_config_dir().to_owned()],
+            pull_progress_timeout: config.pull_progress_timeout(),
+            ..ImagesConfig::new(config.root().to_owned())
+        },
+        network: network(config)?,
+        handlers: handlers(config),
+        pod_cgroup_parent: config.pod_cgroup_parent().clone(),
+        host: HostConfig { cgroup_driver: driver(config.cgroup_driver()), ..HostConfig::default() },
+        max_log_line: config.max_log_line(),
+        deadlines: Deadlines {
+            shim: config.shim_timeout(),
+            runtime: config.runtime_timeout(),
+            ..Deadlines::default()
+        },
+        state,
+    })
+}
+
+fn driver(configured: CgroupDriver) -> Option<Driver> {
+    match configured {
+        CgroupDriver::Auto => None,
+        CgroupDriver::Cgroupfs => Some(Driver::Cgroupfs),
+        CgroupDriver::Systemd => Some(Driver::Systemd),
+    }
+}
+
+fn network(config: &Config) -> anyhow::Result<NetworkConfig> {
+    let bridge = config.bridge();
+    Ok(NetworkConfig {
+        cni_conf_dir: config.cni_conf_dir().to_owned(),
+        cni_bin_dirs: vec![config.cni_bin_dir().to_owned(), PathBuf::from(DEBIAN_CNI)],
+        cni_timeout: config.cni_timeout(),
+        bridge: BridgeConfig {
+            name: bridge.name,
+            subnet: bridge.subnet.to_string().parse().context("bridge.subnet")?,
+            table: bridge.table,
+            ..BridgeConfig::default()
+        },
+        ..NetworkConfig::new(config.root().join("network"))
+    })
+}
+
+fn handlers(config: &Config) -> HandlersConfig {
+    let handler = |handler: crate::config::Handler| HandlerConfig {
+        path: handler.path,
+        root: handler.root,
+        systemd_cgroup: handler.systemd_cgroup,
+        args: handler.args,
+    };
+    HandlersConfig {
+        handlers: config
+            .handlers()
+            .into_iter()
+            .map(|(name, value)| (name, handler(value)))
+            .collect::<BTreeMap<_, _>>(),
+        default: config.default_handler().map(str::to_owned),
+        state: config.state().to_owned(),
+        path: std::env::var_os("PATH").unwrap_or_else(|| PATH.into()),
+    }
+}
+
+/// The configured shim, else the one beside this executable, else the first in PATH.
+fn shim(config: &Config) -> anyhow::Result<PathBuf> {
+    if let Some(path) = config.shim() {
+        anyhow::ensure!(path.is_file(), "shim: {} is not there", path.display());
+        return Ok(path.to_owned());
+    }
+    let own = std::env::current_exe().context("find davit's own executable")?;
+    let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
+    let beside = own.parent().map(|directory| directory.join(SHIM));
+    let in_path = std::env::split_paths(&path).map(|directory| directory.join(SHIM));
+    let mut found = beside.into_iter().chain(in_path).filter(|candidate| candidate.is_file());
+    found
+        .next()
+        .with_context(|| format!("shim: {SHIM} is neither beside {} nor in PATH", own.display()))
+}
+
+/// The status counters, as they are kept.
+pub(crate) fn counters(runtime: &Runtime) -> Counters {
+    let counts = runtime.counters().read();
+    Counters {
+        containers_created: counts.containers_created,
+        containers_running: counts.containers_running,
+        containers_paused: counts.containers_paused,
+        containers_stopped: counts.containers_stopped,
+        sandboxes_ready: counts.sandboxes_ready,
+        sandboxes_not_ready: counts.sandboxes_not_ready,
+        images: u64::try_from(runtime.images().list().len()).unwrap_or(u64::MAX),
+        event_listeners: counts.event_listeners,
+    }
+}
+
+/// Every pod and container, as the verbose statuses tell them.
+fn state(runtime: &Runtime) -> serde_json::Value {
+    let info = |info: BTreeMap<String, String>| -> serde_json::Value {
+        info.get("info").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    };
+    let pods = runtime.sandboxes().into_iter().map(|view| {
+        let containers = view.containers.iter();
+        let containers = containers.map(|(id, container)| (id.to_string(), info(convert::container_info(container, None))));
+        let containers: serde_json::Map<String, serde_json::Value> = containers.collect();
+        let pod = serde_json::json!({ "pod": info(convert::sandbox_info(&view)), "containers": containers });
+        (view.id.to_string(), pod)
+    });
+    serde_json::Value::Object(pods.collect())
+}
+
+fn announcement(runtime: &Runtime) -> Vec<String> {
+    let found = runtime.handlers().list().iter().map(|handler| {
+        let what = format!("{} {} at {}", handler.name, handler.version, handler.path.display());
+        match &handler.problem {
+            None => format!("OCI runtime {what}"),
+            Some(problem) => format!("OCI runtime {what} does not work here: {problem}"),
+        }
+    });
+    let why = runtime.handlers().why_default().to_owned();
+    let network = runtime.network().status();
+    found
+        .chain([
+            why,
+            format!(
+                "network {}: {}",
+                network.name,
+                if network.ready { "ready" } else { &network.message }
+            ),
+        ])
+        .collect()
+}

@@ -1,0 +1,207 @@
+//! The admin service: what davit's own command line asks beyond CRI.
+
+use super::logs::{LogError, Reader};
+use super::status::plain_status;
+use crate::open;
+use davit_proto::admin::davit_server::Davit;
+use davit_proto::admin::pull_progress::Kind;
+use davit_proto::admin::{
+    Handler, InfoRequest, InfoResponse, LayerPlan, LayerProgress, LogEntry, LogsRequest, PullPlan,
+    PullProgress, PullRequest, WaitRequest, WaitResponse,
+};
+use davit_runtime::Runtime;
+use davit_runtime::container::{ContainerState, ContainerView};
+use davit_runtime::image::{self, Auth, PullEvent};
+use std::pin::Pin;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// How many messages of a stream wait for a client that reads slowly.
+const BACKLOG: usize = 64;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(crate) struct Admin {
+    runtime: Runtime,
+}
+
+impl Admin {
+    /// Of this runtime.
+    pub(crate) fn new(runtime: Runtime) -> Self {
+        Self { runtime }
+    }
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Davit for Admin {
+    type PullStream = Streamed<PullProgress>;
+    type LogsStream = Streamed<LogEntry>;
+
+    async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        let InfoRequest {} = request.into_inner();
+        let runtime = &self.runtime;
+        let handlers = runtime.handlers().list().iter().map(|handler| Handler {
+            name: handler.name.clone(),
+            path: handler.path.display().to_string(),
+            version: handler.version.clone(),
+            problem: handler.problem.clone().unwrap_or_default(),
+        });
+        Ok(Response::new(InfoResponse {
+            version: crate::VERSION.to_owned(),
+            root: runtime.config().root.display().to_string(),
+            state: runtime.config().state.display().to_string(),
+            default_handler: runtime.handlers().default_name().unwrap_or_default().to_owned(),
+            handlers: handlers.collect(),
+            counters: Some(open::counters(runtime).to_wire()),
+            cgroup_version: runtime.host().cgroups.layout().version().name().to_owned(),
+            cgroup_driver: runtime.host().driver.name().to_owned(),
+            network: runtime.network().status().name,
+        }))
+    }
+
+    async fn pull(
+        &self,
+        request: Request<PullRequest>,
+    ) -> Result<Response<Self::PullStream>, Status> {
+        let PullRequest { image, username, password } = request.into_inner();
+        let (progress, events) = mpsc::channel(BACKLOG);
+        let (answers, stream) = mpsc::channel(BACKLOG);
+        let images = self.runtime.images().clone();
+        let auth = Auth { username, password, ..Auth::default() };
+        let request = image::PullRequest { image, auth, progress: Some(progress) };
+        // The pull is the daemon's: a client that goes away does not end it.
+        let pull = tokio::spawn(async move { images.pull(request).await });
+        tokio::spawn(async move {
+            pass_on(events, &answers).await;
+            let end = match pull.await {
+                Ok(Ok(image)) => {
+                    Ok(PullProgress { kind: Some(Kind::ImageId(image.id.to_string())) })
+                }
+                Ok(Err(error)) => Err(plain_status(&error)),
+                Err(error) => Err(Status::internal(format!("the pull failed: {error}"))),
+            };
+            drop(answers.send(end).await);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn logs(
+        &self,
+        request: Request<LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        let LogsRequest { container_id, follow } = request.into_inner();
+        let (_, container) =
+            self.runtime.container(&container_id).map_err(|error| plain_status(&error))?;
+        let path = container.facts.log_path.clone();
+        let path = path.ok_or_else(|| {
+            Status::failed_precondition(format!("container {} keeps no log", container.id))
+        })?;
+        let reader = Reader::open(&path).await.map_err(|error| log_status(&error))?;
+        let (entries, stream) = mpsc::channel(BACKLOG);
+        let runtime = self.runtime.clone();
+        tokio::spawn(async move {
+            if let Err(error) = send_log(reader, &runtime, &container, follow, &entries).await {
+                drop(entries.send(Err(log_status(&error))).await);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {
+        let WaitRequest { container_id } = request.into_inner();
+        let container = self
+            .runtime
+            .wait_container(&container_id)
+            .await
+            .map_err(|error| plain_status(&error))?;
+        match &container.state {
+            ContainerState::Exited(exit) => Ok(Response::new(WaitResponse {
+                exit_code: exit.code,
+                reason: exit.reason.as_str().to_owned(),
+                message: exit.message.clone(),
+            })),
+            other @ (ContainerState::Creating
+            | ContainerState::Created { .. }
+            | ContainerState::Running { .. }) => {
+                Err(Status::aborted(format!("container {} is {}", container.id, other.name())))
+            }
+        }
+    }
+}
+
+/// A client that reads slowly misses some of the progress, never the end.
+async fn pass_on(
+    mut events: mpsc::Receiver<PullEvent>,
+    answers: &mpsc::Sender<Result<PullProgress, Status>>,
+) {
+    while let Some(event) = events.recv().await {
+        let kind = match event {
+            PullEvent::Plan { digest, layers } => Kind::Plan(PullPlan {
+                digest: digest.to_string(),
+                layers: layers
+                    .into_iter()
+                    .map(|layer| LayerPlan {
+                        digest: layer.digest.to_string(),
+                        size: layer.size,
+                        present: layer.present,
+                    })
+                    .collect(),
+            }),
+            PullEvent::Layer { digest, received, done } => {
+                Kind::Layer(LayerProgress { digest: digest.to_string(), received, done })
+            }
+        };
+        if answers.send(Ok(PullProgress { kind: Some(kind) })).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn log_status(error: &LogError) -> Status {
+    Status::internal(davit_runtime::error::chain(error))
+}
+
+async fn send_log(
+    mut reader: Reader,
+    runtime: &Runtime,
+    container: &ContainerView,
+    follow: bool,
+    to: &mpsc::Sender<Result<LogEntry, Status>>,
+) -> Result<(), LogError> {
+    let _listening = follow.then(|| runtime.counters().listen());
+    loop {
+        // Asked before the log is read: what it wrote before its end is read after.
+        let ended = !follow || has_ended(runtime, container);
+        let mut is_empty = true;
+        loop {
+            let entries = reader.more().await?;
+            if entries.is_empty() {
+                break;
+            }
+            is_empty = false;
+            for entry in entries {
+                if to.send(Ok(entry)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        if ended && is_empty {
+            return Ok(());
+        }
+        if is_empty {
+            Reader::pause().await;
+        }
+    }
+}
+
+fn has_ended(runtime: &Runtime, container: &ContainerView) -> bool {
+    match runtime.container(container.id.as_str()) {
+        Ok((_, now)) => matches!(now.state, ContainerState::Exited(_)),
+        // Removed, so ended.
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,525 @@
+//! CRI's RuntimeService.
+
+use super::status::{plain_status, status};
+use super::{Streamed, required, seconds, streamed, unimplemented};
+use crate::convert;
+use davit_proto::cri::runtime_service_server::RuntimeService;
+use davit_proto::cri::{
+    AttachRequest, AttachResponse, CgroupDriver, CheckpointContainerRequest,
+    CheckpointContainerResponse, Container, ContainerEventResponse, ContainerFilter,
+    ContainerStatsRequest, ContainerStatsResponse, ContainerStatusRequest, ContainerStatusResponse,
+    CreateContainerRequest, CreateContainerResponse, ExecRequest, ExecResponse, ExecSyncRequest,
+    ExecSyncResponse, GetEventsRequest, LinuxRuntimeConfiguration, ListContainerStatsRequest,
+    ListContainerStatsResponse, ListContainersRequest, ListContainersResponse,
+    ListMetricDescriptorsRequest, ListMetricDescriptorsResponse, ListPodSandboxMetricsRequest,
+    ListPodSandboxMetricsResponse, ListPodSandboxRequest, ListPodSandboxResponse,
+    ListPodSandboxStatsRequest, ListPodSandboxStatsResponse, NetworkConfig, PodSandbox,
+    PodSandboxConfig, PodSandboxFilter, PodSandboxMetadata, PodSandboxStatsRequest,
+    PodSandboxStatsResponse, PodSandboxStatusRequest, PodSandboxStatusResponse, PortForwardRequest,
+    PortForwardResponse, RemoveContainerRequest, RemoveContainerResponse, RemovePodSandboxRequest,
+    RemovePodSandboxResponse, ReopenContainerLogRequest, ReopenContainerLogResponse,
+    RunPodSandboxRequest, RunPodSandboxResponse, RuntimeCondition, RuntimeConfig,
+    RuntimeConfigRequest, RuntimeConfigResponse, RuntimeFeatures, RuntimeHandler,
+    RuntimeHandlerFeatures, RuntimeStatus, StartContainerRequest, StartContainerResponse,
+    StatusRequest, StatusResponse, StopContainerRequest, StopContainerResponse,
+    StopPodSandboxRequest, StopPodSandboxResponse, StreamContainerStatsRequest,
+    StreamContainerStatsResponse, StreamContainersRequest, StreamContainersResponse,
+    StreamPodSandboxMetricsRequest, StreamPodSandboxMetricsResponse, StreamPodSandboxStatsRequest,
+    StreamPodSandboxStatsResponse, StreamPodSandboxesRequest, StreamPodSandboxesResponse,
+    UpdateContainerResourcesRequest, UpdateContainerResourcesResponse,
+    UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse,
+    UpdateRuntimeConfigRequest, UpdateRuntimeConfigResponse, VersionRequest, VersionResponse,
+};
+use davit_runtime::Runtime;
+use davit_runtime::cgroup::Driver;
+use davit_runtime::container::CreateContainerError;
+use davit_runtime::sandbox::SandboxView;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// The version of CRI that is served.
+const API_VERSION: &str = "v1";
+/// What kubelets have always been told as `version`.
+const KUBELET_API_VERSION: &str = "0.1.0";
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(crate) struct RuntimeApi {
+    runtime: Runtime,
+}
+
+impl RuntimeApi {
+    /// Of this runtime.
+    pub(crate) fn new(runtime: Runtime) -> Self {
+        Self { runtime }
+    }
+
+    fn select_sandboxes(&self, filter: Option<PodSandboxFilter>) -> Vec<PodSandbox> {
+        let filter = filter.unwrap_or_default();
+        let views = self.runtime.sandboxes();
+        views
+            .iter()
+            .filter(|view| convert::sandbox_fits(view, &filter))
+            .map(|view| convert::sandbox(view))
+            .collect()
+    }
+
+    fn select_containers(&self, filter: Option<ContainerFilter>) -> Vec<Container> {
+        let filter = filter.unwrap_or_default();
+        let views = self.runtime.sandboxes();
+        let containers = views.iter().flat_map(|view| view.containers.values());
+        containers
+            .filter(|view| convert::container_fits(view, &filter))
+            .map(|view| convert::container(view))
+            .collect()
+    }
+
+    fn handlers(&self) -> Vec<RuntimeHandler> {
+        let handlers = self.runtime.handlers();
+        let features = |name: &str| {
+            handlers.get(name).ok().map(|handler| RuntimeHandlerFeatures {
+                recursive_read_only_mounts: handler.features.recursive_read_only,
+                // No handler is given user namespaces yet, whatever it could do.
+                user_namespaces: false,
+            })
+        };
+        let names = handlers
+            .list()
+            .iter()
+            .filter(|handler| handler.problem.is_none())
+            .map(|handler| handler.name.clone());
+        let names = std::iter::once(String::new()).chain(names);
+        names.map(|name| RuntimeHandler { features: features(&name), name }).collect()
+    }
+
+    fn conditions(&self) -> Vec<RuntimeCondition> {
+        let network = self.runtime.network().status();
+        vec![
+            RuntimeCondition {
+                r#type: "RuntimeReady".to_owned(),
+                status: true,
+                ..RuntimeCondition::default()
+            },
+            RuntimeCondition {
+                r#type: "NetworkReady".to_owned(),
+                status: network.ready,
+                reason: network.reason,
+                message: network.message,
+            },
+        ]
+    }
+
+    fn verbose_status(&self) -> BTreeMap<String, String> {
+        let config = self.runtime.config();
+        let network = self.runtime.network().status();
+        let counts = self.runtime.counters().read();
+        let config = serde_json::json!({
+            "rootDir": config.root,
+            "stateDir": config.state,
+            "shim": config.shim,
+            "cgroupDriver": self.runtime.host().driver.name(),
+            "defaultHandler": self.runtime.handlers().default_name(),
+        });
+        let counters = serde_json::json!({
+            "containers": {
+                "created": counts.containers_created,
+                "running": counts.containers_running,
+                "paused": counts.containers_paused,
+                "stopped": counts.containers_stopped,
+            },
+            "sandboxes": { "ready": counts.sandboxes_ready, "notReady": counts.sandboxes_not_ready },
+            "images": self.runtime.images().list().len(),
+            "eventListeners": counts.event_listeners,
+        });
+        [
+            ("config", config.to_string()),
+            ("counters", counters.to_string()),
+            ("network", network.name),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+    }
+}
+
+#[tonic::async_trait]
+impl RuntimeService for RuntimeApi {
+    type StreamPodSandboxesStream = Streamed<StreamPodSandboxesResponse>;
+    type StreamContainersStream = Streamed<StreamContainersResponse>;
+    type StreamContainerStatsStream = Streamed<StreamContainerStatsResponse>;
+    type StreamPodSandboxStatsStream = Streamed<StreamPodSandboxStatsResponse>;
+    type StreamPodSandboxMetricsStream = Streamed<StreamPodSandboxMetricsResponse>;
+    type GetContainerEventsStream = Streamed<ContainerEventResponse>;
+
+    async fn version(
+        &self,
+        request: Request<VersionRequest>,
+    ) -> Result<Response<VersionResponse>, Status> {
+        // The kubelet's own version: every one that speaks v1 is served alike.
+        let VersionRequest { version: _ } = request.into_inner();
+        Ok(Response::new(VersionResponse {
+            version: KUBELET_API_VERSION.to_owned(),
+            runtime_name: "davit".to_owned(),
+            runtime_version: crate::VERSION.to_owned(),
+            runtime_api_version: API_VERSION.to_owned(),
+        }))
+    }
+
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<RunPodSandboxRequest>,
+    ) -> Result<Response<RunPodSandboxResponse>, Status> {
+        let RunPodSandboxRequest { config, runtime_handler } = request.into_inner();
+        let config = required(config, "config")?;
+        let spec = convert::sandbox_spec(config, runtime_handler)?;
+        let id = self.runtime.run_sandbox(spec).await.map_err(|error| status(&error))?;
+        Ok(Response::new(RunPodSandboxResponse { pod_sandbox_id: id.to_string() }))
+    }
+
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<StopPodSandboxRequest>,
+    ) -> Result<Response<StopPodSandboxResponse>, Status> {
+        let StopPodSandboxRequest { pod_sandbox_id } = request.into_inner();
+        let id = not_empty(&pod_sandbox_id, "pod_sandbox_id")?;
+        self.runtime.stop_sandbox(id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(StopPodSandboxResponse {}))
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<RemovePodSandboxRequest>,
+    ) -> Result<Response<RemovePodSandboxResponse>, Status> {
+        let RemovePodSandboxRequest { pod_sandbox_id } = request.into_inner();
+        let id = not_empty(&pod_sandbox_id, "pod_sandbox_id")?;
+        self.runtime.remove_sandbox(id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(RemovePodSandboxResponse {}))
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<PodSandboxStatusRequest>,
+    ) -> Result<Response<PodSandboxStatusResponse>, Status> {
+        let PodSandboxStatusRequest { pod_sandbox_id, verbose } = request.into_inner();
+        let view = self.runtime.sandbox(&pod_sandbox_id).map_err(|error| plain_status(&error))?;
+        Ok(Response::new(PodSandboxStatusResponse {
+            status: Some(convert::sandbox_status(&view)),
+            info: if verbose { convert::sandbox_info(&view) } else { BTreeMap::new() },
+            containers_statuses: view
+                .containers
+                .values()
+                .map(|container| convert::container_status(container))
+                .collect(),
+            timestamp: davit_runtime::now(),
+        }))
+    }
+
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<ListPodSandboxRequest>,
+    ) -> Result<Response<ListPodSandboxResponse>, Status> {
+        let ListPodSandboxRequest { filter } = request.into_inner();
+        Ok(Response::new(ListPodSandboxResponse { items: self.select_sandboxes(filter) }))
+    }
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<StreamPodSandboxesRequest>,
+    ) -> Result<Response<Self::StreamPodSandboxesStream>, Status> {
+        let StreamPodSandboxesRequest { filter } = request.into_inner();
+        let items = self.select_sandboxes(filter);
+        Ok(Response::new(streamed(items, |pod_sandboxes| StreamPodSandboxesResponse {
+            pod_sandboxes,
+        })))
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<CreateContainerRequest>,
+    ) -> Result<Response<CreateContainerResponse>, Status> {
+        let CreateContainerRequest { pod_sandbox_id, config, sandbox_config } =
+            request.into_inner();
+        let config = required(config, "config")?;
+        let pod = self
+            .runtime
+            .sandbox(&pod_sandbox_id)
+            .map_err(|error| status(&Arc::new(CreateContainerError::Sandbox(error))))?;
+        check_pod(&pod, sandbox_config)?;
+        let spec = convert::container_spec(config, &pod.spec)?;
+        let id = self
+            .runtime
+            .create_container(pod.id.as_str(), spec)
+            .await
+            .map_err(|error| status(&error))?;
+        Ok(Response::new(CreateContainerResponse { container_id: id.to_string() }))
+    }
+
+    async fn start_container(
+        &self,
+        request: Request<StartContainerRequest>,
+    ) -> Result<Response<StartContainerResponse>, Status> {
+        let StartContainerRequest { container_id } = request.into_inner();
+        self.runtime.start_container(&container_id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(StartContainerResponse {}))
+    }
+
+    async fn stop_container(
+        &self,
+        request: Request<StopContainerRequest>,
+    ) -> Result<Response<StopContainerResponse>, Status> {
+        let StopContainerRequest { container_id, timeout } = request.into_inner();
+        let id = not_empty(&container_id, "container_id")?;
+        // A negative grace means none, as the kubelet may compute one.
+        let grace = seconds(timeout.max(0), "timeout")?;
+        self.runtime.stop_container(id, grace).await.map_err(|error| status(&error))?;
+        Ok(Response::new(StopContainerResponse {}))
+    }
+
+    async fn remove_container(
+        &self,
+        request: Request<RemoveContainerRequest>,
+    ) -> Result<Response<RemoveContainerResponse>, Status> {
+        let RemoveContainerRequest { container_id } = request.into_inner();
+        let id = not_empty(&container_id, "container_id")?;
+        self.runtime.remove_container(id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(RemoveContainerResponse {}))
+    }
+
+    async fn list_containers(
+        &self,
+        request: Request<ListContainersRequest>,
+    ) -> Result<Response<ListContainersResponse>, Status> {
+        let ListContainersRequest { filter } = request.into_inner();
+        Ok(Response::new(ListContainersResponse { containers: self.select_containers(filter) }))
+    }
+
+    async fn stream_containers(
+        &self,
+        request: Request<StreamContainersRequest>,
+    ) -> Result<Response<Self::StreamContainersStream>, Status> {
+        let StreamContainersRequest { filter } = request.into_inner();
+        let containers = self.select_containers(filter);
+        Ok(Response::new(streamed(containers, |containers| StreamContainersResponse {
+            containers,
+        })))
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<ContainerStatusRequest>,
+    ) -> Result<Response<ContainerStatusResponse>, Status> {
+        let ContainerStatusRequest { container_id, verbose } = request.into_inner();
+        let (_, container) =
+            self.runtime.container(&container_id).map_err(|error| plain_status(&error))?;
+        let info = || convert::container_info(&container, self.runtime.container_spec(&container));
+        Ok(Response::new(ContainerStatusResponse {
+            status: Some(convert::container_status(&container)),
+            info: if verbose { info() } else { BTreeMap::new() },
+        }))
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<ReopenContainerLogRequest>,
+    ) -> Result<Response<ReopenContainerLogResponse>, Status> {
+        let ReopenContainerLogRequest { container_id } = request.into_inner();
+        self.runtime.reopen_log(&container_id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(ReopenContainerLogResponse {}))
+    }
+
+    async fn exec_sync(
+        &self,
+        request: Request<ExecSyncRequest>,
+    ) -> Result<Response<ExecSyncResponse>, Status> {
+        let ExecSyncRequest { container_id, cmd, timeout } = request.into_inner();
+        // 0 means no limit.
+        let limit = (timeout != 0).then(|| seconds(timeout, "timeout")).transpose()?;
+        let output = self
+            .runtime
+            .exec_sync(&container_id, &cmd, limit)
+            .await
+            .map_err(|error| status(&error))?;
+        Ok(Response::new(ExecSyncResponse {
+            stdout: output.stdout,
+            stderr: output.stderr,
+            exit_code: output.exit_code,
+        }))
+    }
+
+    async fn update_runtime_config(
+        &self,
+        request: Request<UpdateRuntimeConfigRequest>,
+    ) -> Result<Response<UpdateRuntimeConfigResponse>, Status> {
+        let UpdateRuntimeConfigRequest { runtime_config } = request.into_inner();
+        let Some(RuntimeConfig { network_config: Some(NetworkConfig { pod_cidr }) }) =
+            runtime_config
+        else {
+            return Ok(Response::new(UpdateRuntimeConfigResponse {}));
+        };
+        if !pod_cidr.is_empty() {
+            let set = self.runtime.network().set_pod_cidr(&pod_cidr).await;
+            let outcome = set.map_err(|error| plain_status(&error))?;
+            tracing::info!(pod_cidr, ?outcome, "the pods' address range");
+        }
+        Ok(Response::new(UpdateRuntimeConfigResponse {}))
+    }
+
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let StatusRequest { verbose } = request.into_inner();
+        Ok(Response::new(StatusResponse {
+            status: Some(RuntimeStatus { conditions: self.conditions() }),
+            info: if verbose { self.verbose_status() } else { BTreeMap::new() },
+            runtime_handlers: self.handlers(),
+            features: Some(RuntimeFeatures {
+                supplemental_groups_policy: true,
+                user_namespaces_host_network: false,
+            }),
+        }))
+    }
+
+    async fn runtime_config(
+        &self,
+        request: Request<RuntimeConfigRequest>,
+    ) -> Result<Response<RuntimeConfigResponse>, Status> {
+        let RuntimeConfigRequest {} = request.into_inner();
+        let driver = match self.runtime.host().driver {
+            Driver::Systemd => CgroupDriver::Systemd,
+            Driver::Cgroupfs => CgroupDriver::Cgroupfs,
+        };
+        let linux = LinuxRuntimeConfiguration { cgroup_driver: driver.into() };
+        Ok(Response::new(RuntimeConfigResponse { linux: Some(linux) }))
+    }
+
+    async fn update_container_resources(
+        &self,
+        _request: Request<UpdateContainerResourcesRequest>,
+    ) -> Result<Response<UpdateContainerResourcesResponse>, Status> {
+        Err(unimplemented("UpdateContainerResources"))
+    }
+
+    async fn exec(&self, _request: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
+        Err(unimplemented("Exec"))
+    }
+
+    async fn attach(
+        &self,
+        _request: Request<AttachRequest>,
+    ) -> Result<Response<AttachResponse>, Status> {
+        Err(unimplemented("Attach"))
+    }
+
+    async fn port_forward(
+        &self,
+        _request: Request<PortForwardRequest>,
+    ) -> Result<Response<PortForwardResponse>, Status> {
+        Err(unimplemented("PortForward"))
+    }
+
+    async fn container_stats(
+        &self,
+        _request: Request<ContainerStatsRequest>,
+    ) -> Result<Response<ContainerStatsResponse>, Status> {
+        Err(unimplemented("ContainerStats"))
+    }
+
+    async fn list_container_stats(
+        &self,
+        _request: Request<ListContainerStatsRequest>,
+    ) -> Result<Response<ListContainerStatsResponse>, Status> {
+        Err(unimplemented("ListContainerStats"))
+    }
+
+    async fn stream_container_stats(
+        &self,
+        _request: Request<StreamContainerStatsRequest>,
+    ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
+        Err(unimplemented("StreamContainerStats"))
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        _request: Request<PodSandboxStatsRequest>,
+    ) -> Result<Response<PodSandboxStatsResponse>, Status> {
+        Err(unimplemented("PodSandboxStats"))
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        _request: Request<ListPodSandboxStatsRequest>,
+    ) -> Result<Response<ListPodSandboxStatsResponse>, Status> {
+        Err(unimplemented("ListPodSandboxStats"))
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _request: Request<StreamPodSandboxStatsRequest>,
+    ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
+        Err(unimplemented("StreamPodSandboxStats"))
+    }
+
+    async fn checkpoint_container(
+        &self,
+        _request: Request<CheckpointContainerRequest>,
+    ) -> Result<Response<CheckpointContainerResponse>, Status> {
+        Err(unimplemented("CheckpointContainer"))
+    }
+
+    async fn get_container_events(
+        &self,
+        _request: Request<GetEventsRequest>,
+    ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
+        Err(unimplemented("GetContainerEvents"))
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _request: Request<ListMetricDescriptorsRequest>,
+    ) -> Result<Response<ListMetricDescriptorsResponse>, Status> {
+        Err(unimplemented("ListMetricDescriptors"))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _request: Request<ListPodSandboxMetricsRequest>,
+    ) -> Result<Response<ListPodSandboxMetricsResponse>, Status> {
+        Err(unimplemented("ListPodSandboxMetrics"))
+    }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _request: Request<StreamPodSandboxMetricsRequest>,
+    ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
+        Err(unimplemented("StreamPodSandboxMetrics"))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _request: Request<UpdatePodSandboxResourcesRequest>,
+    ) -> Result<Response<UpdatePodSandboxResourcesResponse>, Status> {
+        Err(unimplemented("UpdatePodSandboxResources"))
+    }
+}
+
+/// The pod's configuration comes with each of its containers. It was honoured when the pod was run, so all there is to do is to see that it is this
+/// pod's.
+fn check_pod(pod: &SandboxView, config: Option<PodSandboxConfig>) -> Result<(), Status> {
+    let Some(metadata) = config.and_then(|config| config.metadata) else { return Ok(()) };
+    let (id, key) = (&pod.id, &pod.spec.key);
+    let PodSandboxMetadata { name, uid, namespace, attempt: _ } = metadata;
+    if (&name, &namespace, &uid) == (&key.name, &key.namespace, &key.uid) {
+        return Ok(());
+    }
+    let told = format!("{namespace}/{name} (uid {uid})");
+    Err(Status::invalid_argument(format!(
+        "sandbox_config.metadata: {told} is not the pod of {id}: that is {key}"
+    )))
+}
+
+fn not_empty<'a>(id: &'a str, field: &str) -> Result<&'a str, Status> {
+    // Idempotence forgives an id that is gone, not a call without one.
+    if id.is_empty() { Err(Status::invalid_argument(format!("{field}: empty"))) } else { Ok(id) }
+}

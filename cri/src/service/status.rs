@@ -1,0 +1,270 @@
+//! What an error of the runtime is on the wire.
+//!
+//! Owns the one mapping from each operation's errors to gRPC codes, exhaustive, so that a new error can't slip through as `Unknown`. The kubelet acts on
+//! NotFound (gone: forget it) and on DeadlineExceeded from ExecSync (a probe that timed out); the others are for people.
+
+use davit_runtime::container::{
+    CreateContainerError, ExecError, RemoveContainerError, ReopenLogError, StartContainerError,
+    StopContainerError,
+};
+use davit_runtime::error::chain;
+use davit_runtime::image::{FindError, PullError, RemoveError, UsageError};
+use davit_runtime::network::PodCidrError;
+use davit_runtime::sandbox::{LookupError, RemoveSandboxError, RunSandboxError, StopSandboxError};
+use davit_runtime::shim::ShimError;
+use std::sync::Arc;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+/// Tells davit's own client with which exit code to report a command that could not be run: 126 or 127, as shells do.
+pub(crate) const EXIT_CODE: &str = "davit-exit-code";
+
+/// An error that has a gRPC code.
+pub(crate) trait WireError: std::error::Error {
+    /// Which.
+    fn code(&self) -> Code;
+}
+
+/// An error as a status: its code, and the whole chain of causes in one line.
+pub(crate) fn status<E: WireError + 'static>(error: &Arc<E>) -> Status {
+    plain_status(error.as_ref())
+}
+
+/// The same of an error that nobody shares.
+pub(crate) fn plain_status<E: WireError + 'static>(error: &E) -> Status {
+    let text = chain(error);
+    let mut status = Status::new(error.code(), text.clone());
+    if let Some(code) = exit_code(&text).and_then(|code| MetadataValue::try_from(code).ok()) {
+        status.metadata_mut().insert(EXIT_CODE, code);
+    }
+    status
+}
+
+/// The OCI runtimes say only in words that a command is missing or can't be run; these are the words of crun, runc and youki.
+fn exit_code(text: &str) -> Option<&'static str> {
+    let is = |words: &str| text.contains(words);
+    if !(is("exec") || is("executable")) {
+        None
+    } else if is("not found in $PATH")
+        || is("no such file or directory")
+        || is("No such file or directory")
+    {
+        Some("127")
+    } else if is("permission denied")
+        || is("Permission denied")
+        || is("exec format error")
+        || is("Exec format error")
+        || is("is a directory")
+    {
+        Some("126")
+    } else {
+        None
+    }
+}
+
+impl WireError for LookupError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Unknown { .. } => Code::NotFound,
+            Self::Ambiguous { .. } => Code::InvalidArgument,
+        }
+    }
+}
+
+impl WireError for ShimError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Unknown { .. } | Self::Runtime { .. } | Self::Failed { .. } => Code::Internal,
+            Self::State { .. } => Code::FailedPrecondition,
+            // Not DeadlineExceeded: to the kubelet that is its own deadline, or a probe's.
+            Self::Deadline { .. } | Self::Gone { .. } => Code::Unavailable,
+        }
+    }
+}
+
+impl WireError for RunSandboxError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NameTaken { .. } => Code::AlreadyExists,
+            Self::Handler(_) | Self::CgroupParent(_) => Code::InvalidArgument,
+            Self::Id(_)
+            | Self::Store(_)
+            | Self::Cgroup(_)
+            | Self::ResolvConf { .. }
+            | Self::Shim(_)
+            | Self::Network(_) => Code::Internal,
+            Self::Removed { .. } => Code::Aborted,
+        }
+    }
+}
+
+impl WireError for StopSandboxError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::Store { .. }
+            | Self::Alive { .. }
+            | Self::Network { .. }
+            | Self::Shim { .. }
+            | Self::Release { .. } => Code::Internal,
+        }
+    }
+}
+
+impl WireError for RemoveSandboxError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::Stop(error) => error.code(),
+            Self::Files { .. } | Self::Cgroup { .. } => Code::Internal,
+        }
+    }
+}
+
+impl WireError for CreateContainerError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Sandbox(error) => error.code(),
+            Self::SandboxNotReady { .. } | Self::Target { .. } => Code::FailedPrecondition,
+            Self::NameTaken { .. } => Code::AlreadyExists,
+            Self::ImageUnknown { .. } => Code::NotFound,
+            Self::Image(_) | Self::Spec(_) | Self::UserFiles { .. } => Code::InvalidArgument,
+            Self::Layers { .. } | Self::Handler(_) | Self::Id(_) | Self::Store(_) => Code::Internal,
+            Self::Shim(error) => error.code(),
+        }
+    }
+}
+
+impl WireError for StartContainerError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::State { .. } | Self::SandboxNotReady { .. } => Code::FailedPrecondition,
+            Self::Shim { source, .. } => source.code(),
+            Self::Store { .. } => Code::Internal,
+        }
+    }
+}
+
+impl WireError for StopContainerError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::Shim { source, .. } => source.code(),
+            Self::Alive { .. } => Code::Internal,
+        }
+    }
+}
+
+impl WireError for RemoveContainerError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::Stop(error) => error.code(),
+            Self::Shim { source, .. } => source.code(),
+            Self::Files { .. } => Code::Internal,
+        }
+    }
+}
+
+impl WireError for ExecError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::NotRunning { .. } => Code::FailedPrecondition,
+            Self::Process(_) => Code::InvalidArgument,
+            Self::Store { .. } | Self::Id(_) => Code::Internal,
+            Self::Timeout { .. } => Code::DeadlineExceeded,
+            Self::Shim { source, .. } => source.code(),
+        }
+    }
+}
+
+impl WireError for FindError {
+    fn code(&self) -> Code {
+        Code::InvalidArgument
+    }
+}
+
+impl WireError for PullError {
+    fn code(&self) -> Code {
+        match self {
+            Self::InvalidReference(_) | Self::InvalidAuth(_) => Code::InvalidArgument,
+            Self::NotFound { .. } => Code::NotFound,
+            Self::Unauthorized { .. } => Code::PermissionDenied,
+            Self::Unavailable { .. } | Self::Timeout { .. } => Code::Unavailable,
+            Self::Hosts { .. } | Self::Refused { .. } => Code::FailedPrecondition,
+            Self::Content { .. } => Code::DataLoss,
+            Self::Local { cause, .. } if cause.is_disk_full() => Code::ResourceExhausted,
+            Self::Local { .. } | Self::Stopped { .. } => Code::Internal,
+        }
+    }
+}
+
+impl WireError for RemoveError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Find(error) => error.code(),
+            Self::Io { .. } => Code::Internal,
+        }
+    }
+}
+
+impl WireError for UsageError {
+    fn code(&self) -> Code {
+        Code::Internal
+    }
+}
+
+impl WireError for PodCidrError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Invalid { .. } => Code::InvalidArgument,
+            Self::Bridge { .. } | Self::Keep { .. } | Self::Interrupted => Code::Internal,
+        }
+    }
+}
+
+impl WireError for ReopenLogError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::NotRunning { .. } => Code::FailedPrecondition,
+            Self::Shim { source, .. } => source.code(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_cannot_be_run_is_told_as_a_shell_would() {
+        for (text, code) in [
+            (
+                "create the container: executable file `nope` not found in $PATH: No such file or directory",
+                Some("127"),
+            ),
+            ("start: exec: \"nope\": executable file not found in $PATH", Some("127")),
+            ("create the container: open executable: Permission denied", Some("126")),
+            ("exec /bin/x: exec format error", Some("126")),
+            ("no image \"nope\" is here; pull it first", None),
+        ] {
+            assert_eq!(exit_code(text), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_status_says_the_whole_chain() {
+        let error = CreateContainerError::Sandbox(LookupError::Unknown {
+            what: "pod sandbox",
+            id: "x".to_owned(),
+        });
+        let status = plain_status(&error);
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::NotFound, "pod_sandbox_id: no pod sandbox has the id \"x\"")
+        );
+    }
+}
