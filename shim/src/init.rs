@@ -4,7 +4,7 @@
 //! host's. So it runs as a user that owns nothing, without capabilities, in a mount namespace that holds an empty directory, and
 //! its executable is seen through a read-only mount.
 //!
-//! The parent ends it with SIGKILL. SIGTERM ends it too, if it comes from outside of the namespace: the pod's own processes
+//! The parent ends it with SIGKILL, and so does the parent's own end. SIGTERM ends it too, if it comes from outside of the namespace: the pod's own processes
 //! must not be able to end each other this way.
 
 use davit_sys::namespace::{Namespace, unshare};
@@ -73,7 +73,9 @@ fn leave_root() -> Result<(), InitError> {
 
 fn drop_privileges() -> Result<(), InitError> {
     use rustix::fs::{Gid, Uid};
-    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    use rustix::process::{
+        DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal,
+    };
     use rustix::thread;
     let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
     thread::set_no_new_privs(true).map_err(step("forbid new privileges"))?;
@@ -87,5 +89,7 @@ fn drop_privileges() -> Result<(), InitError> {
     };
     thread::set_capabilities(None, none).map_err(step("drop capabilities"))?;
     // Only who may trace anything can look at it: its files in /proc then belong to root.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step("forbid tracing"))
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step("forbid tracing"))?;
+    // Whatever ends the shim ends the pod's processes. Last, because a change of user would undo it.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(step("die with the shim"))
 }

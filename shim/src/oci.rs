@@ -78,7 +78,11 @@ pub(crate) enum CallStdio {
     /// Nothing to read, output dropped, errors read for their last line.
     Quiet,
     /// The container's, or the exec'd process's.
-    Theirs([OwnedFd; 3]),
+    Theirs {
+        stdio: [OwnedFd; 3],
+        /// Where their standard error can be read, for what a runtime that is no more than a script says there.
+        errors: Option<OwnedFd>,
+    },
 }
 
 /// Why a call came to nothing.
@@ -218,7 +222,7 @@ impl Oci {
 
 fn stdio_of(stdio: CallStdio) -> std::io::Result<([OwnedFd; 3], Option<OwnedFd>)> {
     match stdio {
-        CallStdio::Theirs(stdio) => Ok((stdio, None)),
+        CallStdio::Theirs { stdio, errors } => Ok((stdio, errors)),
         CallStdio::Quiet => {
             let (reader, writer) = stream::pipe_to_read()?;
             Ok(([crate::process::null()?, crate::process::null()?, writer], Some(reader)))

@@ -142,12 +142,16 @@ async fn build(pod: &Arc<Pod>, container: &Container, plan: Plan) -> Result<Born
         Ours::Terminal(console) => Some(console.path()),
         Ours::Pipes { .. } => None,
     };
+    let errors = match &ours {
+        Ours::Pipes { stderr, .. } => Some(stderr.try_clone().map_err(step("make its streams"))?),
+        Ours::Terminal(_) => None,
+    };
     let verb = Verb::Create { bundle: &plan.bundle, pid_file: &pid_file, console_socket };
     let call = Call {
         verb,
         id: &plan.id,
         log: plan.bundle.join("create.log"),
-        stdio: CallStdio::Theirs(theirs),
+        stdio: CallStdio::Theirs { stdio: theirs, errors },
     };
     let expecting = pod.reaper.expect_unknown();
     let prepare = || plan.rootfs.as_ref().map_or(Ok::<(), RootfsError>(()), rootfs::prepare);

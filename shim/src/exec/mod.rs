@@ -130,7 +130,7 @@ impl Exec {
         let (stdout, their_stdout) = stream::pipe_to_read().map_err(step("make a pipe"))?;
         let (stderr, their_stderr) = stream::pipe_to_read().map_err(step("make a pipe"))?;
         let stdin = crate::process::null().map_err(step("open /dev/null"))?;
-        let stdio = CallStdio::Theirs([stdin, their_stdout, their_stderr]);
+        let stdio = CallStdio::Theirs { stdio: [stdin, their_stdout, their_stderr], errors: None };
         let call =
             Call { verb: Verb::Exec { process, pid_file }, id: &self.container.id, log, stdio };
         let expecting = pod.reaper.expect_unknown();
