@@ -13,8 +13,8 @@ use davit_proto::shim::exec_sync_output::Kind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How much of each stream is kept, as the peers do: 16 MiB.
-const OUTPUT_LIMIT: u64 = 16 << 20;
+/// How much of both streams together is kept: what a client takes in one message, 16 MiB, less what frames it.
+const OUTPUT_LIMIT: usize = (16 << 20) - (4 << 10);
 
 /// Where a command is to run.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ pub(crate) struct ExecTarget {
 /// What a command said and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExecOutput {
-    /// The first 16 MiB.
+    /// Of both together the first 16 MiB, less 4 KiB: what fits one message to a client.
     pub stdout: Vec<u8>,
-    /// The first 16 MiB.
+    /// See there.
     pub stderr: Vec<u8>,
     /// The exit code, or 128 + the signal's number.
     pub exit_code: i32,
@@ -46,14 +46,15 @@ pub(crate) async fn run(
     let failed = |source| ExecError::Shim { id: id.clone(), source };
     let mut stream = target.client.exec_sync(request).await.map_err(failed)?;
     let mut output = ExecOutput::default();
+    let mut room = OUTPUT_LIMIT;
     while let Some(part) = stream
         .message()
         .await
         .map_err(|status| failed(ShimClient::exec_error(id.as_str(), status)))?
     {
         match part.kind {
-            Some(Kind::Stdout(bytes)) => output.stdout.extend_from_slice(&bytes),
-            Some(Kind::Stderr(bytes)) => output.stderr.extend_from_slice(&bytes),
+            Some(Kind::Stdout(bytes)) => keep(&mut output.stdout, &bytes, &mut room),
+            Some(Kind::Stderr(bytes)) => keep(&mut output.stderr, &bytes, &mut room),
             Some(Kind::End(end)) if end.timed_out => {
                 return Err(ExecError::Timeout { after: timeout.unwrap_or_default() });
             }
@@ -65,6 +66,13 @@ pub(crate) async fn run(
         }
     }
     Err(failed(ShimError::Failed { message: "the output ended without an exit".to_owned() }))
+}
+
+/// Keeps as much of it as there is room for.
+fn keep(output: &mut Vec<u8>, bytes: &[u8], room: &mut usize) {
+    let kept = bytes.get(..*room).unwrap_or(bytes);
+    output.extend_from_slice(kept);
+    *room -= kept.len();
 }
 
 fn request(
@@ -84,7 +92,7 @@ fn request(
         exec_id: ContainerId::random()?.to_string(),
         process,
         timeout_ms: millis(timeout.unwrap_or_default()),
-        output_limit: OUTPUT_LIMIT,
+        output_limit: u64::try_from(OUTPUT_LIMIT).unwrap_or(u64::MAX),
         drain_ms: millis(shared.config.deadlines.drain),
     })
 }

@@ -10,7 +10,7 @@ use crate::container::{ContainerState, leftover, remove_files};
 use crate::counters::Counters;
 use crate::id::{ContainerId, SandboxId};
 use crate::oci::{Handlers, Host};
-use crate::sandbox::{Index, Slot, spawn_recovered, undo_creation};
+use crate::sandbox::{Index, Slot, end_shim, spawn_recovered, undo_creation};
 use crate::shared::Shared;
 use crate::shim::{ProcessHandle, ShimClient};
 use crate::store::{
@@ -69,7 +69,7 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
     if rebooted {
         sweep_after_reboot(&shared)?;
     }
-    let records = read_pods(&shared)?;
+    let records = read_pods(&shared).await?;
     let live: Vec<SandboxId> = records.iter().map(|record| record.id.clone()).collect();
     take_up(&shared, records).await;
     sweep(&shared, &live).await?;
@@ -152,13 +152,16 @@ fn names(directory: &Path) -> Result<Vec<String>, StoreError> {
         .collect())
 }
 
-fn read_pods(shared: &Shared) -> Result<Vec<SandboxRecord>, OpenError> {
+async fn read_pods(shared: &Arc<Shared>) -> Result<Vec<SandboxRecord>, OpenError> {
     let mut records = Vec::new();
     for name in names(&shared.layout.pods())? {
         let directory = shared.layout.pods().join(&name);
         match read_pod(shared, name) {
             Ok(record) => records.push(record),
-            Err(error) => quarantine(shared, &directory, &error)?,
+            Err(error) => {
+                abandon(shared, &directory).await;
+                quarantine(shared, &directory, &error)?;
+            }
         }
     }
     Ok(records)
@@ -183,6 +186,28 @@ fn read_pod(shared: &Shared, name: String) -> Result<SandboxRecord, ReadError> {
         return Err(StoreError::Version { path, found: record.version, known: VERSION }.into());
     }
     if record.id == id { Ok(record) } else { Err(ReadError::Other(record.id)) }
+}
+
+/// Ends what can be known, without its record, to be a pod's: the shim that answers in its directory with all that it holds, what that had mounted, the
+/// cgroup that only davit makes. Its network is detached with those of all pods that are not taken up.
+async fn abandon(shared: &Arc<Shared>, directory: &Path) {
+    let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Ok(id) = SandboxId::try_from(name.to_owned()) else { return };
+    let told = |error: &dyn std::error::Error| tracing::error!(sandbox = %id, error = crate::error::chain(error), "left of a pod without a record");
+    if let Err(error) = end_shim(Arc::clone(shared), id.clone(), Some(shared.netns(&id))).await {
+        told(&error);
+    }
+    let Ok(group) = shared.own_group(&id) else { return };
+    let made: Vec<PathBuf> = shared
+        .host
+        .cgroups
+        .procs_files(&group)
+        .iter()
+        .filter_map(|file| file.parent().map(Path::to_owned))
+        .collect();
+    if let Err(error) = shared.host.cgroups.remove(&made).await {
+        told(&error);
+    }
 }
 
 fn quarantine(shared: &Shared, directory: &Path, error: &ReadError) -> Result<(), StoreError> {

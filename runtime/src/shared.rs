@@ -33,31 +33,42 @@ impl Shared {
         &self,
         id: &SandboxId,
         spec: &SandboxSpec,
-    ) -> Result<CgroupParent, InvalidCgroupParent> {
-        if let Some(parent) = &spec.cgroup_parent {
-            return Ok(parent.clone());
+    ) -> Result<CgroupParent, InvalidGroup> {
+        match &spec.cgroup_parent {
+            Some(parent) => Ok(parent.clone()),
+            None => self.own_cgroup(id),
         }
+    }
+
+    /// The cgroup of a pod that named none: below davit's parent, so nobody else makes it.
+    fn own_cgroup(&self, id: &SandboxId) -> Result<CgroupParent, InvalidGroup> {
         let above = self.config.pod_cgroup_parent.as_str();
-        CgroupParent::try_from(match self.host.driver {
+        let name = match self.host.driver {
             Driver::Cgroupfs => format!("{above}/{id}"),
             // A dash makes a slice the child of the one that is named before it.
             Driver::Systemd => {
                 format!("{}-{id}.slice", above.strip_suffix(".slice").unwrap_or(above))
             }
-        })
+        };
+        let invalid = |error: InvalidCgroupParent| InvalidGroup {
+            value: error.to_string(),
+            problem: "is none",
+        };
+        CgroupParent::try_from(name).map_err(invalid)
     }
 
-    /// The same, as the cgroup driver has it.
+    /// The pod's cgroup, as the cgroup driver has it.
     pub(crate) fn pod_group(
         &self,
         id: &SandboxId,
         spec: &SandboxSpec,
     ) -> Result<Group, InvalidGroup> {
-        let invalid = |error: InvalidCgroupParent| InvalidGroup {
-            value: error.to_string(),
-            problem: "is none",
-        };
-        Group::of_parent(self.host.driver, &self.pod_cgroup(id, spec).map_err(invalid)?)
+        Group::of_parent(self.host.driver, &self.pod_cgroup(id, spec)?)
+    }
+
+    /// The cgroup of a pod that named none, as the cgroup driver has it.
+    pub(crate) fn own_group(&self, id: &SandboxId) -> Result<Group, InvalidGroup> {
+        Group::of_parent(self.host.driver, &self.own_cgroup(id)?)
     }
 
     /// Where the pod's network namespace is pinned.

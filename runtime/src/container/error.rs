@@ -214,7 +214,7 @@ pub enum ExecError {
     #[error(transparent)]
     Id(#[from] NoRandomness),
     /// It took longer than it was given; it was killed.
-    #[error("timeout: the command was killed after {} s", after.as_secs())]
+    #[error("timeout {}s exceeded: the command was killed", after.as_secs())]
     Timeout {
         /// How long it was given.
         after: Duration,

@@ -9,12 +9,16 @@ use crate::cgroup::CgroupError;
 use crate::id::SandboxId;
 use crate::network::DetachError;
 use crate::shared::Shared;
-use crate::shim::ProcessHandle;
-use crate::store::{SandboxRecord, StoreError, read_json, remove_tree};
+use crate::shim::{ProcessHandle, ShimClient, ShimError, start_time};
+use crate::store::{SandboxRecord, ShimRecord, StoreError, read_json, remove_tree};
 use rustix::mount::{UnmountFlags, unmount};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a shim may take to end once it was asked to.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// The pod's directory.
 pub(super) async fn files(shared: Arc<Shared>, id: SandboxId) -> Result<(), StoreError> {
@@ -47,28 +51,67 @@ pub(super) async fn network(
     shared.network.detach(&id, netns.as_deref()).await
 }
 
-/// A shim of which perhaps only its record knows: killed, and what it had mounted released.
-pub(super) async fn unborn_shim(
+/// A shim of which the record may not know yet, or know no more than its pid: whoever answers on the pod's socket is asked to end what it has and
+/// itself, whoever the record names is killed, and what it had mounted is released.
+pub(crate) async fn unborn_shim(
     shared: Arc<Shared>,
     id: SandboxId,
     netns: Option<PathBuf>,
 ) -> Result<(), StopSandboxError> {
     let record: Option<SandboxRecord> = read_json(&shared.layout.sandbox_record(&id)).ok();
-    if let Some(process) = record
-        .and_then(|record| record.shim)
-        .and_then(|shim| ProcessHandle::open(shim).ok().flatten())
-    {
-        let killed = process.kill();
-        let release = |source| StopSandboxError::Release {
-            id: id.clone(),
-            path: PathBuf::from("the shim"),
-            source,
-        };
-        killed.map_err(release)?;
-        // Its mounts and namespaces are free only once it is gone.
-        process.ended().await;
+    let recorded = record.and_then(|record| record.shim);
+    dismiss(&shared, &id, &shared.layout.pod(&id), recorded).await?;
+    release(&id, &shared.layout.shm(&id), netns.as_deref())
+}
+
+/// Ends the shim that serves in `directory`, and all that it holds; and the one that was recorded, if that is another or did not answer.
+async fn dismiss(
+    shared: &Shared,
+    id: &SandboxId,
+    directory: &Path,
+    recorded: Option<ShimRecord>,
+) -> Result<(), StopSandboxError> {
+    let client = ShimClient::new(directory, shared.config.deadlines.shim);
+    let mut found = recorded;
+    // Nobody listens where no shim ever was, and that is told at once.
+    if let Ok(state) = client.state().await {
+        found = start_time(state.pid).map(|start_time| ShimRecord { pid: state.pid, start_time });
+        for container in state.containers {
+            // What it can't delete it is killed with, below.
+            drop(client.delete(&container.id).await);
+        }
+        drop(client.shutdown().await);
     }
-    release(&shared, &id, netns.as_deref())
+    for record in recorded.into_iter().chain(found) {
+        let process = ProcessHandle::open(record).ok().flatten();
+        let Some(process) = process else { continue };
+        end_process(shared, id, &process, record.pid).await?;
+    }
+    Ok(())
+}
+
+/// A little time to end by itself, then SIGKILL; its mounts and namespaces are free only once it is gone.
+async fn end_process(
+    shared: &Shared,
+    id: &SandboxId,
+    process: &ProcessHandle,
+    pid: u32,
+) -> Result<(), StopSandboxError> {
+    if tokio::time::timeout(GRACE, process.ended()).await.is_ok() {
+        return Ok(());
+    }
+    process.kill().map_err(|source| StopSandboxError::Release {
+        id: id.clone(),
+        path: PathBuf::from(format!("shim process {pid}")),
+        source,
+    })?;
+    let ended = tokio::time::timeout(shared.config.deadlines.shim, process.ended()).await;
+    ended.map_err(|_elapsed| StopSandboxError::Shim {
+        id: id.clone(),
+        source: ShimError::Deadline {
+            message: format!("process {pid} has not ended after SIGKILL"),
+        },
+    })
 }
 
 /// A shim that serves, or did: asked to end, killed if it won't.
@@ -79,34 +122,20 @@ pub(super) async fn shim(
     netns: Option<&Path>,
 ) -> Result<(), StopSandboxError> {
     if let Some(shim) = shim {
-        let asked = shim.client.shutdown().await;
-        let deadline = shared.config.deadlines.shim;
-        if asked.is_err() || tokio::time::timeout(deadline, shim.process.ended()).await.is_err() {
-            shim.process.kill().map_err(|source| StopSandboxError::Release {
-                id: id.clone(),
-                path: PathBuf::from(format!("shim process {}", shim.pid)),
-                source,
-            })?;
-            if tokio::time::timeout(deadline, shim.process.ended()).await.is_err() {
-                let message = format!("process {} has not ended after SIGKILL", shim.pid);
-                return Err(StopSandboxError::Shim {
-                    id: id.clone(),
-                    source: crate::shim::ShimError::Deadline { message },
-                });
-            }
-        }
+        // One that refuses is killed all the same: its containers have ended.
+        drop(shim.client.shutdown().await);
+        end_process(shared, id, &shim.process, shim.pid).await?;
     }
-    release(shared, id, netns)
+    release(id, &shared.layout.shm(id), netns)
 }
 
 /// What a shim mounts in the host's mount namespace: it releases both itself unless it was killed.
-fn release(shared: &Shared, id: &SandboxId, netns: Option<&Path>) -> Result<(), StopSandboxError> {
+fn release(id: &SandboxId, shm: &Path, netns: Option<&Path>) -> Result<(), StopSandboxError> {
     let error = |path: &Path| {
         let path = path.to_owned();
         move |source| StopSandboxError::Release { id: id.clone(), path, source }
     };
-    let shm = shared.layout.shm(id);
-    detach_mount(&shm).map_err(error(&shm))?;
+    detach_mount(shm).map_err(error(shm))?;
     if let Some(netns) = netns {
         detach_mount(netns).map_err(error(netns))?;
         match std::fs::remove_file(netns) {
