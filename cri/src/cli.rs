@@ -211,10 +211,33 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, 
     })
 }
 
+/// With what code davit ends when it can't make sense of these arguments: 2, or what `davit run` ends with when davit itself fails.
+pub(crate) fn refusal_code(args: &[OsString]) -> u8 {
+    let mut words = args.iter().skip(1);
+    while let Some(word) = words.next() {
+        if word == "--address" {
+            words.next();
+        } else if !word.to_string_lossy().starts_with('-') {
+            return if word == "run" { 125 } else { 2 };
+        }
+    }
+    2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn run_tells_its_own_mistakes_from_those_of_its_command() {
+        let code =
+            |line: &str| refusal_code(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(code("davit run --no-such-flag image"), 125);
+        assert_eq!(code("davit --address unix:///x run"), 125);
+        assert_eq!(code("davit pull run more"), 2);
+        assert_eq!(code("davit"), 2);
+    }
 
     fn parse_words(line: &str) -> Result<Action, clap::Error> {
         parse(line.split_whitespace().map(OsString::from))

@@ -34,9 +34,10 @@ use std::process::ExitCode;
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn main() -> ExitCode {
-    let action = match cli::parse(std::env::args_os()) {
+    let args: Vec<_> = std::env::args_os().collect();
+    let action = match cli::parse(args.iter().cloned()) {
         Ok(action) => action,
-        Err(refused) => return output::refused_arguments(&refused),
+        Err(refused) => return output::refused_arguments(&refused, cli::refusal_code(&args)),
     };
     match action {
         Action::Serve(flags) => output::end(serve::main(&flags, open::open)),

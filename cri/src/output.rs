@@ -69,14 +69,12 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}").replace('\n', " ")
 }
 
-/// What clap has to say: help and version on standard output with success, a refusal on standard error with 2.
-pub(crate) fn refused_arguments(refused: &clap::Error) -> ExitCode {
+/// What clap has to say: help and version on standard output with success, a refusal on standard error with `code`.
+pub(crate) fn refused_arguments(refused: &clap::Error, code: u8) -> ExitCode {
     // What could not be printed can't be reported either.
     drop(refused.print());
-    match u8::try_from(refused.exit_code()) {
-        Ok(code) => ExitCode::from(code),
-        Err(_) => ExitCode::FAILURE,
-    }
+    // Help and the version are asked for as arguments are, and are no mistake.
+    if refused.use_stderr() { ExitCode::from(code) } else { ExitCode::SUCCESS }
 }
 
 /// Rows below their headings, each column as wide as its widest cell.

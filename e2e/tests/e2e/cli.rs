@@ -165,13 +165,17 @@ on_one!(info_counts_what_there_is, |t| {
             serde_json::from_str(&t.davit_ok(&["info", "--format", "json"])?)?;
         let counters = &json["counters"];
         for (name, count) in [
-            ("containers_created", 1),
-            ("containers_running", 1),
-            ("containers_stopped", 1),
-            ("sandboxes_ready", 1),
-            ("images", 1),
+            ("/containers/created", 1),
+            ("/containers/running", 1),
+            ("/containers/stopped", 1),
+            ("/sandboxes/ready", 1),
+            ("/images", 1),
         ] {
-            assert_eq!(counters[name].as_u64(), Some(count), "{round}: {name} in {json}");
+            assert_eq!(
+                counters.pointer(name).and_then(serde_json::Value::as_u64),
+                Some(count),
+                "{round}: {name} in {json}"
+            );
         }
         t.daemon().kill()?;
         t.daemon().spawn()?;

@@ -53,7 +53,10 @@ on_one!(three_tags_are_one_image_and_removing_one_removes_it, |t| {
     t.cri.remove_image(&t.registry.reference("davit-test/busybox:two"))?;
     assert!(t.cri.list_images()?.is_empty());
     t.cri.remove_image(&ids[0])?;
-    assert!(unpacked(t)?.is_empty(), "{:?}", unpacked(t)?);
+    // The layer is out of sight at once; its files go in the background.
+    eventually(Duration::from_secs(10), "its layer is gone", || {
+        Ok(unpacked(t)?.is_empty().then_some(()))
+    })?;
     Ok(())
 });
 
@@ -165,7 +168,7 @@ on_one!(the_file_system_of_images_is_told, |t| {
     let mountpoint = &system.fs_id.as_ref().context("it has an id")?.mountpoint;
     assert!(Path::new(mountpoint).starts_with(t.settings().root()), "{mountpoint}");
     assert!(system.used_bytes.as_ref().is_some_and(|used| used.value > 1 << 20), "{system:?}");
-    assert!(system.inodes_used.as_ref().is_some_and(|used| used.value > 100), "{system:?}");
+    assert!(system.inodes_used.as_ref().is_some_and(|used| used.value > 10), "{system:?}");
     assert!(system.timestamp > 0);
     Ok(())
 });
