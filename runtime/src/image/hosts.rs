@@ -52,15 +52,22 @@ pub enum HostsError {
     },
 }
 
+/// What an endpoint may be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capability {
+    /// What a tag means.
+    Resolve,
+    /// Content by digest.
+    Pull,
+}
+
 /// One place to ask for images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointPlan {
     /// The URL that `/<repository>/manifests/…` is appended to: `https://registry-1.docker.io/v2`.
     pub url: String,
-    /// It may be asked what a tag means.
-    pub resolve: bool,
-    /// It may be asked for content by digest.
-    pub pull: bool,
+    /// What it may be asked for.
+    pub capabilities: Vec<Capability>,
     /// The registry that the image's name says, told to a mirror that serves several (`?ns=`).
     pub namespace: Option<String>,
     /// Certificates that are trusted besides the system's.
@@ -78,6 +85,12 @@ pub struct EndpointPlan {
 }
 
 impl EndpointPlan {
+    /// Whether it may be asked for this.
+    #[must_use]
+    pub fn can(&self, capability: Capability) -> bool {
+        self.capabilities.contains(&capability)
+    }
+
     /// Host and port of [`Self::url`].
     #[must_use]
     pub fn host(&self) -> &str {
@@ -91,8 +104,7 @@ impl EndpointPlan {
         let scheme = if is_loopback(host) && !host.ends_with(":443") { "http" } else { "https" };
         Self {
             url: format!("{scheme}://{host}/v2"),
-            resolve: true,
-            pull: true,
+            capabilities: vec![Capability::Resolve, Capability::Pull],
             namespace: None,
             ca: Vec::new(),
             client: Vec::new(),

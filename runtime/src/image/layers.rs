@@ -348,6 +348,3 @@ impl Drop for LayerHold {
         self.layers.release(&self.diff_ids);
     }
 }
-
-#[cfg(test)]
-mod tests;

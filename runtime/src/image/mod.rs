@@ -34,6 +34,8 @@ mod pull;
 mod reference;
 mod registry;
 mod store;
+#[cfg(test)]
+mod testing;
 mod unpack;
 pub mod view;
 
@@ -43,7 +45,7 @@ pub use digest::{Digest, InvalidDigest};
 pub use error::{
     ContentError, ExplainError, LocalError, OpenError, PullError, RemoveError, UsageError,
 };
-pub use hosts::{EndpointPlan, HostsError};
+pub use hosts::{Capability, EndpointPlan, HostsError};
 pub use images::{Images, ImagesConfig, SweepReport, Usage};
 pub use layers::{HoldError, LayerHold, Quarantined};
 pub use limits::Limits;

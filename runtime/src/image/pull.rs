@@ -19,7 +19,7 @@ use super::store::NewImage;
 use super::unpack::Expected;
 use super::{Auth, Digest, Image, ImageRef, LayerPlan, PullEvent, PullRequest};
 use futures_util::future::try_join_all;
-use layer::LayerJobs;
+use layer::{LayerJobs, Stage, Wish};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -229,10 +229,12 @@ impl Pull<'_> {
     ) -> Result<Arc<LayerHold>, PullError> {
         let stopped = |_closed| PullError::Stopped { image: self.image.to_string() };
         let _permit = permits.acquire().await.map_err(stopped)?;
-        let tell = |received, done| {
-            self.audience.tell(&PullEvent::Layer { digest: expected.blob.clone(), received, done });
+        let tell = |received, stage| {
+            let (digest, done) = (expected.blob.clone(), stage == Stage::Done);
+            self.audience.tell(&PullEvent::Layer { digest, received, done });
         };
-        self.inner.pulls.layers.ensure(self.inner, registry, self.image, expected, &tell).await
+        let wish = Wish { inner: self.inner, registry, image: self.image, expected };
+        self.inner.pulls.layers.ensure(wish, &tell).await
     }
 
     async fn commit(&self, resolved: Resolved) -> Result<Arc<Image>, PullError> {

@@ -275,6 +275,3 @@ impl Snapshot {
         Some(stored)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -144,7 +144,7 @@ impl Merged {
                 | FileType::Unknown => Found::Other,
             });
         }
-        Ok(if merged.is_empty() { Found::Nothing } else { Found::Directory(Merged(merged)) })
+        Ok(if merged.is_empty() { Found::Nothing } else { Found::Directory(Self(merged)) })
     }
 }
 

@@ -9,14 +9,16 @@
 //!    └────► member ─► entry; its data is read or skipped ─► next header
 //! ```
 
+mod content;
+
 use super::entry::{Content, Entry, EntryPath, Kind, Metadata};
-use super::pax::{Malformed, Pax, decimal};
-use super::sparse::{Format, regions};
+use super::pax::{Malformed, Pax};
 use super::{ApplyError, Name};
 use crate::image::Limits;
 use rustix::fs::Timespec;
 use std::io::BufRead;
-use tar::{EntryType, GnuExtSparseHeader, Header};
+use std::ops::Range;
+use tar::Header;
 
 const BLOCK: u64 = 512;
 
@@ -61,26 +63,26 @@ impl<'a, R: BufRead> Archive<'a, R> {
                 }
                 return Ok(None);
             };
-            match header.entry_type() {
-                EntryType::XHeader => {
+            match kind_byte(&header) {
+                b'x' => {
                     let pax =
                         self.extension(&header).and_then(|bytes| self.well(Pax::parse(&bytes)))?;
-                    self.once(extensions.pax.replace(pax).is_none())?;
+                    self.once(extensions.pax.replace(pax))?;
                 }
-                EntryType::XGlobalHeader => {
+                b'g' => {
                     let pax =
                         self.extension(&header).and_then(|bytes| self.well(Pax::parse(&bytes)))?;
                     if !pax.is_harmless_as_global() {
                         return Err(self.broken("global header changes the entries behind it"));
                     }
                 }
-                EntryType::GNULongName => {
+                b'L' => {
                     let name = self.extension(&header)?;
-                    self.once(extensions.long_name.replace(up_to_zero(&name)).is_none())?;
+                    self.once(extensions.long_name.replace(up_to_zero(&name)))?;
                 }
-                EntryType::GNULongLink => {
+                b'K' => {
                     let name = self.extension(&header)?;
-                    self.once(extensions.long_link.replace(up_to_zero(&name)).is_none())?;
+                    self.once(extensions.long_link.replace(up_to_zero(&name)))?;
                 }
                 _ => return self.member(&header, extensions).map(Some),
             }
@@ -132,11 +134,19 @@ impl<'a, R: BufRead> Archive<'a, R> {
         result.map_err(|error| self.broken(&error.to_string()))
     }
 
-    fn once(&self, first: bool) -> Result<(), ApplyError> {
-        if first {
-            Ok(())
-        } else {
-            Err(self.broken("two extension headers of one kind describe one entry"))
+    fn number<T: Default>(
+        &self,
+        header: &Header,
+        place: Range<usize>,
+        read: fn(&Header) -> std::io::Result<T>,
+    ) -> Result<T, ApplyError> {
+        if written(header, place) { self.field(read(header)) } else { Ok(T::default()) }
+    }
+
+    fn once<T>(&self, before: Option<T>) -> Result<(), ApplyError> {
+        match before {
+            None => Ok(()),
+            Some(_) => Err(self.broken("two extension headers of one kind describe one entry")),
         }
     }
 
@@ -215,7 +225,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
 
     fn extension(&mut self, header: &Header) -> Result<Vec<u8>, ApplyError> {
         self.count()?;
-        let size = self.field(header.entry_size())?;
+        let size = self.number(header, 124..136, Header::entry_size)?;
         if size > self.limits.header_bytes {
             return Err(self.broken("extension header is too large"));
         }
@@ -255,7 +265,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
         let path = EntryPath::parse(&raw, self.limits.path_bytes)?;
         let size = match pax.size {
             Some(size) => size,
-            None => self.field(header.entry_size())?,
+            None => self.number(header, 124..136, Header::entry_size)?,
         };
         let metadata = self.metadata(header, &mut pax, &path)?;
         let kind = self.kind(header, &raw, &raw_link)?;
@@ -298,28 +308,24 @@ impl<'a, R: BufRead> Archive<'a, R> {
     fn kind(&self, header: &Header, raw: &[u8], raw_link: &[u8]) -> Result<Kind, ApplyError> {
         let device =
             |value: std::io::Result<Option<u32>>| self.field(value).map(Option::unwrap_or_default);
-        let kind = match header.entry_type() {
+        let kind = match kind_byte(header) {
             // Before POSIX, a directory was a file whose name ends in a slash.
-            EntryType::Regular if raw.ends_with(b"/") && header.as_bytes().get(156) == Some(&0) => {
-                Kind::Directory
-            }
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                Kind::Regular(Content::Whole(0))
-            }
-            EntryType::Link => Kind::HardLink(EntryPath::parse(raw_link, self.limits.path_bytes)?),
-            EntryType::Symlink => Kind::Symlink(self.symlink(raw, raw_link)?),
-            EntryType::Directory => Kind::Directory,
-            EntryType::Fifo => Kind::Fifo,
-            EntryType::Char => Kind::Character {
+            0 if raw.ends_with(b"/") => Kind::Directory,
+            0 | b'0' | b'7' | b'S' => Kind::Regular(Content::Whole(0)),
+            b'1' => Kind::HardLink(EntryPath::parse(raw_link, self.limits.path_bytes)?),
+            b'2' => Kind::Symlink(self.symlink(raw, raw_link)?),
+            b'3' => Kind::Character {
                 major: device(header.device_major())?,
                 minor: device(header.device_minor())?,
             },
-            EntryType::Block => Kind::Block {
+            b'4' => Kind::Block {
                 major: device(header.device_major())?,
                 minor: device(header.device_minor())?,
             },
+            b'5' => Kind::Directory,
+            b'6' => Kind::Fifo,
             other => {
-                let value = format!("{:?}", char::from(other.as_byte()));
+                let value = format!("{:?}", char::from(other));
                 return Err(ApplyError::Field { path: Name::new(raw), field: "type", value });
             }
         };
@@ -347,117 +353,34 @@ impl<'a, R: BufRead> Archive<'a, R> {
                 Err(ApplyError::Field { path: path.name(), field, value: value.to_string() })
             }
         };
-        let uid = pax.uid.map_or_else(|| self.field(header.uid()), Ok)?;
-        let gid = pax.gid.map_or_else(|| self.field(header.gid()), Ok)?;
+        let uid = pax.uid.map_or_else(|| self.number(header, 108..116, Header::uid), Ok)?;
+        let gid = pax.gid.map_or_else(|| self.number(header, 116..124, Header::gid), Ok)?;
         // Times before the epoch are two's complement in GNU's binary form.
-        let seconds = pax
-            .mtime
-            .map_or_else(|| self.field(header.mtime()).map(u64::cast_signed), |_| Ok(0))?;
+        let seconds = pax.mtime.map_or_else(
+            || self.number(header, 136..148, Header::mtime).map(u64::cast_signed),
+            |_| Ok(0),
+        )?;
         Ok(Metadata {
-            mode: self.field(header.mode())? & 0o7777,
+            mode: self.number(header, 100..108, Header::mode)? & 0o7777,
             uid: id("owner", uid)?,
             gid: id("group", gid)?,
             mtime: pax.mtime.unwrap_or(Timespec { tv_sec: seconds, tv_nsec: 0 }),
             xattrs: std::mem::take(&mut pax.xattrs),
         })
     }
+}
 
-    fn content(&mut self, header: &Header, pax: Pax, size: u64) -> Result<Content, ApplyError> {
-        if header.entry_type() == EntryType::GNUSparse {
-            let (numbers, length) = self.gnu_map(header)?;
-            self.enter(size)?;
-            return self
-                .well(regions(&numbers, length, size))
-                .map(|regions| Content::Sparse { regions, length });
-        }
-        self.enter(size)?;
-        match self.well(Format::of(pax.sparse))? {
-            Format::None => Ok(Content::Whole(size)),
-            Format::Header { numbers, length } => {
-                self.bounded(numbers.len())?;
-                self.well(regions(&numbers, length, size))
-                    .map(|regions| Content::Sparse { regions, length })
-            }
-            Format::Data { length } => {
-                let numbers = self.data_map()?;
-                let stored = self.left;
-                self.well(regions(&numbers, length, stored))
-                    .map(|regions| Content::Sparse { regions, length })
-            }
-        }
-    }
+/// The byte that says what an entry is. The library's own type forgets one of the two spellings of a file.
+fn kind_byte(header: &Header) -> u8 {
+    header.as_bytes().get(156).copied().unwrap_or_default()
+}
 
-    fn bounded(&self, numbers: usize) -> Result<(), ApplyError> {
-        if numbers / 2 > self.limits.sparse_regions {
-            Err(self.broken("sparse map is too long"))
-        } else {
-            Ok(())
-        }
-    }
-
-    /// The old format: four regions in the header, 21 in each block that follows it.
-    fn gnu_map(&mut self, header: &Header) -> Result<(Vec<u64>, u64), ApplyError> {
-        let gnu = header.as_gnu().ok_or_else(|| self.broken("sparse file has no GNU header"))?;
-        let length = self.field(gnu.real_size())?;
-        let mut numbers = Vec::new();
-        for region in gnu.sparse.iter().filter(|region| !region.is_empty()) {
-            numbers.extend([self.field(region.offset())?, self.field(region.length())?]);
-        }
-        let mut extended = gnu.is_extended();
-        while extended {
-            let mut block = GnuExtSparseHeader::new();
-            if !self.block(block.as_mut_bytes())? {
-                return Err(self.broken("ends inside a sparse map"));
-            }
-            for region in block.sparse().iter().filter(|region| !region.is_empty()) {
-                numbers.extend([self.field(region.offset())?, self.field(region.length())?]);
-            }
-            self.bounded(numbers.len())?;
-            extended = block.is_extended();
-        }
-        Ok((numbers, length))
-    }
-
-    /// The newest format: decimal numbers, one a line, how many regions first, filled up to a whole block.
-    fn data_map(&mut self) -> Result<Vec<u64>, ApplyError> {
-        let mut used = 0_u64;
-        let count = self.line(&mut used)?;
-        let count =
-            usize::try_from(count).ok().filter(|count| *count <= self.limits.sparse_regions);
-        let count = count.ok_or_else(|| self.broken("sparse map is too long"))?;
-        let mut numbers = Vec::with_capacity(count * 2);
-        for _ in 0..count * 2 {
-            numbers.push(self.line(&mut used)?);
-        }
-        let mut fill = (BLOCK - used % BLOCK) % BLOCK;
-        while fill > 0 {
-            let length = self.data(fill)?.len();
-            if length == 0 {
-                return Err(self.broken("ends inside a sparse map"));
-            }
-            self.consume(length);
-            fill -= length as u64;
-        }
-        Ok(numbers)
-    }
-
-    fn line(&mut self, used: &mut u64) -> Result<u64, ApplyError> {
-        let mut digits = Vec::new();
-        loop {
-            let byte = self.data(1)?.first().copied();
-            let byte = byte.ok_or_else(|| self.broken("ends inside a sparse map"))?;
-            self.consume(1);
-            *used += 1;
-            if byte == b'\n' {
-                return decimal(&digits)
-                    .ok_or_else(|| self.broken("sparse map has a number that is none"));
-            }
-            digits.push(byte);
-            if digits.len() > 20 {
-                return Err(self.broken("sparse map has a number that is none"));
-            }
-        }
-    }
+/// A field that was never written is zero, as all readers have it; the library wants digits.
+fn written(header: &Header, place: Range<usize>) -> bool {
+    header
+        .as_bytes()
+        .get(place)
+        .is_some_and(|field| field.iter().any(|byte| !matches!(byte, 0 | b' ')))
 }
 
 fn up_to_zero(bytes: &[u8]) -> Vec<u8> {

@@ -69,7 +69,7 @@ impl Pax {
             b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.length = number(value)?,
             b"GNU.sparse.map" => self.sparse.map = Some(numbers(value)?),
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
-                let wants_offset = self.sparse.numbers.len() % 2 == 0;
+                let wants_offset = self.sparse.numbers.len().is_multiple_of(2);
                 let number = number(value)?.ok_or(Malformed("sparse map has an empty number"))?;
                 if wants_offset != (key == b"GNU.sparse.offset") {
                     return Err(Malformed("sparse map is out of order"));

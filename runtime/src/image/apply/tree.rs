@@ -3,15 +3,18 @@
 //! Owns every path resolution. A parent is opened below the root by the kernel and kept until something is replaced; all else
 //! is done with that descriptor and a single name that no link can stand for.
 
+mod parents;
+
 use super::ApplyError;
 use super::archive::Archive;
 use super::entry::{Content, Entry, EntryPath, Kind, Metadata};
 use super::whiteout::{OPAQUE, OPAQUE_YES, Whiteout, is_whiteout};
 use super::write::{create, describe, describe_at, fill, times, wrote};
 use crate::image::Limits;
+use parents::resolve_error;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Uid, XattrFlags,
+    AtFlags, CWD, Dev, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, XattrFlags,
 };
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -103,7 +106,7 @@ impl<'a> Tree<'a> {
         let (parent_path, name) = path.split();
         let parent = self.parent(parent_path, path)?;
         match (whiteout, &entry.kind) {
-            (Whiteout::None, kind) => self.make(&parent, name, kind, entry, archive),
+            (Whiteout::None, _) => self.make((&parent, name), entry, archive),
             (Whiteout::Opaque, Kind::Regular(_) | Kind::HardLink(_)) => opaque(&parent, path),
             (Whiteout::Hides(hidden), Kind::Regular(_) | Kind::HardLink(_)) => {
                 self.hide(&parent, hidden, path)
@@ -116,14 +119,12 @@ impl<'a> Tree<'a> {
 
     fn make<R: BufRead>(
         &mut self,
-        parent: &Rc<OwnedFd>,
-        name: &[u8],
-        kind: &Kind,
+        (parent, name): (&Rc<OwnedFd>, &[u8]),
         entry: &Entry,
         archive: &mut Archive<'_, R>,
     ) -> Result<(), ApplyError> {
         let (path, metadata) = (&entry.path, &entry.metadata);
-        match kind {
+        match &entry.kind {
             Kind::Directory => self.directory(parent, name, path, metadata),
             Kind::HardLink(target) => self.hard_link(parent, name, path, target),
             Kind::Regular(content) => self.file((parent, name), content, entry, archive),
@@ -309,99 +310,6 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// The directory `parent` below the root, made if it is not there.
-    fn parent(&mut self, parent: &[u8], path: &EntryPath) -> Result<Rc<OwnedFd>, ApplyError> {
-        if parent.is_empty() {
-            return Ok(Rc::clone(&self.root));
-        }
-        if let Some((known, fd)) = &self.parent
-            && known == parent
-        {
-            return Ok(Rc::clone(fd));
-        }
-        let fd = match self.open(parent) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::NOTDIR) => self.make_parents(parent, path)?,
-            Err(errno) => return Err(resolve_error(errno, path)),
-        };
-        self.parent = Some((parent.to_vec(), Rc::clone(&fd)));
-        Ok(fd)
-    }
-
-    fn make_parents(&mut self, parent: &[u8], path: &EntryPath) -> Result<Rc<OwnedFd>, ApplyError> {
-        let mut at = Rc::clone(&self.root);
-        let mut end = 0;
-        for part in parent.split(|byte| *byte == b'/') {
-            let name = part;
-            end += part.len() + usize::from(end > 0);
-            let prefix = parent.get(..end).unwrap_or(parent);
-            at = match self.open(prefix) {
-                Ok(fd) => fd,
-                Err(Errno::NOENT | Errno::NOTDIR) => {
-                    let there = self.stat(&at, name, path)?;
-                    if there.as_ref().is_some_and(|stat| !is_whiteout(stat)) {
-                        return Err(ApplyError::NotDirectory { path: path.name() });
-                    }
-                    let prefix = EntryPath::parse(prefix, self.limits.path_bytes)?;
-                    self.make_directory(&at, name, &prefix, there.as_ref())?;
-                    self.imply(&at, name, &prefix)?
-                }
-                Err(errno) => return Err(resolve_error(errno, path)),
-            };
-        }
-        Ok(at)
-    }
-
-    /// What is made without an entry is root's and open to all, until the layers below say otherwise.
-    fn imply(
-        &mut self,
-        parent: &Rc<OwnedFd>,
-        name: &[u8],
-        path: &EntryPath,
-    ) -> Result<Rc<OwnedFd>, ApplyError> {
-        let opened =
-            rustix::fs::openat(parent.as_fd(), name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
-        let fd = wrote(opened, "open", path)?;
-        wrote(rustix::fs::fchown(&fd, Some(Uid::ROOT), Some(Gid::ROOT)), "set owner of", path)?;
-        wrote(rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)), "set mode of", path)?;
-        self.note(path, EPOCH, Origin::Implied)?;
-        Ok(Rc::new(fd))
-    }
-
-    fn note(
-        &mut self,
-        path: &EntryPath,
-        mtime: Timespec,
-        origin: Origin,
-    ) -> Result<(), ApplyError> {
-        if self.directories.insert(path.clone(), Note { mtime, origin }).is_none() {
-            self.name_bytes += path.bytes().len();
-        }
-        if self.name_bytes > self.limits.directory_name_bytes {
-            let limit = self.limits.directory_name_bytes as u64;
-            return Err(ApplyError::Limit {
-                what: "size of all directories' names",
-                limit,
-                path: path.name(),
-            });
-        }
-        Ok(())
-    }
-
-    fn open(&self, path: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
-        if path.is_empty() {
-            return Ok(Rc::clone(&self.root));
-        }
-        // The kernel asks for another try when it saw a rename on the way; nobody else works here, so it cannot go on for long.
-        for _ in 0..64 {
-            match rustix::fs::openat2(&self.root, path, DIRECTORY, Mode::empty(), BENEATH) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                result => return result.map(Rc::new),
-            }
-        }
-        Err(Errno::AGAIN)
-    }
-
     fn stat(
         &self,
         parent: &OwnedFd,
@@ -450,21 +358,10 @@ impl<'a> Tree<'a> {
         wrote(rustix::fs::renameat(parent.as_fd(), name, CWD, &place), "replace", path)
     }
 
-    fn forget(&mut self, path: &EntryPath) {
-        self.directories.remove(path);
-        let first = path.below();
-        while let Some(key) = self.directories.range(&first..).next().map(|(key, _)| key.clone())
-            && key.bytes().starts_with(first.bytes())
-        {
-            self.directories.remove(&key);
-        }
-    }
-
     pub(super) fn finish(mut self) -> Result<Applied, ApplyError> {
         let root = EntryPath::parse(b"/", self.limits.path_bytes)?;
-        if !self.directories.contains_key(&root) {
-            self.directories.insert(root, Note { mtime: EPOCH, origin: Origin::Implied });
-        }
+        let unnamed = Note { mtime: EPOCH, origin: Origin::Implied };
+        self.directories.entry(root).or_insert(unnamed);
         for (path, note) in self.directories.iter().rev() {
             let opened = if path.is_root() {
                 Ok(Rc::clone(&self.root))
@@ -503,15 +400,4 @@ fn opaque(directory: &OwnedFd, path: &EntryPath) -> Result<(), ApplyError> {
         "mark as opaque",
         path,
     )
-}
-
-fn resolve_error(errno: Errno, path: &EntryPath) -> ApplyError {
-    match errno {
-        Errno::XDEV | Errno::LOOP => ApplyError::SymlinkEscape { path: path.name() },
-        errno => ApplyError::Write {
-            operation: "open the parent of",
-            path: path.name(),
-            source: errno.into(),
-        },
-    }
 }

@@ -88,6 +88,9 @@ fn copy<R: BufRead>(
     Ok(())
 }
 
+/// A name and its value.
+type Attribute<'a> = (&'a [u8], &'a [u8]);
+
 fn owner(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
 }
@@ -142,10 +145,7 @@ pub(super) fn describe_at(
 }
 
 /// The attributes that are the file's own; see the module's head for those that are not.
-fn kept<'a>(
-    metadata: &'a Metadata,
-    path: &EntryPath,
-) -> Result<Vec<(&'a [u8], &'a [u8])>, ApplyError> {
+fn kept<'a>(metadata: &'a Metadata, path: &EntryPath) -> Result<Vec<Attribute<'a>>, ApplyError> {
     let mut kept = Vec::new();
     for (name, value) in &metadata.xattrs {
         let user =

@@ -1,6 +1,6 @@
 //! The grammar of one `hosts.toml`.
 
-use super::{EndpointPlan, HostsError};
+use super::{Capability, EndpointPlan, HostsError};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -118,7 +118,7 @@ impl Context<'_> {
         plan.url = self.url(url, host.override_path.unwrap_or(false).into())?;
         plan.namespace = (plan.host() != own).then(|| self.registry.to_owned());
         if let Some(capabilities) = host.capabilities {
-            (plan.resolve, plan.pull) = self.capabilities(&capabilities)?;
+            plan.capabilities = self.capabilities(&capabilities)?;
         }
         plan.ca = match host.ca {
             Some(OneOrMany::One(path)) => vec![self.absolute(&path)],
@@ -163,24 +163,21 @@ impl Context<'_> {
         Ok(format!("{}://{host}{port}{base}{suffix}", url.scheme()))
     }
 
-    fn capabilities(&self, names: &[String]) -> Result<(bool, bool), HostsError> {
-        let (mut resolve, mut pull) = (false, false);
+    fn capabilities(&self, names: &[String]) -> Result<Vec<Capability>, HostsError> {
+        let mut capabilities = Vec::new();
         for name in names {
             match name.as_str() {
-                "resolve" => resolve = true,
-                "pull" => pull = true,
+                "resolve" => capabilities.push(Capability::Resolve),
+                "pull" => capabilities.push(Capability::Pull),
                 // Nothing is ever pushed and no referrers are asked for: an endpoint that may be used so changes nothing.
                 "push" | "referrers" => {}
                 _ => {
-                    return Err(self.wrong(
-                        "capabilities",
-                        name,
-                        "is none of pull, resolve, push, referrers",
-                    ));
+                    let reason = "is none of pull, resolve, push, referrers";
+                    return Err(self.wrong("capabilities", name, reason));
                 }
             }
         }
-        Ok((resolve, pull))
+        Ok(capabilities)
     }
 
     fn client(&self, client: Option<Client>) -> Result<Vec<(PathBuf, PathBuf)>, HostsError> {
@@ -214,23 +211,15 @@ impl Context<'_> {
             if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
                 return Err(self.wrong(&key, &name, "is no header's name"));
             }
-            let values = match value {
-                toml::Value::String(text) => vec![text],
-                toml::Value::Array(values) => values
-                    .into_iter()
-                    .map(|value| match value {
-                        toml::Value::String(text) => Ok(text),
-                        other => Err(self.wrong(&key, other.type_str(), "is no text")),
-                    })
-                    .collect::<Result<_, _>>()?,
-                other => {
-                    return Err(self.wrong(
-                        &key,
-                        other.type_str(),
-                        "is neither a text nor a list of texts",
-                    ));
+            let values = match (value.as_str(), value.as_array()) {
+                (Some(text), _) => Some(vec![text.to_owned()]),
+                (None, Some(values)) => {
+                    values.iter().map(|value| value.as_str().map(str::to_owned)).collect()
                 }
+                (None, None) => None,
             };
+            let reason = "is neither a text nor a list of texts";
+            let values = values.ok_or_else(|| self.wrong(&key, value.type_str(), reason))?;
             for value in values {
                 // Not quoted: a header may be a secret.
                 if http::HeaderValue::from_str(&value).is_err() {

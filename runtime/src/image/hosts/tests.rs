@@ -64,7 +64,7 @@ fn hosts_are_tried_in_the_order_of_the_file_and_the_server_last() {
     );
     assert_eq!(plans[0].dial_timeout, Duration::from_secs(3));
     assert_eq!(plans[0].namespace.as_deref(), Some("docker.io"));
-    assert!(plans[1].pull && !plans[1].resolve && plans[1].skip_verify);
+    assert!(plans[1].capabilities == [Capability::Pull] && plans[1].skip_verify);
     let at = |name: &str| Path::new("/certs/host").join(name);
     assert_eq!(plans[2].client, [(at("c.pem"), at("c.key")), (at("both.pem"), at("both.pem"))]);
     assert_eq!(plans[2].ca, [at("one.pem"), PathBuf::from("/two.pem")]);

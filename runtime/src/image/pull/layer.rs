@@ -49,6 +49,22 @@ impl Default for LayerJobs {
     }
 }
 
+/// A layer that an image needs, and where to have it.
+#[derive(Clone, Copy)]
+pub(super) struct Wish<'a> {
+    pub(super) inner: &'a Arc<Inner>,
+    pub(super) registry: &'a Registry,
+    pub(super) image: &'a ImageRef,
+    pub(super) expected: &'a Expected,
+}
+
+/// How far a layer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Underway,
+    Done,
+}
+
 enum Turn {
     Ours(watch::Receiver<State>),
     Theirs(watch::Receiver<State>),
@@ -58,42 +74,36 @@ impl LayerJobs {
     /// The layer, held. `tell` hears of bytes received and of the end.
     pub(super) async fn ensure(
         &self,
-        inner: &Arc<Inner>,
-        registry: &Registry,
-        image: &ImageRef,
-        expected: &Expected,
-        tell: &(impl Fn(u64, bool) + Sync),
+        wish: Wish<'_>,
+        tell: &(impl Fn(u64, Stage) + Sync),
     ) -> Result<Arc<LayerHold>, PullError> {
+        let Expected { diff_id, size, .. } = wish.expected;
         loop {
-            if let Ok(hold) = inner.layers.hold(std::slice::from_ref(&expected.diff_id)) {
-                tell(expected.size, true);
+            if let Ok(hold) = wish.inner.layers.hold(std::slice::from_ref(diff_id)) {
+                tell(*size, Stage::Done);
                 return Ok(Arc::new(hold));
             }
-            let (mut state, ours) = match self.turn(inner, registry, image, expected) {
+            let (mut state, ours) = match self.turn(wish) {
                 Turn::Ours(state) => (state, true),
                 Turn::Theirs(state) => (state, false),
             };
             match outcome(&mut state, tell).await {
                 Some(Ok(hold)) => {
-                    tell(expected.size, true);
+                    tell(*size, Stage::Done);
                     return Ok(hold);
                 }
                 Some(Err(error)) if ours => return Err(error),
-                None if ours => return Err(PullError::Stopped { image: image.to_string() }),
+                None if ours => return Err(PullError::Stopped { image: wish.image.to_string() }),
                 Some(Err(_)) | None => {}
             }
         }
     }
 
     /// The task that fetches this layer, started if there is none.
-    fn turn(
-        &self,
-        inner: &Arc<Inner>,
-        registry: &Registry,
-        image: &ImageRef,
-        expected: &Expected,
-    ) -> Turn {
+    fn turn(&self, wish: Wish<'_>) -> Turn {
+        let Wish { inner, registry, image, expected } = wish;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that has ended in a panic is still here, and its channel is closed.
         if let Some(state) =
             running.get(&expected.diff_id).filter(|state| state.has_changed().is_ok())
         {
@@ -116,12 +126,12 @@ impl LayerJobs {
 
 async fn outcome(
     state: &mut watch::Receiver<State>,
-    tell: &(impl Fn(u64, bool) + Sync),
+    tell: &(impl Fn(u64, Stage) + Sync),
 ) -> Option<Result<Arc<LayerHold>, PullError>> {
     loop {
         let now = state.borrow_and_update().clone();
         match now {
-            State::Running(received) => tell(received, false),
+            State::Running(received) => tell(received, Stage::Underway),
             State::Done(result) => return Some(result),
         }
         state.changed().await.ok()?;

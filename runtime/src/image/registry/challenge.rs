@@ -46,6 +46,13 @@ impl Challenge {
     }
 }
 
+/// How a token server is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    WithCredentials,
+    Anonymously,
+}
+
 #[derive(Deserialize)]
 struct Token {
     token: Option<String>,
@@ -71,6 +78,10 @@ impl Endpoint {
         }
     }
 
+    fn asking(&self) -> Asking {
+        if self.credential.is_some() { Asking::WithCredentials } else { Asking::Anonymously }
+    }
+
     async fn token(
         &self,
         realm: &str,
@@ -83,8 +94,7 @@ impl Endpoint {
             reason: reason.to_owned(),
         };
         let mut url = Url::parse(realm).map_err(|_parse| refused("is no URL"))?;
-        check_realm(&url, asked, self.credential.is_some(), &self.manners.token_hosts)
-            .map_err(refused)?;
+        check_realm(&url, asked, self.asking(), &self.manners.token_hosts).map_err(refused)?;
         let scope = format!("repository:{}:pull", self.repository);
         let client = self.clients.get(&self.plan, &url)?;
         let request = match &self.credential {
@@ -145,7 +155,7 @@ pub(super) fn secret_header(text: &str) -> Option<HeaderValue> {
 pub(super) fn check_realm(
     realm: &Url,
     asked: &Url,
-    secret: bool,
+    asking: Asking,
     trusted: &[String],
 ) -> Result<(), &'static str> {
     if !realm.username().is_empty() || realm.password().is_some() {
@@ -167,7 +177,7 @@ pub(super) fn check_realm(
     if literal {
         return Err("is an address of another host");
     }
-    if secret && !same_domain(host, registry) {
+    if asking == Asking::WithCredentials && !same_domain(host, registry) {
         return Err(
             "is of another domain than the registry: name it in token_hosts if it may have the credentials",
         );
@@ -217,12 +227,12 @@ mod tests {
         ] {
             let (asked, url) = (Url::parse(registry).unwrap(), Url::parse(realm).unwrap());
             assert_eq!(
-                check_realm(&url, &asked, true, &trusted).is_ok(),
+                check_realm(&url, &asked, Asking::WithCredentials, &trusted).is_ok(),
                 with_secret,
                 "{registry} {realm}"
             );
             assert_eq!(
-                check_realm(&url, &asked, false, &trusted).is_ok(),
+                check_realm(&url, &asked, Asking::Anonymously, &trusted).is_ok(),
                 anonymous,
                 "{registry} {realm}"
             );

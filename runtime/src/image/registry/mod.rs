@@ -17,7 +17,7 @@ mod error;
 pub use error::FetchError;
 pub(crate) use error::chain;
 
-use super::hosts::EndpointPlan;
+use super::hosts::{Capability, EndpointPlan};
 use super::{Auth, Digest, ImageRef, InvalidAuth, Limits};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -73,17 +73,16 @@ impl Registry {
         wanted: &Wanted,
         limits: &Limits,
     ) -> Result<Fetched, FetchError> {
-        let by_digest = matches!(wanted, Wanted::Manifest(_));
-        let able = |endpoint: &Endpoint| {
-            if by_digest { endpoint.plan.pull } else { endpoint.plan.resolve }
+        let needed = match wanted {
+            Wanted::Tag(_) => Capability::Resolve,
+            Wanted::Manifest(_) | Wanted::Blob(_) => Capability::Pull,
         };
-        self.first(able, wanted, limits.manifest_bytes).await
+        self.first(needed, wanted, limits.manifest_bytes).await
     }
 
     /// A small blob, whole.
     pub(crate) async fn blob(&self, digest: &Digest, size: u64) -> Result<Fetched, FetchError> {
-        let fetched =
-            self.first(|endpoint| endpoint.plan.pull, &Wanted::Blob(digest.clone()), size).await?;
+        let fetched = self.first(Capability::Pull, &Wanted::Blob(digest.clone()), size).await?;
         let received = fetched.bytes.len() as u64;
         if received != size {
             return Err(FetchError::Size { digest: digest.clone(), received, expected: size });
@@ -93,18 +92,22 @@ impl Registry {
 
     /// Whoever may be asked for blobs, in order.
     pub(crate) fn blob_endpoints(&self) -> Vec<Arc<Endpoint>> {
-        self.endpoints.iter().filter(|endpoint| endpoint.plan.pull).cloned().collect()
+        self.endpoints
+            .iter()
+            .filter(|endpoint| endpoint.plan.can(Capability::Pull))
+            .cloned()
+            .collect()
     }
 
     /// The first good answer; the last endpoint's error if there is none, since that is the registry itself.
     async fn first(
         &self,
-        able: impl Fn(&Endpoint) -> bool,
+        needed: Capability,
         wanted: &Wanted,
         limit: u64,
     ) -> Result<Fetched, FetchError> {
         let mut last = None;
-        for endpoint in self.endpoints.iter().filter(|endpoint| able(endpoint)) {
+        for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.plan.can(needed)) {
             match endpoint.whole(wanted, limit).await {
                 Ok(fetched) => return Ok(fetched),
                 Err(error) => {
