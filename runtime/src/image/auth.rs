@@ -144,9 +144,12 @@ mod tests {
 
     #[test]
     fn each_field_is_understood_or_named() {
-        let password = |auth: &Auth| match auth.credential().unwrap().unwrap() {
-            Credential::Password { username, password } => (username, password),
-            other => panic!("{other:?}"),
+        let password = |auth: &Auth| {
+            let Some(Credential::Password { username, password }) = auth.credential().unwrap()
+            else {
+                panic!("{auth:?} should be a password")
+            };
+            (username, password)
         };
         assert!(Auth::default().credential().unwrap().is_none());
         let auth = Auth { username: "u".into(), password: "p:q".into(), ..Auth::default() };

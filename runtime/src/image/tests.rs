@@ -74,9 +74,9 @@ async fn an_image_of_every_compression_is_pulled_named_and_read() {
         images.pull(PullRequest { progress: Some(progress), ..request(&name) }).await.unwrap();
 
     assert_eq!((&image.id, &image.manifest), (&config, &manifest));
-    assert_eq!(image.repo_tags, [name.clone()]);
+    assert_eq!(image.repo_tags, std::slice::from_ref(&name));
     let by_digest = format!("{}/team/app@{manifest}", registry.host());
-    assert_eq!(image.repo_digests, [by_digest.clone()]);
+    assert_eq!(image.repo_digests, std::slice::from_ref(&by_digest));
     assert_eq!(image.layers, layers.clone().map(|layer| layer.diff_id));
     assert_eq!(
         (image.config.user.as_str(), image.config.cmd.as_slice()),
@@ -222,6 +222,7 @@ async fn what_a_registry_lies_about_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 async fn documents_that_are_too_large_or_not_what_they_say_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let registry = TestRegistry::start().await;
@@ -386,6 +387,7 @@ async fn a_connection_that_breaks_is_taken_up_where_it_broke() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story of a token, told in order")]
 async fn credentials_are_answered_to_challenges_and_go_nowhere_else() {
     let root = tempfile::tempdir().unwrap();
     let registry = TestRegistry::start().await;
@@ -578,6 +580,37 @@ async fn mirrors_are_tried_in_order_and_the_registry_comes_last() {
             && error.to_string().contains("hosts.toml: mirror"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_registry_behind_tls_is_believed_if_its_certificate_is() {
+    use std::io::Write;
+    let root = tempfile::tempdir().unwrap();
+    let (registry, certificate) = TestRegistry::start_tls().await;
+    let images = TestRegistry::images(root.path()).await;
+    registry.image("app", "latest", &[Layer::gzip(&layer("x", "over TLS"))]);
+    let host = registry.host();
+    let directory = root.path().join("certs.d").join(&host);
+    std::fs::create_dir_all(&directory).unwrap();
+    let write = |name: &str, text: &str| {
+        let mut file = std::fs::File::create(directory.join(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    let server = format!("server = \"https://{host}\"\n");
+    write("hosts.toml", &server);
+    let error = images.pull(request(format!("{host}/app"))).await.unwrap_err();
+    assert!(matches!(error, PullError::Unavailable { .. }), "{error}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+    write("ca.pem", "nonsense");
+    write("hosts.toml", &format!("{server}ca = \"ca.pem\"\n"));
+    let error = images.pull(request(format!("{host}/app"))).await.unwrap_err();
+    assert!(matches!(error, PullError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("ca.pem"), "{error}");
+    write("ca.pem", &certificate);
+    let image = images.pull(request(format!("{host}/app"))).await.unwrap();
+    images.remove(image.id.as_str()).await.unwrap();
+    write("hosts.toml", &format!("{server}skip_verify = true\n"));
+    images.pull(request(format!("{host}/app"))).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -60,6 +60,7 @@ impl Layer {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn every_kind_of_entry_becomes_what_it_says() {
     let mut long = "d/".repeat(90);
     long.push_str("file");
@@ -154,6 +155,7 @@ fn the_count_of_inodes_and_bytes_is_what_the_disk_says() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn names_that_leave_the_layer_are_refused_each_with_its_own_error() {
     type Check = fn(&ApplyError) -> bool;
     let outside = tempfile::tempdir().unwrap();
@@ -520,6 +522,7 @@ fn sparse_maps_that_lie_or_have_no_end_are_refused() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn archives_that_readers_could_take_differently_are_refused() {
     let smuggled = Tar::default().file("smuggled", b"x").end();
     let lone_zero = {

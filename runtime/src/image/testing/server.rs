@@ -9,6 +9,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::PrivateKeyDer;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::Path;
@@ -83,18 +84,44 @@ pub(crate) struct TestRegistry {
 
 impl TestRegistry {
     pub(crate) async fn start() -> Self {
+        Self::serve(None).await
+    }
+
+    /// The same behind TLS, and the certificate, which signs itself.
+    pub(crate) async fn start_tls() -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        (Self::serve(Some(acceptor)).await, made.cert.pem())
+    }
+
+    async fn serve(tls: Option<tokio_rustls::TlsAcceptor>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let registry = Self { shared: Arc::default(), address: listener.local_addr().unwrap() };
         let shared = Arc::clone(&registry.shared);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let shared = Arc::clone(&shared);
+                let (shared, tls) = (Arc::clone(&shared), tls.clone());
                 tokio::spawn(async move {
                     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
                     let connection = hyper::server::conn::http1::Builder::new();
                     // A client that goes away is part of the tests.
-                    let _closed = connection.serve_connection(TokioIo::new(stream), service).await;
+                    if let Some(tls) = tls {
+                        let Ok(stream) = tls.accept(stream).await else { return };
+                        let _gone =
+                            connection.serve_connection(TokioIo::new(stream), service).await;
+                    } else {
+                        let _gone =
+                            connection.serve_connection(TokioIo::new(stream), service).await;
+                    }
                 });
             }
         });

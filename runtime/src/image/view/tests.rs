@@ -45,6 +45,7 @@ impl Stack {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn the_view_is_what_overlayfs_shows() {
     let stack = Stack::new(&["top", "middle", "bottom"]);
     for (path, text) in [
