@@ -197,15 +197,7 @@ async fn abandon(shared: &Arc<Shared>, directory: &Path) {
     if let Err(error) = end_shim(Arc::clone(shared), id.clone(), Some(shared.netns(&id))).await {
         told(&error);
     }
-    let Ok(group) = shared.own_group(&id) else { return };
-    let made: Vec<PathBuf> = shared
-        .host
-        .cgroups
-        .procs_files(&group)
-        .iter()
-        .filter_map(|file| file.parent().map(Path::to_owned))
-        .collect();
-    if let Err(error) = shared.host.cgroups.remove(&made).await {
+    if let Err(error) = shared.host.cgroups.remove(&shared.own_cgroups(&id)).await {
         told(&error);
     }
 }

@@ -9,7 +9,7 @@ use crate::network::Network;
 use crate::oci::{Handlers, Host};
 use crate::sandbox::{CgroupParent, Index, InvalidCgroupParent, SandboxSpec};
 use crate::store::Layout;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The parts of one runtime.
@@ -66,9 +66,11 @@ impl Shared {
         Group::of_parent(self.host.driver, &self.pod_cgroup(id, spec)?)
     }
 
-    /// The cgroup of a pod that named none, as the cgroup driver has it.
-    pub(crate) fn own_group(&self, id: &SandboxId) -> Result<Group, InvalidGroup> {
-        Group::of_parent(self.host.driver, &self.own_cgroup(id)?)
+    /// The directories of the cgroup of a pod that named none, where they are: made by nobody but davit, whatever a record says.
+    pub(crate) fn own_cgroups(&self, id: &SandboxId) -> Vec<PathBuf> {
+        let group = self.own_cgroup(id).and_then(|own| Group::of_parent(self.host.driver, &own));
+        let files = group.map(|group| self.host.cgroups.procs_files(&group)).unwrap_or_default();
+        files.iter().filter_map(|file| file.parent().map(Path::to_owned)).collect()
     }
 
     /// Where the pod's network namespace is pinned.

@@ -11,6 +11,7 @@ use davit_proto::admin::{
 };
 use davit_runtime::Runtime;
 use davit_runtime::container::{ContainerState, ContainerView};
+use davit_runtime::counters::Listening;
 use davit_runtime::image::{self, Auth, PullEvent};
 use std::pin::Pin;
 use tokio::sync::mpsc;
@@ -103,8 +104,10 @@ impl Davit for Admin {
         let reader = Reader::open(&path).await.map_err(|error| log_status(&error))?;
         let (entries, stream) = mpsc::channel(BACKLOG);
         let runtime = self.runtime.clone();
+        let listening = follow.then(|| runtime.counters().listen());
         tokio::spawn(async move {
-            if let Err(error) = send_log(reader, &runtime, &container, follow, &entries).await {
+            let sent = send_log(reader, &runtime, &container, listening.as_ref(), &entries).await;
+            if let Err(error) = sent {
                 drop(entries.send(Err(log_status(&error))).await);
             }
         });
@@ -165,17 +168,17 @@ fn log_status(error: &LogError) -> Status {
     Status::internal(davit_runtime::error::chain(error))
 }
 
+/// What the log holds, and, for one who follows it, what comes until the container has ended.
 async fn send_log(
     mut reader: Reader,
     runtime: &Runtime,
     container: &ContainerView,
-    follow: bool,
+    following: Option<&Listening>,
     to: &mpsc::Sender<Result<LogEntry, Status>>,
 ) -> Result<(), LogError> {
-    let _listening = follow.then(|| runtime.counters().listen());
     loop {
         // Asked before the log is read: what it wrote before its end is read after.
-        let ended = !follow || has_ended(runtime, container);
+        let ended = following.is_none() || has_ended(runtime, container);
         let mut is_empty = true;
         loop {
             let entries = reader.more().await?;

@@ -8,6 +8,7 @@
 //! Owns the tasks. A pull belongs to its task: who asked may go away. Layers belong to theirs, so that two images with a layer in
 //! common fetch it once. Owns neither the wire nor the disk.
 
+mod config;
 mod layer;
 
 use super::error::{ContentError, PullError};
@@ -18,6 +19,7 @@ use super::registry::{Fetched, Registry, Wanted};
 use super::store::NewImage;
 use super::unpack::Expected;
 use super::{Auth, Digest, Image, ImageRef, LayerPlan, PullEvent, PullRequest};
+use config::{Configs, SharedConfig};
 use futures_util::future::try_join_all;
 use layer::{LayerJobs, Stage, Wish};
 use std::collections::{HashMap, HashSet};
@@ -29,6 +31,7 @@ type Outcome = Option<Result<Arc<Image>, PullError>>;
 #[derive(Debug, Default)]
 pub(crate) struct Pulls {
     running: Mutex<HashMap<(ImageRef, Auth), Running>>,
+    configs: Configs,
     layers: LayerJobs,
 }
 
@@ -122,7 +125,7 @@ struct Resolved {
     target: Digest,
     manifest: Manifest,
     manifest_source: Fetched,
-    config: Fetched,
+    config: SharedConfig,
     diff_ids: Vec<Digest>,
 }
 
@@ -192,9 +195,10 @@ impl Pull<'_> {
         manifest_source: Fetched,
     ) -> Result<Resolved, PullError> {
         let Descriptor { digest, size, .. } = &manifest.config;
-        let config = registry.blob(digest, *size).await.map_err(|error| self.fetch(error))?;
+        let config = self.inner.pulls.configs.get(self.inner, registry, digest, *size).await;
+        let config = config.map_err(|error| self.fetch(error))?;
         let (parsed, diff_ids) =
-            parse_config(&config.bytes).map_err(|error| self.content(error))?;
+            parse_config(config.bytes()).map_err(|error| self.content(error))?;
         match_config(&manifest, &parsed, &diff_ids, &self.inner.platform)
             .map_err(|error| self.content(error))?;
         Ok(Resolved { target, manifest, manifest_source, config, diff_ids })
@@ -242,12 +246,12 @@ impl Pull<'_> {
         let committed = tokio::task::spawn_blocking(move || {
             let layers: u64 = resolved.manifest.layers.iter().map(|layer| layer.size).sum();
             let documents =
-                (resolved.manifest_source.bytes.len() + resolved.config.bytes.len()) as u64;
+                (resolved.manifest_source.bytes.len() + resolved.config.bytes().len()) as u64;
             inner.store.commit(&NewImage {
                 name: &name,
                 target: resolved.target,
                 manifest: (resolved.manifest_source.digest, &resolved.manifest_source.bytes),
-                config: (resolved.config.digest, &resolved.config.bytes),
+                config: (resolved.config.digest().clone(), resolved.config.bytes()),
                 layers: &resolved.diff_ids,
                 size: layers.saturating_add(documents),
                 now: now(),

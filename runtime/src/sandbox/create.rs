@@ -134,8 +134,14 @@ fn shim_config(shared: &Shared, record: &SandboxRecord, group: &Group) -> ShimCo
 /// Undoes a creation that a crash has interrupted: every step, whether it was reached or not.
 pub(crate) async fn undo_creation(shared: &Arc<Shared>, record: SandboxRecord) {
     let mut undo = Undo::default();
+    let own = if record.spec.cgroup_parent.is_none() {
+        shared.own_cgroups(&record.id)
+    } else {
+        Vec::new()
+    };
     undo.push("the pod's files", teardown::files(Arc::clone(shared), record.id.clone()));
-    undo.push("the pod's cgroup", teardown::cgroups(Arc::clone(shared), record.cgroups));
+    undo.push("the pod's cgroup", teardown::cgroups(Arc::clone(shared), own));
+    undo.push("the pod's recorded cgroup", teardown::cgroups(Arc::clone(shared), record.cgroups));
     undo.push(
         "the pod's shim",
         teardown::unborn_shim(Arc::clone(shared), record.id.clone(), record.netns.clone()),

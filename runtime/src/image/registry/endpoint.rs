@@ -26,6 +26,9 @@ use sha2::{Digest as _, Sha256};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// How a registry names what it answers with (OCI distribution spec, "Pulling manifests").
+const DIGEST_HEADER: &str = "docker-content-digest";
+
 const REDIRECTS_MAX: usize = 5;
 /// Of an error's body; more is not worth the wait.
 const WORDS_BYTES: u64 = 16 << 10;
@@ -96,13 +99,16 @@ impl Endpoint {
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
+        // A tag says nothing of its content; what the registry itself says of it is better than nothing against a broken cache.
+        let announced = response.headers().get(DIGEST_HEADER).and_then(|value| value.to_str().ok());
+        let expected = wanted.digest().cloned().or_else(|| announced?.parse().ok());
         let deadline =
             tokio::time::timeout(self.manners.patience, self.body(&url, response, limit));
         let bytes = deadline.await.map_err(|_elapsed| self.stalled(&url))??;
         let actual = Digest::from_sha256(Sha256::digest(&bytes).into());
-        match wanted.digest() {
-            Some(expected) if *expected != actual => {
-                Err(FetchError::Digest { url: bare(&url), expected: expected.clone(), actual })
+        match expected {
+            Some(expected) if expected != actual => {
+                Err(FetchError::Digest { url: bare(&url), expected, actual })
             }
             Some(_) | None => Ok(Fetched { bytes, digest: actual, content_type }),
         }
