@@ -17,7 +17,7 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// The client for `url`; certificates of `plan` are used only where `own` says that the URL is the endpoint's own.
+    /// The client for `url`'s scheme, with the endpoint's certificates: redirects use it, too, as they do with all peers.
     pub(super) fn get(&self, plan: &EndpointPlan, url: &Url) -> Result<Client, FetchError> {
         let cell = if url.scheme() == "https" { &self.https } else { &self.http };
         if let Some(client) = cell.get() {
