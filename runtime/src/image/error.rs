@@ -42,7 +42,7 @@ pub enum PullError {
     #[error(transparent)]
     InvalidAuth(#[from] InvalidAuth),
     /// The registry's configuration cannot be used.
-    #[error("pull {image}: {}", super::registry::chain(&**cause))]
+    #[error("pull {image}: {}", crate::error::chain(&**cause))]
     Hosts {
         /// What was to be pulled.
         image: String,
@@ -90,7 +90,7 @@ pub enum PullError {
         cause: FetchError,
     },
     /// What came is not what was promised, or is no image that can run here.
-    #[error("pull {image}: {}", super::registry::chain(&**cause))]
+    #[error("pull {image}: {}", crate::error::chain(&**cause))]
     Content {
         /// What was to be pulled.
         image: String,
@@ -98,7 +98,7 @@ pub enum PullError {
         cause: Arc<ContentError>,
     },
     /// This machine's disk or kernel refused.
-    #[error("pull {image}: {}", super::registry::chain(&**cause))]
+    #[error("pull {image}: {}", crate::error::chain(&**cause))]
     Local {
         /// What was to be pulled.
         image: String,

@@ -3,25 +3,10 @@
 use super::bridge::BridgeError;
 use super::cni::{ArgsError, PluginError};
 use super::config::InvalidConfig;
+use crate::error::chain;
 use crate::id::SandboxId;
 use std::io;
 use std::path::PathBuf;
-
-/// An error with all its causes, as one sentence.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let told = error.to_string();
-        // A transparent layer repeats its cause.
-        if !text.ends_with(&told) {
-            text.push_str(": ");
-            text.push_str(&told);
-        }
-        cause = error.source();
-    }
-    text
-}
 
 /// Why the network could not be opened.
 #[derive(Debug, thiserror::Error)]

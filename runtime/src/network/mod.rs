@@ -46,12 +46,12 @@ pub use netlink::NetlinkError;
 pub use recover::RecoverReport;
 pub use status::{NetworkStatus, PodCidrOutcome};
 
+use crate::error::chain;
 use crate::id::SandboxId;
 use crate::sandbox::{DnsConfig, PortMapping, SandboxKey};
 use bridge::ports::Owner;
 use bridge::{Bridge, Subnets};
 use cni::Cni;
-use error::chain;
 use record::{BridgeRecord, CniRecord, Phase, Provider, Record, Records};
 use rustix::fs::statfs;
 use std::collections::BTreeMap;

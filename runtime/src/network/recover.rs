@@ -3,7 +3,8 @@
 //! Owns the comparison of records and leases with the pods that are alive; the undoing itself is [`super::Inner::detach`].
 
 use super::record::{Phase, Provider, Record};
-use super::{DetachError, Inner, Network, PluginError, chain};
+use super::{DetachError, Inner, Network, PluginError};
+use crate::error::chain;
 use crate::id::SandboxId;
 use futures_util::stream::{self, StreamExt};
 use std::collections::BTreeSet;

@@ -3,7 +3,8 @@
 //! Owns the status that CRI's `Status` tells and the pod CIDR's file. The status is computed when asked and never waits.
 
 use super::config::validate_subnets;
-use super::{Inner, Network, NetworkConfig, PodCidrError, Subnets, chain, files};
+use super::{Inner, Network, NetworkConfig, PodCidrError, Subnets, files};
+use crate::error::chain;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::io;

@@ -2,7 +2,8 @@
 //!
 //! Reading the system's certificates takes milliseconds that a registry on loopback need not pay.
 
-use super::error::{FetchError, chain};
+use super::error::FetchError;
+use crate::error::chain;
 use crate::image::hosts::{EndpointPlan, is_loopback};
 use reqwest::{Certificate, Client, Identity, Url};
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! What can go wrong between here and a registry.
 
+use crate::error::chain;
 use crate::image::Digest;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -126,21 +127,6 @@ impl FetchError {
         let error = error.without_url();
         Self::Unreachable { url: bare(url), reason: chain(&error) }
     }
-}
-
-/// `error` and its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// A URL without user, query and fragment: signed URLs carry their secret there.

@@ -15,7 +15,6 @@ mod endpoint;
 mod error;
 
 pub use error::FetchError;
-pub(crate) use error::chain;
 
 use super::hosts::{Capability, EndpointPlan};
 use super::{Auth, Digest, ImageRef, InvalidAuth, Limits};

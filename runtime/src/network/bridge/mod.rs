@@ -332,7 +332,7 @@ impl Bridge {
     fn ensure_masquerade(&self) {
         if self.config.ip_masq && !self.installed.load(Ordering::Acquire) {
             let done = lock(&self.firewall).ensure();
-            *lock(&self.masquerade_problem) = done.err().map(|error| super::chain(&error));
+            *lock(&self.masquerade_problem) = done.err().map(|error| crate::error::chain(&error));
         }
     }
 
@@ -357,7 +357,11 @@ fn forget_flows(elements: &[ports::Element]) {
     for port in udp {
         if let Err(error) = super::conntrack::forget_udp(port) {
             // The port works for new clients; old ones wait until their flow expires.
-            tracing::warn!(port, error = super::chain(&error), "forget UDP flows of host port");
+            tracing::warn!(
+                port,
+                error = crate::error::chain(&error),
+                "forget UDP flows of host port"
+            );
         }
     }
 }

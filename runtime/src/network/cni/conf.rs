@@ -94,11 +94,9 @@ pub(crate) fn load(files: &Fingerprint) -> Loaded {
                 loaded.conf = Some(conf);
                 break;
             }
-            Err(error) => loaded.problems.push(format!(
-                "{}: {}",
-                path.display(),
-                crate::network::chain(&error)
-            )),
+            Err(error) => {
+                loaded.problems.push(format!("{}: {}", path.display(), crate::error::chain(&error)))
+            }
         }
     }
     loaded
@@ -222,7 +220,7 @@ mod tests {
             (r#"{"name": "n", "cniVersion": "1.0.0", "plugins": [1]}"#, "plugins"),
         ] {
             let error = parsed(text).unwrap_err();
-            assert!(crate::network::chain(&error).contains(want), "{text}: {error}");
+            assert!(crate::error::chain(&error).contains(want), "{text}: {error}");
         }
     }
 

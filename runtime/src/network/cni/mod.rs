@@ -208,7 +208,7 @@ impl Cni {
             if let Err(error) = self.about_network(Verb::Status, &conf).run(plugin, None).await
                 && !knows_no_status(&error)
             {
-                problem = Some(super::chain(&error));
+                problem = Some(crate::error::chain(&error));
                 break;
             }
         }
