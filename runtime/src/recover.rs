@@ -15,7 +15,7 @@ use crate::shared::Shared;
 use crate::shim::{ProcessHandle, ShimClient};
 use crate::store::{
     ContainerRecord, Layout, SandboxPhase, SandboxRecord, StoreError, VERSION, ensure_dir,
-    read_json, remove_tree, write_bytes,
+    keep_mounts_private, read_json, remove_tree, write_bytes,
 };
 use crate::{image, network, oci};
 use std::collections::BTreeSet;
@@ -64,6 +64,7 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
     for directory in [layout.root(), layout.state(), &layout.pods(), &layout.writable_layers()] {
         ensure_dir(directory)?;
     }
+    keep_mounts_private(layout.state())?;
     let rebooted = is_new_boot(&layout)?;
     let shared = Arc::new(parts(config, layout).await?);
     if rebooted {

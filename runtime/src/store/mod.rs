@@ -20,9 +20,11 @@
 
 mod file;
 mod layout;
+mod private;
 mod record;
 
 pub use file::{StoreError, read_json, remove_tree, write_bytes, write_json};
 pub use layout::Layout;
 pub(crate) use layout::{ensure_dir, new_dir};
+pub use private::keep_mounts_private;
 pub use record::{ContainerRecord, SandboxPhase, SandboxRecord, ShimRecord, VERSION};
