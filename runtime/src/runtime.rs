@@ -6,7 +6,7 @@
 use crate::config::RuntimeConfig;
 use crate::container::{
     self, ContainerSpec, ContainerView, CreateContainerError, ExecError, RemoveContainerError,
-    ReopenLogError, StartContainerError, StopContainerError,
+    ReopenLogError, Resources, StartContainerError, StopContainerError, UpdateContainerError,
 };
 use crate::counters::Counters;
 use crate::exec::{self, ExecOutput};
@@ -17,8 +17,8 @@ use crate::oci::{Handlers, Host};
 use crate::recover::{self, OpenError};
 use crate::sandbox::handle::{Command, Gone};
 use crate::sandbox::{
-    LookupError, RemoveSandboxError, RunSandboxError, SandboxSpec, SandboxView, StopSandboxError,
-    container_in, spawn_new, unknown,
+    LookupError, RemoveSandboxError, RunSandboxError, SandboxLimits, SandboxSpec, SandboxView,
+    StopSandboxError, UpdateSandboxError, container_in, spawn_new, unknown,
 };
 use crate::shared::Shared;
 use crate::store::read_json;
@@ -163,6 +163,37 @@ impl Runtime {
             Err(error @ LookupError::Ambiguous { .. }) => return Err(Arc::new(error.into())),
         };
         handle.call(|reply| Command::RemoveContainer { id, reply }).await.unwrap_or(Ok(()))
+    }
+
+    /// Changes a container's limits: what is 0 or empty stays as it is.
+    ///
+    /// # Errors
+    /// [`UpdateContainerError`].
+    pub async fn update_container(
+        &self,
+        id: &str,
+        asked: Resources,
+    ) -> Result<(), Arc<UpdateContainerError>> {
+        let (id, handle) =
+            self.shared.index.container(id).map_err(|error| Arc::new(error.into()))?;
+        let asked = Box::new(asked);
+        let answer = handle.call(|reply| Command::UpdateContainer { id: id.clone(), asked, reply });
+        answer.await.unwrap_or_else(|Gone| Err(Arc::new(unknown("container", id.as_str()).into())))
+    }
+
+    /// Takes note of what a pod as a whole may use, and sets it where davit made the pod's cgroup.
+    ///
+    /// # Errors
+    /// [`UpdateSandboxError`].
+    pub async fn update_sandbox(
+        &self,
+        id: &str,
+        limits: SandboxLimits,
+    ) -> Result<(), Arc<UpdateSandboxError>> {
+        let (id, handle) = self.shared.index.pod(id).map_err(|error| Arc::new(error.into()))?;
+        let limits = Box::new(limits);
+        let answer = handle.call(|reply| Command::Update { limits, reply }).await;
+        answer.unwrap_or_else(|Gone| Err(Arc::new(unknown("pod sandbox", id.as_str()).into())))
     }
 
     /// One container, and the pod it is in.

@@ -49,6 +49,8 @@ pub(crate) enum Verb<'a> {
         process: &'a Path,
         pid_file: &'a Path,
     },
+    /// With the limits on its standard input.
+    Update,
 }
 
 impl Verb<'_> {
@@ -58,6 +60,7 @@ impl Verb<'_> {
             Self::Start => "start",
             Self::Delete => "delete",
             Self::Exec { .. } => "exec",
+            Self::Update => "update",
         }
     }
 }
@@ -77,6 +80,8 @@ pub(crate) struct Call<'a> {
 pub(crate) enum CallStdio {
     /// Nothing to read, output dropped, errors read for their last line.
     Quiet,
+    /// The same, with this to read.
+    Reads(OwnedFd),
     /// The container's, or the exec'd process's.
     Theirs {
         stdio: [OwnedFd; 3],
@@ -214,6 +219,9 @@ impl Oci {
                     .arg("--pid-file")?
                     .arg(pid_file)?;
             }
+            Verb::Update => {
+                command.arg("--resources")?.arg("-")?;
+            }
         }
         command.arg(id)?;
         Ok(command)
@@ -223,11 +231,14 @@ impl Oci {
 fn stdio_of(stdio: CallStdio) -> std::io::Result<([OwnedFd; 3], Option<OwnedFd>)> {
     match stdio {
         CallStdio::Theirs { stdio, errors } => Ok((stdio, errors)),
-        CallStdio::Quiet => {
-            let (reader, writer) = stream::pipe_to_read()?;
-            Ok(([crate::process::null()?, crate::process::null()?, writer], Some(reader)))
-        }
+        CallStdio::Quiet => quiet(crate::process::null()?),
+        CallStdio::Reads(input) => quiet(input),
     }
+}
+
+fn quiet(input: OwnedFd) -> std::io::Result<([OwnedFd; 3], Option<OwnedFd>)> {
+    let (reader, writer) = stream::pipe_to_read()?;
+    Ok(([input, crate::process::null()?, writer], Some(reader)))
 }
 
 /// What the runtime has to say: from its log, else from its standard error, else its exit code.

@@ -7,7 +7,8 @@ use crate::container::create::CreateError;
 use crate::container::delete::DeleteError;
 use crate::container::signal::SignalError;
 use crate::container::start::StartError;
-use crate::container::{create, delete, pid_number, signal, start};
+use crate::container::update::UpdateError;
+use crate::container::{create, delete, pid_number, signal, start, update};
 use crate::error::{Invalid, Refusal, chain};
 use crate::events::Subscription;
 use crate::exec::{self, ExecError, Message};
@@ -18,6 +19,7 @@ use davit_proto::shim::{
     CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, EventsRequest, ExecSyncOutput,
     ExecSyncRequest, ReopenLogRequest, ReopenLogResponse, ShutdownRequest, ShutdownResponse,
     SignalRequest, SignalResponse, StartRequest, StartResponse, StateRequest, StateResponse,
+    UpdateRequest, UpdateResponse,
 };
 use futures_util::Stream;
 use std::pin::Pin;
@@ -133,6 +135,15 @@ impl Shim for Service {
         self.pod.subscribe().map(Response::new).ok_or_else(too_many)
     }
 
+    async fn update(
+        &self,
+        request: Request<UpdateRequest>,
+    ) -> Result<Response<UpdateResponse>, Status> {
+        let pod = Arc::clone(&self.pod);
+        detached(async move { update::update(&pod, request.into_inner()).await }).await?;
+        Ok(Response::new(UpdateResponse {}))
+    }
+
     async fn shutdown(
         &self,
         _request: Request<ShutdownRequest>,
@@ -240,6 +251,17 @@ impl ToStatus for DeleteError {
             Self::Oci(e) => e.code(),
             Self::StillAlive { .. } | Self::Cgroup { .. } => tonic::Code::DeadlineExceeded,
             Self::File { .. } => tonic::Code::Internal,
+        }
+    }
+}
+
+impl ToStatus for UpdateError {
+    fn code(&self) -> tonic::Code {
+        match self {
+            Self::Invalid(e) => e.code(),
+            Self::Refused(e) => e.code(),
+            Self::Oci(e) => e.code(),
+            Self::Input { .. } => tonic::Code::Internal,
         }
     }
 }

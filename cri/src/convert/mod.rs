@@ -26,5 +26,6 @@ pub(crate) use container::container_spec;
 pub(crate) use filter::{container_fits, sandbox_fits};
 pub(crate) use image::{ImageParts, image};
 pub(crate) use info::{container_info, sandbox_info};
+pub(crate) use resources::{update_of_container, update_of_sandbox};
 pub(crate) use sandbox::sandbox_spec;
 pub(crate) use status::{container, container_status, sandbox, sandbox_status};

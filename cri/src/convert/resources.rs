@@ -6,6 +6,7 @@
 use super::error::{InvalidField, refuse};
 use davit_proto::cri;
 use davit_runtime::container::{HugepageLimit, Resources};
+use davit_runtime::sandbox::SandboxLimits;
 
 /// The kernel's bounds of a CFS period, and the least quota, in microseconds.
 const PERIODS: std::ops::RangeInclusive<i64> = 1_000..=1_000_000;
@@ -46,6 +47,28 @@ pub(crate) fn resources(
         cpuset_mems: list(&format!("{field}.cpuset_mems"), cpuset_mems)?,
         hugepage_limits: hugepage_limits.collect::<Result<_, _>>()?,
         unified,
+    })
+}
+
+/// A change of a container's limits. What is 0 or empty stays as it is, also if there is nothing else.
+pub(crate) fn update_of_container(
+    linux: Option<cri::LinuxContainerResources>,
+    windows: Option<cri::WindowsContainerResources>,
+) -> Result<Resources, InvalidField> {
+    if let Some(windows) = windows {
+        return Err(refuse("windows", &windows, "makes no sense on Linux"));
+    }
+    resources("linux", linux.unwrap_or_default())
+}
+
+/// What a pod as a whole may use from now on.
+pub(crate) fn update_of_sandbox(
+    overhead: Option<cri::LinuxContainerResources>,
+    limits: Option<cri::LinuxContainerResources>,
+) -> Result<SandboxLimits, InvalidField> {
+    Ok(SandboxLimits {
+        overhead: overhead.map(|wire| resources("overhead", wire)).transpose()?,
+        resources: limits.map(|wire| resources("resources", wire)).transpose()?,
     })
 }
 

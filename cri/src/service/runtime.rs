@@ -396,9 +396,14 @@ impl RuntimeService for RuntimeApi {
 
     async fn update_container_resources(
         &self,
-        _request: Request<UpdateContainerResourcesRequest>,
+        request: Request<UpdateContainerResourcesRequest>,
     ) -> Result<Response<UpdateContainerResourcesResponse>, Status> {
-        Err(unimplemented("UpdateContainerResources"))
+        let UpdateContainerResourcesRequest { container_id, linux, windows, annotations: _ } =
+            request.into_inner();
+        let asked = convert::update_of_container(linux, windows)?;
+        let updated = self.runtime.update_container(&container_id, asked).await;
+        updated.map_err(|error| status(&error))?;
+        Ok(Response::new(UpdateContainerResourcesResponse {}))
     }
 
     async fn exec(&self, _request: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
@@ -498,9 +503,14 @@ impl RuntimeService for RuntimeApi {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _request: Request<UpdatePodSandboxResourcesRequest>,
+        request: Request<UpdatePodSandboxResourcesRequest>,
     ) -> Result<Response<UpdatePodSandboxResourcesResponse>, Status> {
-        Err(unimplemented("UpdatePodSandboxResources"))
+        let UpdatePodSandboxResourcesRequest { pod_sandbox_id, overhead, resources } =
+            request.into_inner();
+        let limits = convert::update_of_sandbox(overhead, resources)?;
+        let updated = self.runtime.update_sandbox(&pod_sandbox_id, limits).await;
+        updated.map_err(|error| status(&error))?;
+        Ok(Response::new(UpdatePodSandboxResourcesResponse {}))
     }
 }
 

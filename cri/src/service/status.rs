@@ -5,12 +5,14 @@
 
 use davit_runtime::container::{
     CreateContainerError, ExecError, RemoveContainerError, ReopenLogError, StartContainerError,
-    StopContainerError,
+    StopContainerError, UpdateContainerError,
 };
 use davit_runtime::error::chain;
 use davit_runtime::image::{FindError, PullError, RemoveError, UsageError};
 use davit_runtime::network::PodCidrError;
-use davit_runtime::sandbox::{LookupError, RemoveSandboxError, RunSandboxError, StopSandboxError};
+use davit_runtime::sandbox::{
+    LookupError, RemoveSandboxError, RunSandboxError, StopSandboxError, UpdateSandboxError,
+};
 use davit_runtime::shim::ShimError;
 use std::sync::Arc;
 use tonic::metadata::MetadataValue;
@@ -163,6 +165,27 @@ impl WireError for RemoveContainerError {
             Self::Stop(error) => error.code(),
             Self::Shim { source, .. } => source.code(),
             Self::Files { .. } => Code::Internal,
+        }
+    }
+}
+
+impl WireError for UpdateContainerError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::State { .. } => Code::FailedPrecondition,
+            Self::Resource(_) => Code::InvalidArgument,
+            Self::Handler(_) | Self::Encode(_) | Self::Store { .. } => Code::Internal,
+            Self::Shim { source, .. } => source.code(),
+        }
+    }
+}
+
+impl WireError for UpdateSandboxError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::Group(_) | Self::Cgroup { .. } | Self::Store { .. } => Code::Internal,
         }
     }
 }

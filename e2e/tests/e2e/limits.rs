@@ -85,6 +85,89 @@ on_both!(limits_can_be_changed_while_it_runs, |t| {
     Ok(())
 });
 
+on_both!(a_change_of_limits_that_cannot_be_changes_nothing, |t| {
+    use k8s_cri::v1::{UpdateContainerResourcesRequest, WindowsContainerResources};
+    use tonic::Code;
+    let (_, id) = t.sleeper(|c| resources(c).memory_limit_in_bytes = 64 * MIB)?;
+    let update = |linux: LinuxContainerResources, windows: Option<WindowsContainerResources>| {
+        let request = UpdateContainerResourcesRequest {
+            container_id: id.clone(),
+            linux: Some(linux),
+            windows,
+            ..UpdateContainerResourcesRequest::default()
+        };
+        t.cri.wait(t.cri.runtime().update_container_resources(request))
+    };
+    let asked = |memory, swap| LinuxContainerResources {
+        memory_limit_in_bytes: memory,
+        memory_swap_limit_in_bytes: swap,
+        ..LinuxContainerResources::default()
+    };
+    let windows = Some(WindowsContainerResources::default());
+    for (what, answer) in [
+        ("a negative limit", update(asked(-5, 0), None)),
+        ("less than a process needs", update(asked(1, 0), None)),
+        ("a swap limit below the memory limit", update(asked(0, MIB), None)),
+        ("another system's", update(asked(0, 0), windows)),
+    ] {
+        let error = answer.err().context(what)?;
+        assert_eq!(error.code(), Code::InvalidArgument, "{what}: {error}");
+    }
+    let score = LinuxContainerResources { oom_score_adj: 500, ..Default::default() };
+    update(score, None)?;
+    let limit = cgroup_value(t.pid(&id)?, "memory", "memory.limit_in_bytes", "memory.max")?;
+    assert_eq!(limit, (64 * MIB).to_string());
+    t.cri.stop(&id, 0)?;
+    let late = update(asked(96 * MIB, 0), None).err().context("it has ended")?;
+    assert_eq!(late.code(), Code::FailedPrecondition, "{late}");
+    Ok(())
+});
+
+on_both!(changed_limits_outlive_the_daemon_and_other_calls_go_on_meanwhile, |t| {
+    use k8s_cri::v1::UpdateContainerResourcesRequest;
+    let pod = t.pod("web", |_| ())?;
+    let id = t.create(&pod, "main", |c| resources(c).memory_limit_in_bytes = 64 * MIB)?;
+    let request = |step: i64| UpdateContainerResourcesRequest {
+        container_id: id.clone(),
+        linux: Some(LinuxContainerResources {
+            memory_limit_in_bytes: (64 + step) * MIB,
+            cpu_shares: 100 + step,
+            ..LinuxContainerResources::default()
+        }),
+        ..UpdateContainerResourcesRequest::default()
+    };
+    // Of a container that only waits to be started, many at once, with its start among them.
+    std::thread::scope(|scope| -> Result<()> {
+        let changes: Vec<_> = (1..=4)
+            .map(|step| {
+                let call = t.cri.runtime();
+                scope.spawn(move || {
+                    let mut call = call;
+                    t.cri.block_on(async { call.update_container_resources(request(step)).await })
+                })
+            })
+            .collect();
+        t.cri.start(&id)?;
+        for change in changes {
+            change.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        }
+        Ok(())
+    })?;
+    let told = |t: &Test| -> Result<(i64, i64)> {
+        let resources = t.cri.status(&id)?.resources.and_then(|resources| resources.linux);
+        let linux = resources.context("resources are told")?;
+        Ok((linux.memory_limit_in_bytes, linux.cpu_shares))
+    };
+    let (memory, shares) = told(t)?;
+    let limit = cgroup_value(t.pid(&id)?, "memory", "memory.limit_in_bytes", "memory.max")?;
+    assert_eq!(limit, memory.to_string(), "the last change stands, and is the one that is told");
+    assert_eq!(memory / MIB - 64, shares - 100, "no two changes are mixed");
+    t.daemon().kill()?;
+    t.daemon().spawn()?;
+    assert_eq!(told(t)?, (memory, shares));
+    Ok(())
+});
+
 on_both!(use_is_measured, |t| {
     use k8s_cri::v1::ContainerStatsRequest;
     let (_, id) = t.sleeper(|_| ())?;

@@ -284,6 +284,18 @@ pub struct OomKill {
     #[prost(uint64, tag = "1")]
     pub count: u64,
 }
+/// Asks for Update.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// What is to change: the OCI spec's linux.resources, as JSON (`update --resources -`).
+    #[prost(bytes = "vec", tag = "2")]
+    pub resources: ::prost::alloc::vec::Vec<u8>,
+}
+/// The limits are in force.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateResponse {}
 /// Asks for Shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShutdownRequest {}
@@ -550,6 +562,28 @@ pub mod shim_client {
             req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "Events"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The OCI runtime's `update`: other limits for a container that was created and has not exited. A shim that is older
+        /// than this call answers UNIMPLEMENTED.
+        pub async fn update(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateRequest>,
+        ) -> std::result::Result<tonic::Response<super::UpdateResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/davit.shim.v1.Shim/Update",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "Update"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Ends the shim: unmounts what it mounted, unpins the namespaces, exits. FAILED_PRECONDITION while a container's
         /// process lives.
         pub async fn shutdown(
@@ -648,6 +682,12 @@ pub mod shim_server {
             &self,
             request: tonic::Request<super::EventsRequest>,
         ) -> std::result::Result<tonic::Response<Self::EventsStream>, tonic::Status>;
+        /// The OCI runtime's `update`: other limits for a container that was created and has not exited. A shim that is older
+        /// than this call answers UNIMPLEMENTED.
+        async fn update(
+            &self,
+            request: tonic::Request<super::UpdateRequest>,
+        ) -> std::result::Result<tonic::Response<super::UpdateResponse>, tonic::Status>;
         /// Ends the shim: unmounts what it mounted, unpins the namespaces, exits. FAILED_PRECONDITION while a container's
         /// process lives.
         async fn shutdown(
@@ -1083,6 +1123,49 @@ pub mod shim_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.shim.v1.Shim/Update" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateSvc<T: Shim>(pub Arc<T>);
+                    impl<T: Shim> tonic::server::UnaryService<super::UpdateRequest>
+                    for UpdateSvc<T> {
+                        type Response = super::UpdateResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Shim>::update(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -12,6 +12,7 @@
 mod group;
 mod kill;
 mod layout;
+mod limit;
 mod manage;
 
 pub use group::{Driver, Group, InvalidGroup, default_parent};

@@ -3,7 +3,7 @@
 use crate::id::{ContainerId, NoRandomness, SandboxId};
 use crate::image::{FindError, HoldError};
 use crate::oci::handlers::HandlerError;
-use crate::oci::{ProcessError, SpecError};
+use crate::oci::{ProcessError, ResourceError, SpecError};
 use crate::sandbox::LookupError;
 use crate::shim::ShimError;
 use crate::store::StoreError;
@@ -252,5 +252,50 @@ pub enum ReopenLogError {
         /// Why.
         #[source]
         source: ShimError,
+    },
+}
+
+/// Why a container's limits could not be changed. They are as they were, but for [`UpdateContainerError::Store`].
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateContainerError {
+    /// There is none, or more than one.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// It has ended, or is being removed.
+    #[error(
+        "container {id} is {state}: only the limits of one that is created or running can be changed"
+    )]
+    State {
+        /// Which.
+        id: ContainerId,
+        /// Its state.
+        state: &'static str,
+    },
+    /// They make no sense together with those that stay.
+    #[error("linux")]
+    Resource(#[from] ResourceError),
+    /// The pod's handler is gone from the configuration.
+    #[error("the pod's runtime handler")]
+    Handler(#[from] HandlerError),
+    /// They could not be put into words.
+    #[error("write the limits as JSON")]
+    Encode(#[source] serde_json::Error),
+    /// The OCI runtime refused.
+    #[error("change the limits of container {id}")]
+    Shim {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: ShimError,
+    },
+    /// They are in force, but could not be written down: a restart of davit would tell the old ones.
+    #[error("keep the limits of container {id}")]
+    Store {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: StoreError,
     },
 }

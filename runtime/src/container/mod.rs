@@ -8,12 +8,13 @@ mod remove;
 mod spec;
 mod state;
 mod stop;
+mod update;
 mod view;
 
 pub(crate) use create::{Creation, MadeContainer, create, leftover};
 pub use error::{
     CreateContainerError, ExecError, RemoveContainerError, ReopenLogError, StartContainerError,
-    StopContainerError,
+    StopContainerError, UpdateContainerError,
 };
 pub(crate) use remove::{Removal, remove, remove_files};
 
@@ -24,4 +25,5 @@ pub use spec::{
 };
 pub use state::{ContainerEvent, ContainerState, Denied, Exit, ExitReason};
 pub(crate) use stop::{Stop, exited, stop};
+pub(crate) use update::{Update, Updated, update, write_spec};
 pub use view::{ContainerFacts, ContainerView, User};

@@ -146,6 +146,40 @@ pub struct Resources {
     pub unified: BTreeMap<String, String>,
 }
 
+impl Resources {
+    /// These limits, changed as `asked`: what is 0 or empty there stays as it is. A swap limit that would come to lie below the new memory limit,
+    /// which it includes, falls away with it: no swap, as at creation. The OOM score is no limit of a cgroup, and each process keeps the one
+    /// it was started with, so it stays.
+    #[must_use]
+    pub fn changed(&self, asked: &Self) -> Self {
+        let number = |asked: i64, now: i64| if asked == 0 { now } else { asked };
+        let text =
+            |asked: &String, now: &String| if asked.is_empty() { now } else { asked }.clone();
+        let memory_limit = number(asked.memory_limit, self.memory_limit);
+        let kept = self.memory_swap_limit == -1 || self.memory_swap_limit >= memory_limit;
+        let swap = if kept { self.memory_swap_limit } else { 0 };
+        let mut hugepage_limits = self.hugepage_limits.clone();
+        for limit in &asked.hugepage_limits {
+            hugepage_limits.retain(|known| known.page_size != limit.page_size);
+            hugepage_limits.push(limit.clone());
+        }
+        let mut unified = self.unified.clone();
+        unified.extend(asked.unified.clone());
+        Self {
+            cpu_period: number(asked.cpu_period, self.cpu_period),
+            cpu_quota: number(asked.cpu_quota, self.cpu_quota),
+            cpu_shares: number(asked.cpu_shares, self.cpu_shares),
+            memory_limit,
+            memory_swap_limit: number(asked.memory_swap_limit, swap),
+            oom_score_adj: self.oom_score_adj,
+            cpuset_cpus: text(&asked.cpuset_cpus, &self.cpuset_cpus),
+            cpuset_mems: text(&asked.cpuset_mems, &self.cpuset_mems),
+            hugepage_limits,
+            unified,
+        }
+    }
+}
+
 /// How many huge pages of one size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HugepageLimit {

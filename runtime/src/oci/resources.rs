@@ -40,6 +40,94 @@ pub(super) fn build(
     Ok(out)
 }
 
+/// A change of a container's limits, as OCI runtimes take it.
+#[derive(Debug, Clone)]
+pub struct LimitChange {
+    /// All limits as they are to be, devices aside: what the container's own spec says afterwards.
+    pub all: LinuxResources,
+    /// What the OCI runtime is told: what was asked for, and what the kernel takes only together with it.
+    pub apply: LinuxResources,
+    /// What it is told if it fails half-way.
+    pub revert: LinuxResources,
+    /// What was asked for and isn't done, each a sentence for the log.
+    pub warnings: Vec<String>,
+}
+
+/// The change from the limits `now` to those `asked`, validated as at creation.
+///
+/// # Errors
+/// [`ResourceError`] if the limits as they would be afterwards make no sense.
+pub fn limit_change(
+    now: &Resources,
+    asked: &Resources,
+    handler: &Handler,
+    host: &Host,
+) -> Result<LimitChange, ResourceError> {
+    let mut warnings = Vec::new();
+    let all = build(&now.changed(asked), handler, host, &mut warnings)?;
+    let before = build(now, handler, host, &mut Vec::new())?;
+    let mut revert = only(asked, &before);
+    fill_unlimited(asked, host, &mut revert);
+    Ok(LimitChange { apply: only(asked, &all), all, revert, warnings })
+}
+
+/// Of these limits the ones that were asked for. Quota and period go together, since runtimes write cpu.max as one; memory and swap do, since
+/// version 1 counts them together and the order of the writes depends on both.
+fn only(asked: &Resources, all: &LinuxResources) -> LinuxResources {
+    let mut out = LinuxResources::default();
+    out.set_devices(None).set_cpu(all.cpu().as_ref().map(|all| only_cpu(asked, all)));
+    if asked.memory_limit != 0 || asked.memory_swap_limit != 0 {
+        out.set_memory(*all.memory());
+    }
+    let sizes = all.hugepage_limits().iter().flatten().filter(|one| {
+        asked.hugepage_limits.iter().any(|asked| asked.page_size == *one.page_size())
+    });
+    let sizes: Vec<_> = sizes.cloned().collect();
+    out.set_hugepage_limits((!sizes.is_empty()).then_some(sizes));
+    let unified =
+        all.unified().iter().flatten().filter(|(key, _)| asked.unified.contains_key(*key));
+    let unified: HashMap<_, _> = unified.map(|(key, value)| (key.clone(), value.clone())).collect();
+    out.set_unified((!unified.is_empty()).then_some(unified));
+    out
+}
+
+fn only_cpu(asked: &Resources, all: &LinuxCpu) -> LinuxCpu {
+    let mut cpu = LinuxCpu::default();
+    if asked.cpu_shares != 0 {
+        cpu.set_shares(all.shares());
+    }
+    if asked.cpu_quota != 0 || asked.cpu_period != 0 {
+        cpu.set_quota(all.quota()).set_period(all.period());
+    }
+    if !asked.cpuset_cpus.is_empty() {
+        cpu.set_cpus(all.cpus().clone());
+    }
+    if !asked.cpuset_mems.is_empty() {
+        cpu.set_mems(all.mems().clone());
+    }
+    cpu
+}
+
+/// What there was no limit of before, in the words for "no limit". Where there are none (a CPU list, huge pages, a file of version 2) the new
+/// value stays: the limit was asked for, after all.
+fn fill_unlimited(asked: &Resources, host: &Host, revert: &mut LinuxResources) {
+    let mut cpu = revert.cpu().clone().unwrap_or_default();
+    if asked.cpu_shares != 0 && cpu.shares().is_none() {
+        cpu.set_shares(Some(1024));
+    }
+    if asked.cpu_quota != 0 || asked.cpu_period != 0 {
+        let (quota, period) = (cpu.quota().unwrap_or(-1), cpu.period().unwrap_or(100_000));
+        cpu.set_quota(Some(quota)).set_period(Some(period));
+    }
+    revert.set_cpu(Some(cpu));
+    let asks_memory = asked.memory_limit != 0 || asked.memory_swap_limit != 0;
+    if asks_memory && revert.memory().is_none() {
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(Some(-1)).set_swap(host.cgroups.layout().swap.then_some(-1));
+        revert.set_memory(Some(memory));
+    }
+}
+
 fn cpu(asked: &Resources) -> Result<LinuxCpu, ResourceError> {
     let mut cpu = LinuxCpu::default();
     match asked.cpu_shares {

@@ -1,11 +1,11 @@
 //! What is built, as a whole (snapshots) and rule by rule (tables).
 
-use super::testing::{Given, Version2, host};
+use super::testing::{Given, Version2, handler, host};
 use super::*;
 use crate::cgroup::Driver;
 use crate::container::{
     AppArmor, ContainerPid, DeviceSpec, HugepageLimit, MountSource, MountSpec, Propagation,
-    ReadOnly, RunAs, Seccomp,
+    ReadOnly, Resources, RunAs, Seccomp,
 };
 use crate::sandbox::{CgroupParent, NetworkMode};
 use serde_json::Value;
@@ -701,4 +701,81 @@ fn no_annotation_of_a_pod_reaches_the_oci_runtime() {
     let annotations = built.spec.annotations().as_ref().unwrap();
     assert!(annotations.keys().all(|key| key.starts_with("io.kubernetes.cri.")), "{annotations:?}");
     assert_eq!(annotations.len(), 7);
+}
+
+#[test]
+fn a_change_of_limits_tells_the_runtime_what_was_asked_for_and_what_belongs_to_it() {
+    let json =
+        |resources: &oci_spec::runtime::LinuxResources| serde_json::to_value(resources).unwrap();
+    let host = host(Version2::Yes);
+    let now = Resources { cpu_shares: 512, memory_limit: 64 << 20, ..Resources::default() };
+    let asked = Resources { memory_limit: 96 << 20, cpu_quota: 20_000, ..Resources::default() };
+    let change = super::limit_change(&now, &asked, &handler(), &host).unwrap();
+    let mib = |count: i64| count << 20;
+    assert_eq!(
+        json(&change.apply),
+        serde_json::json!({"memory": {"limit": mib(96), "swap": mib(96)}, "cpu": {"quota": 20_000}})
+    );
+    assert_eq!(change.all.cpu().as_ref().unwrap().shares(), Some(512), "what was there stays");
+    assert_eq!(
+        json(&change.revert),
+        serde_json::json!({
+            "memory": {"limit": mib(64), "swap": mib(64)},
+            "cpu": {"quota": -1, "period": 100_000},
+        })
+    );
+    let unlimited = Resources::default();
+    let change = super::limit_change(&unlimited, &asked, &handler(), &host).unwrap();
+    assert_eq!(json(&change.revert)["memory"], serde_json::json!({"limit": -1, "swap": -1}));
+    let shares = Resources { cpu_shares: 1, ..Resources::default() };
+    let error = super::limit_change(&now, &shares, &handler(), &host).unwrap_err();
+    assert_eq!(error.to_string(), "resources.cpu_shares \"1\" is not between 2 and 262144");
+}
+
+#[test]
+fn a_swap_limit_stays_until_the_memory_limit_outgrows_it() {
+    let now = Resources { memory_limit: 64, memory_swap_limit: 100, ..Resources::default() };
+    let changed = |memory_limit, memory_swap_limit| {
+        let asked = Resources { memory_limit, memory_swap_limit, ..Resources::default() };
+        let after = now.changed(&asked);
+        (after.memory_limit, after.memory_swap_limit)
+    };
+    assert_eq!(changed(80, 0), (80, 100));
+    assert_eq!(changed(128, 0), (128, 0));
+    assert_eq!(changed(0, 70), (64, 70));
+    assert_eq!(changed(0, -1), (64, -1));
+    let unlimited = Resources { memory_swap_limit: -1, ..now.clone() };
+    let asked = Resources { memory_limit: 128, oom_score_adj: 9, ..Resources::default() };
+    assert_eq!(unlimited.changed(&asked).memory_swap_limit, -1);
+    assert_eq!(unlimited.changed(&asked).oom_score_adj, 0, "a process keeps its score");
+}
+
+#[test]
+fn huge_pages_and_files_of_version_2_are_changed_one_by_one() {
+    let pages = |list: &[(&str, u64)]| -> Vec<HugepageLimit> {
+        let one = |(size, limit): &(&str, u64)| HugepageLimit {
+            page_size: (*size).to_owned(),
+            limit: *limit,
+        };
+        list.iter().map(one).collect()
+    };
+    let unified = |list: &[(&str, &str)]| {
+        list.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let now = Resources {
+        hugepage_limits: pages(&[("2MB", 4), ("1GB", 0)]),
+        unified: unified(&[("memory.high", "9"), ("memory.min", "1")]),
+        ..Resources::default()
+    };
+    let asked = Resources {
+        hugepage_limits: pages(&[("2MB", 8)]),
+        unified: unified(&[("memory.high", "7")]),
+        ..Resources::default()
+    };
+    let after = now.changed(&asked);
+    assert_eq!(after.hugepage_limits, pages(&[("1GB", 0), ("2MB", 8)]));
+    assert_eq!(after.unified, unified(&[("memory.high", "7"), ("memory.min", "1")]));
+    let change = super::limit_change(&now, &asked, &handler(), &host(Version2::Yes)).unwrap();
+    assert_eq!(change.apply.unified().as_ref().unwrap().len(), 1);
+    assert_eq!(change.apply.hugepage_limits().as_ref().unwrap().len(), 1);
 }

@@ -416,7 +416,7 @@ impl Pod {
         }
     }
 
-    fn slot(&self, id: &ContainerId) -> Result<&Slot, LookupError> {
+    pub(super) fn slot(&self, id: &ContainerId) -> Result<&Slot, LookupError> {
         self.slots.get(id).ok_or_else(|| unknown("container", id.as_str()))
     }
 }

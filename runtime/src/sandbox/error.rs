@@ -144,3 +144,32 @@ pub enum RemoveSandboxError {
         source: CgroupError,
     },
 }
+
+/// Why the limits of a pod as a whole could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateSandboxError {
+    /// There is none, or more than one.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// Its cgroup has a name that the driver can't have.
+    #[error("find the cgroup of the pod sandbox")]
+    Group(#[from] InvalidGroup),
+    /// The kernel refused; the limits are as they were.
+    #[error("limit pod sandbox {id}")]
+    Cgroup {
+        /// Which.
+        id: SandboxId,
+        /// Why.
+        #[source]
+        source: CgroupError,
+    },
+    /// The change could not be written down.
+    #[error("keep the record of pod sandbox {id}")]
+    Store {
+        /// Which.
+        id: SandboxId,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+}

@@ -4,15 +4,15 @@
 //! goes on.
 
 use super::SandboxView;
-use super::error::{RemoveSandboxError, RunSandboxError, StopSandboxError};
+use super::error::{RemoveSandboxError, RunSandboxError, StopSandboxError, UpdateSandboxError};
 use super::job::Outcome;
 use crate::container::{
     ContainerSpec, CreateContainerError, ExecError, RemoveContainerError, ReopenLogError,
-    StartContainerError, StopContainerError,
+    Resources, StartContainerError, StopContainerError, UpdateContainerError,
 };
 use crate::exec::ExecTarget;
 use crate::id::{ContainerId, SandboxId};
-use crate::sandbox::SandboxSpec;
+use crate::sandbox::{SandboxLimits, SandboxSpec};
 use crate::shim::ShimClient;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,14 @@ pub(crate) enum Command {
     StopContainer { id: ContainerId, grace: Duration, reply: Reply<(), StopContainerError> },
     /// Stop a container at once, and forget it.
     RemoveContainer { id: ContainerId, reply: Reply<(), RemoveContainerError> },
+    /// Change a container's limits.
+    UpdateContainer {
+        id: ContainerId,
+        asked: Box<Resources>,
+        reply: Reply<(), UpdateContainerError>,
+    },
+    /// Take note of what the pod as a whole may use.
+    Update { limits: Box<SandboxLimits>, reply: Reply<(), UpdateSandboxError> },
     /// What an exec in a container needs.
     Exec { id: ContainerId, reply: Reply<ExecTarget, ExecError> },
     /// What reopening a container's log needs.

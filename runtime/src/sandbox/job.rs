@@ -3,7 +3,7 @@
 use super::error::{RemoveSandboxError, StopSandboxError};
 use crate::container::{
     CreateContainerError, MadeContainer, RemoveContainerError, StartContainerError,
-    StopContainerError,
+    StopContainerError, UpdateContainerError, Updated,
 };
 use crate::id::ContainerId;
 
@@ -18,6 +18,8 @@ pub(crate) enum Outcome {
     Stopped { id: ContainerId, result: Result<(), StopContainerError> },
     /// A container is gone but for its entry, or is not.
     Removed { id: ContainerId, result: Result<(), RemoveContainerError> },
+    /// A container's limits were changed, or not.
+    Updated { id: ContainerId, result: Result<Box<Updated>, UpdateContainerError> },
     /// The pod's processes and network are gone, or not.
     SandboxStopped(Result<(), StopSandboxError>),
     /// All of the pod but its entry is gone, or is not.

@@ -13,11 +13,12 @@ mod slot;
 mod spec;
 mod task;
 mod teardown;
+mod update;
 mod view;
 mod watch_shim;
 
 pub(crate) use create::undo_creation;
-pub use error::{RemoveSandboxError, RunSandboxError, StopSandboxError};
+pub use error::{RemoveSandboxError, RunSandboxError, StopSandboxError, UpdateSandboxError};
 pub use index::LookupError;
 pub(crate) use index::{Index, container_in, unknown};
 pub(crate) use shim::Shim;
@@ -27,6 +28,6 @@ pub(crate) use teardown::unborn_shim as end_shim;
 
 pub use spec::{
     CgroupParent, DnsConfig, InvalidCgroupParent, NetworkMode, PidMode, PortMapping, Protocol,
-    SandboxKey, SandboxSecurity, SandboxSpec,
+    SandboxKey, SandboxLimits, SandboxSecurity, SandboxSpec,
 };
 pub use view::{SandboxState, SandboxView};

@@ -1,13 +1,14 @@
 //! One container in its pod's task: its record, and what is under way on it.
 
 use crate::container::{
-    ContainerEvent, ContainerState, ContainerView, Denied, RemoveContainerError,
-    StartContainerError, StopContainerError,
+    ContainerEvent, ContainerState, ContainerView, Denied, RemoveContainerError, Resources,
+    StartContainerError, StopContainerError, UpdateContainerError,
 };
 use crate::id::ContainerId;
 use crate::image::LayerHold;
 use crate::sandbox::handle::Reply;
 use crate::store::ContainerRecord;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,6 +26,8 @@ pub(crate) struct Slot {
     pub(super) early_exit: Option<ContainerEvent>,
     /// A stop under way.
     pub(super) stopping: Option<Stopping>,
+    /// Changes of its limits, and who waits for each: the first is under way, the others come after it.
+    pub(super) updates: VecDeque<(Resources, Reply<(), UpdateContainerError>)>,
     /// A removal under way, and who waits for it.
     pub(super) removing: Vec<Reply<(), RemoveContainerError>>,
 }
@@ -52,6 +55,7 @@ impl Slot {
             starting: None,
             early_exit: None,
             stopping: None,
+            updates: VecDeque::new(),
             removing: Vec::new(),
         }
     }
@@ -75,6 +79,15 @@ impl Slot {
         self.record.state = next.clone();
         self.view = Arc::new(ContainerView { state: next, ..ContainerView::clone(&self.view) });
         Ok(true)
+    }
+
+    /// Its limits are these from now on.
+    pub(super) fn set_resources(&mut self, resources: Resources) {
+        self.record.spec.resources = resources;
+        self.view = Arc::new(ContainerView {
+            spec: Arc::new(self.record.spec.clone()),
+            ..ContainerView::clone(&self.view)
+        });
     }
 
     /// There is a process of it.

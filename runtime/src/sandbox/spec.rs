@@ -189,3 +189,34 @@ impl From<CgroupParent> for String {
         parent.0
     }
 }
+
+/// What a pod as a whole may use; `None`: as before.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SandboxLimits {
+    /// What the pod itself costs.
+    pub overhead: Option<Resources>,
+    /// The sum of its containers' limits.
+    pub resources: Option<Resources>,
+}
+
+impl SandboxLimits {
+    /// Both together. A CPU quota is summed as the share of time that it is; where one of the two has no limit, the sum has none.
+    #[must_use]
+    pub fn total(&self) -> Resources {
+        let (Some(resources), Some(overhead)) = (&self.resources, &self.overhead) else {
+            return self.resources.clone().unwrap_or_default();
+        };
+        let both = |one: i64, other: i64| {
+            if one > 0 { one.saturating_add(other.max(0)) } else { one }
+        };
+        let period = if resources.cpu_period > 0 { resources.cpu_period } else { 100_000 };
+        let of = if overhead.cpu_period > 0 { overhead.cpu_period } else { 100_000 };
+        let quota = overhead.cpu_quota.max(0).saturating_mul(period) / of;
+        Resources {
+            cpu_quota: both(resources.cpu_quota, quota),
+            cpu_shares: both(resources.cpu_shares, overhead.cpu_shares),
+            memory_limit: both(resources.memory_limit, overhead.memory_limit),
+            ..resources.clone()
+        }
+    }
+}

@@ -196,6 +196,12 @@ impl Pod {
             Command::Start { id, reply } => self.start(id, reply),
             Command::StopContainer { id, grace, reply } => self.stop_container(&id, grace, reply),
             Command::RemoveContainer { id, reply } => self.remove_container(&id, reply),
+            Command::UpdateContainer { id, asked, reply } => {
+                self.update_container(&id, *asked, reply)
+            }
+            Command::Update { limits, reply } => {
+                drop(reply.send(self.update(*limits).map_err(Arc::new)))
+            }
             Command::Exec { id, reply } => {
                 drop(reply.send(self.exec_target(&id).map_err(Arc::new)))
             }
@@ -213,6 +219,7 @@ impl Pod {
             Outcome::Started { id, result } => self.started(&id, result),
             Outcome::Stopped { id, result } => self.stopped(&id, result),
             Outcome::Removed { id, result } => self.removed(&id, result),
+            Outcome::Updated { id, result } => self.updated(&id, result),
             Outcome::SandboxStopped(result) => self.sandbox_stopped(result),
             Outcome::SandboxRemoved(result) => {
                 if self.sandbox_removed(result) == Next::End {

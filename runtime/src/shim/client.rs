@@ -8,6 +8,7 @@ use davit_proto::shim::shim_client::ShimClient as Wire;
 use davit_proto::shim::{
     CreateRequest, DeleteRequest, Event, EventsRequest, ExecSyncOutput, ExecSyncRequest,
     ReopenLogRequest, ShutdownRequest, SignalRequest, StartRequest, StateRequest, StateResponse,
+    UpdateRequest,
 };
 use hyper_util::rt::TokioIo;
 use std::fs::File;
@@ -221,6 +222,16 @@ impl ShimClient {
         let request = ReopenLogRequest { id: id.to_owned() };
         let answer = async move { wire.reopen_log(request).await.map_err(ShimError::of(id)) };
         self.within("reopen a log", answer).await.map(drop)
+    }
+
+    /// Changes a container's limits to those of `resources`, an OCI spec's `linux.resources` as JSON. The OCI runtime's deadline is the one it
+    /// was created with.
+    ///
+    /// # Errors
+    /// [`ShimError`].
+    pub async fn update(&self, id: &str, resources: &[u8]) -> Result<(), ShimError> {
+        let request = UpdateRequest { id: id.to_owned(), resources: resources.to_vec() };
+        self.wire.clone().update(request).await.map_err(ShimError::of(id)).map(drop)
     }
 
     /// What happens to the pod's containers, from the exits that there have been.

@@ -16,6 +16,7 @@ pub(crate) mod delete;
 pub(crate) mod exit;
 pub(crate) mod signal;
 pub(crate) mod start;
+pub(crate) mod update;
 
 use crate::cgroup::Cgroup;
 use crate::error::Refusal;

@@ -168,3 +168,49 @@ async fn sigterm_ends_a_shim_without_containers_and_no_other() {
     assert!(eventually("the shim ends", || child.try_wait().unwrap()).await.success());
     pod.check_nothing_is_left();
 }
+
+#[tokio::test]
+async fn limits_change_while_a_container_waits_and_while_it_runs() {
+    use davit_proto::shim::UpdateRequest;
+    for runtime in RUNTIMES {
+        let mut pod = Pod::new(runtime).await;
+        let pid = pod.create("c", &sh("sleep 1000")).await.unwrap();
+        let ask = |resources: &str| UpdateRequest {
+            id: "c".into(),
+            resources: resources.as_bytes().to_vec(),
+        };
+        pod.client.update(ask(r#"{"cpu":{"shares":512}}"#)).await.unwrap();
+        assert_eq!(cpu_share(pid), "512", "{runtime}");
+        pod.client.start(StartRequest { id: "c".into() }).await.unwrap();
+        pod.client.update(ask(r#"{"cpu":{"shares":256}}"#)).await.unwrap();
+        assert_eq!(cpu_share(pid), "256", "{runtime}");
+        let refused = pod.client.update(ask("no JSON")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Aborted, "{refused}");
+        let unknown = UpdateRequest { id: "none".into(), resources: Vec::new() };
+        assert_eq!(pod.client.update(unknown).await.unwrap_err().code(), Code::NotFound);
+        pod.signal("c", 9).await.unwrap();
+        pod.exit("c").await;
+        let late = pod.client.update(ask("{}")).await.unwrap_err();
+        assert_eq!(late.code(), Code::FailedPrecondition, "{late}");
+        pod.delete("c").await;
+        pod.finish().await;
+    }
+}
+
+/// A process's cpu.shares, whichever version keeps them.
+fn cpu_share(pid: u32) -> String {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = |controllers: &str| {
+        let mut lines = table.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+        lines.find(|(have, _)| have.split(',').any(|one| one == controllers)).unwrap()
+    };
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        let weight = format!("/sys/fs/cgroup{}/cpu.weight", path("").1);
+        let weight = std::fs::read_to_string(weight).unwrap();
+        // What the OCI runtimes make of 512 and 256, by the old formula or the new one.
+        return if ["20", "59"].contains(&weight.trim()) { "512" } else { "256" }.to_owned();
+    }
+    let (controllers, path) = path("cpu");
+    let file = format!("/sys/fs/cgroup/{controllers}{path}/cpu.shares");
+    std::fs::read_to_string(file).unwrap().trim().to_owned()
+}
