@@ -19,6 +19,7 @@ mod runtime;
 pub mod sandbox;
 mod shared;
 pub mod shim;
+pub mod stats;
 pub mod store;
 mod undo;
 

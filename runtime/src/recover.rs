@@ -13,6 +13,7 @@ use crate::oci::{Handlers, Host};
 use crate::sandbox::{Index, Slot, end_shim, spawn_recovered, undo_creation};
 use crate::shared::Shared;
 use crate::shim::{ProcessHandle, ShimClient};
+use crate::stats::Walkers;
 use crate::store::{
     ContainerRecord, Layout, SandboxPhase, SandboxRecord, StoreError, VERSION, ensure_dir,
     keep_mounts_private, read_json, remove_tree, write_bytes,
@@ -101,6 +102,7 @@ async fn parts(config: RuntimeConfig, layout: Layout) -> Result<Shared, OpenErro
         host,
         shim_procs,
         counters: Arc::new(Counters::default()),
+        walkers: Walkers::default(),
         index: Index::default(),
     })
 }

@@ -21,6 +21,7 @@ use crate::sandbox::{
     StopSandboxError, UpdateSandboxError, container_in, spawn_new, unknown,
 };
 use crate::shared::Shared;
+use crate::stats::{self, ContainerUse, SandboxUse};
 use crate::store::read_json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -261,6 +262,19 @@ impl Runtime {
         container::exited(handle.watch(), &id).await;
         let sandbox = handle.view().ok_or_else(|| unknown("container", id.as_str()))?;
         container_in(&sandbox, &id)
+    }
+
+    /// What these containers use now. One that does not run has a writable layer and nothing else.
+    pub async fn container_use(
+        &self,
+        containers: Vec<(Arc<SandboxView>, Arc<ContainerView>)>,
+    ) -> Vec<ContainerUse> {
+        stats::containers(&self.shared, containers).await
+    }
+
+    /// What these pods, and their containers that run, use now.
+    pub async fn sandbox_use(&self, sandboxes: Vec<Arc<SandboxView>>) -> Vec<SandboxUse> {
+        stats::sandboxes(&self.shared, sandboxes).await
     }
 
     /// The images.

@@ -8,6 +8,7 @@ use crate::image::Images;
 use crate::network::Network;
 use crate::oci::{Handlers, Host};
 use crate::sandbox::{CgroupParent, Index, InvalidCgroupParent, SandboxSpec};
+use crate::stats::Walkers;
 use crate::store::Layout;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     /// The files through which a shim enters its own cgroup.
     pub(crate) shim_procs: Vec<PathBuf>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) walkers: Walkers,
     pub(crate) index: Index,
 }
 

@@ -32,3 +32,20 @@ pub(crate) fn container_fits(view: &ContainerView, filter: &cri::ContainerFilter
         && state.as_ref().is_none_or(|cri::ContainerStateValue { state }| *state == is)
         && has_labels(&view.spec.labels, label_selector)
 }
+
+/// Whether the containers' statistics tell of this one.
+pub(crate) fn container_stats_fits(
+    view: &ContainerView,
+    filter: &cri::ContainerStatsFilter,
+) -> bool {
+    let cri::ContainerStatsFilter { id, pod_sandbox_id, label_selector } = filter;
+    begins(view.id.as_str(), id)
+        && begins(view.sandbox.as_str(), pod_sandbox_id)
+        && has_labels(&view.spec.labels, label_selector)
+}
+
+/// Whether the pods' statistics tell of this one.
+pub(crate) fn sandbox_stats_fits(view: &SandboxView, filter: &cri::PodSandboxStatsFilter) -> bool {
+    let cri::PodSandboxStatsFilter { id, label_selector } = filter;
+    begins(view.id.as_str(), id) && has_labels(&view.spec.labels, label_selector)
+}

@@ -17,15 +17,17 @@ mod resources;
 mod sandbox;
 mod security;
 mod signal;
+mod stats;
 mod status;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub(crate) use container::container_spec;
-pub(crate) use filter::{container_fits, sandbox_fits};
+pub(crate) use filter::{container_fits, container_stats_fits, sandbox_fits, sandbox_stats_fits};
 pub(crate) use image::{ImageParts, image};
 pub(crate) use info::{container_info, sandbox_info};
 pub(crate) use resources::{update_of_container, update_of_sandbox};
 pub(crate) use sandbox::sandbox_spec;
+pub(crate) use stats::{container_stats, sandbox_stats};
 pub(crate) use status::{container, container_status, sandbox, sandbox_status};

@@ -26,7 +26,7 @@ pub(crate) fn container_state(state: &ContainerState) -> cri::ContainerState {
     }
 }
 
-fn sandbox_metadata(key: &SandboxKey) -> cri::PodSandboxMetadata {
+pub(super) fn sandbox_metadata(key: &SandboxKey) -> cri::PodSandboxMetadata {
     let SandboxKey { namespace, name, uid, attempt } = key.clone();
     cri::PodSandboxMetadata { name, uid, namespace, attempt }
 }

@@ -637,6 +637,7 @@ fn view() -> (SandboxView, ContainerView) {
             own_pid_namespace: true,
         }),
         state: ContainerState::Creating.next(ContainerEvent::Made { pid: 9 }).unwrap(),
+        meter: davit_runtime::stats::Meter::default(),
     };
     let sandbox = SandboxView {
         id: pod_id,
@@ -648,6 +649,7 @@ fn view() -> (SandboxView, ContainerView) {
         netns: Some("/run/netns/x".into()),
         shim_pid: Some(42),
         containers: BTreeMap::new(),
+        meter: davit_runtime::stats::Meter::default(),
     };
     (sandbox, container)
 }

@@ -7,6 +7,7 @@ mod davit;
 mod image;
 mod logs;
 mod runtime;
+mod stats;
 mod status;
 
 pub(crate) use davit::Admin;

@@ -1,7 +1,7 @@
 //! CRI's RuntimeService.
 
 use super::status::{plain_status, status};
-use super::{Streamed, required, seconds, streamed, unimplemented};
+use super::{Streamed, required, seconds, stats, streamed, unimplemented};
 use crate::convert;
 use davit_proto::cri::runtime_service_server::RuntimeService;
 use davit_proto::cri::{
@@ -426,44 +426,60 @@ impl RuntimeService for RuntimeApi {
 
     async fn container_stats(
         &self,
-        _request: Request<ContainerStatsRequest>,
+        request: Request<ContainerStatsRequest>,
     ) -> Result<Response<ContainerStatsResponse>, Status> {
-        Err(unimplemented("ContainerStats"))
+        let ContainerStatsRequest { container_id } = request.into_inner();
+        let stats = stats::container(&self.runtime, &container_id).await?;
+        Ok(Response::new(ContainerStatsResponse { stats: Some(stats) }))
     }
 
     async fn list_container_stats(
         &self,
-        _request: Request<ListContainerStatsRequest>,
+        request: Request<ListContainerStatsRequest>,
     ) -> Result<Response<ListContainerStatsResponse>, Status> {
-        Err(unimplemented("ListContainerStats"))
+        let ListContainerStatsRequest { filter } = request.into_inner();
+        let stats = stats::running(&self.runtime, filter).await;
+        Ok(Response::new(ListContainerStatsResponse { stats }))
     }
 
     async fn stream_container_stats(
         &self,
-        _request: Request<StreamContainerStatsRequest>,
+        request: Request<StreamContainerStatsRequest>,
     ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
-        Err(unimplemented("StreamContainerStats"))
+        let StreamContainerStatsRequest { filter } = request.into_inner();
+        let stats = stats::running(&self.runtime, filter).await;
+        Ok(Response::new(streamed(stats, |container_stats| StreamContainerStatsResponse {
+            container_stats,
+        })))
     }
 
     async fn pod_sandbox_stats(
         &self,
-        _request: Request<PodSandboxStatsRequest>,
+        request: Request<PodSandboxStatsRequest>,
     ) -> Result<Response<PodSandboxStatsResponse>, Status> {
-        Err(unimplemented("PodSandboxStats"))
+        let PodSandboxStatsRequest { pod_sandbox_id } = request.into_inner();
+        let stats = stats::sandbox(&self.runtime, &pod_sandbox_id).await?;
+        Ok(Response::new(PodSandboxStatsResponse { stats: Some(stats) }))
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _request: Request<ListPodSandboxStatsRequest>,
+        request: Request<ListPodSandboxStatsRequest>,
     ) -> Result<Response<ListPodSandboxStatsResponse>, Status> {
-        Err(unimplemented("ListPodSandboxStats"))
+        let ListPodSandboxStatsRequest { filter } = request.into_inner();
+        let stats = stats::ready(&self.runtime, filter).await;
+        Ok(Response::new(ListPodSandboxStatsResponse { stats }))
     }
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _request: Request<StreamPodSandboxStatsRequest>,
+        request: Request<StreamPodSandboxStatsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
-        Err(unimplemented("StreamPodSandboxStats"))
+        let StreamPodSandboxStatsRequest { filter } = request.into_inner();
+        let stats = stats::ready(&self.runtime, filter).await;
+        Ok(Response::new(streamed(stats, |pod_sandbox_stats| StreamPodSandboxStatsResponse {
+            pod_sandbox_stats,
+        })))
     }
 
     async fn checkpoint_container(

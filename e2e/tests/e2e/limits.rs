@@ -87,7 +87,6 @@ on_both!(limits_can_be_changed_while_it_runs, |t| {
 
 on_both!(a_change_of_limits_that_cannot_be_changes_nothing, |t| {
     use k8s_cri::v1::{UpdateContainerResourcesRequest, WindowsContainerResources};
-    use tonic::Code;
     let (_, id) = t.sleeper(|c| resources(c).memory_limit_in_bytes = 64 * MIB)?;
     let update = |linux: LinuxContainerResources, windows: Option<WindowsContainerResources>| {
         let request = UpdateContainerResourcesRequest {

@@ -31,4 +31,6 @@ mod rollback;
 #[cfg(test)]
 mod security;
 #[cfg(test)]
+mod stats;
+#[cfg(test)]
 mod stop;

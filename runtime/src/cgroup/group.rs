@@ -112,6 +112,17 @@ impl Group {
         Ok(Self { path: self.path.join(name), made_by: Driver::Cgroupfs })
     }
 
+    /// The cgroup of container `id` below this one, as its OCI runtime makes it from [`Self::cgroups_path`].
+    ///
+    /// # Errors
+    /// [`InvalidGroup`], as [`Self::child`].
+    pub fn container(&self, id: &ContainerId) -> Result<Self, InvalidGroup> {
+        match self.made_by {
+            Driver::Cgroupfs => self.child(id.as_str()),
+            Driver::Systemd => self.child(&format!("davit-{id}.scope")),
+        }
+    }
+
     /// Its path below the root of a hierarchy, without a leading slash.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -14,6 +14,7 @@ mod kill;
 mod layout;
 mod limit;
 mod manage;
+pub(crate) mod usage;
 
 pub use group::{Driver, Group, InvalidGroup, default_parent};
 pub use layout::{Hierarchy, Layout, LayoutError, Version};

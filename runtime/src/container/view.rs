@@ -3,6 +3,7 @@
 use super::{ContainerSpec, ContainerState, Signal};
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Digest;
+use crate::stats::Meter;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub struct ContainerView {
     pub facts: Arc<ContainerFacts>,
     /// Where it is in its life.
     pub state: ContainerState,
+    /// What was measured of it last.
+    pub meter: Meter,
 }
 
 /// What is decided once, at creation, and kept in the container's record.

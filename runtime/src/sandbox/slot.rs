@@ -7,6 +7,7 @@ use crate::container::{
 use crate::id::ContainerId;
 use crate::image::LayerHold;
 use crate::sandbox::handle::Reply;
+use crate::stats::Meter;
 use crate::store::ContainerRecord;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ impl Slot {
             spec: Arc::new(record.spec.clone()),
             facts: Arc::new(record.facts.clone()),
             state: record.state.clone(),
+            meter: Meter::default(),
         });
         Self {
             record,

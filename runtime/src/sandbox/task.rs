@@ -23,6 +23,7 @@ use crate::container::ContainerSpec;
 use crate::counters::Share;
 use crate::id::{ContainerId, SandboxId};
 use crate::shared::Shared;
+use crate::stats::Meter;
 use crate::store::{SandboxPhase, SandboxRecord, write_json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub(super) struct Pod {
     pub(super) endings: VecDeque<Ending>,
     pub(super) ending: bool,
     share: Share,
+    meter: Meter,
     outbox: mpsc::Sender<Message>,
     view: watch::Sender<Option<Arc<SandboxView>>>,
 }
@@ -143,6 +145,7 @@ impl Pod {
             endings: VecDeque::new(),
             ending: false,
             share: Share::default(),
+            meter: Meter::default(),
             outbox,
             view,
         }
@@ -280,6 +283,7 @@ impl Pod {
                 .values()
                 .map(|slot| (slot.record.id.clone(), slot.view()))
                 .collect(),
+            meter: self.meter.clone(),
         };
         self.count(Share::of(&view));
         self.view.send_replace(Some(Arc::new(view)));

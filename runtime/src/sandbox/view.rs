@@ -3,6 +3,7 @@
 use super::SandboxSpec;
 use crate::container::ContainerView;
 use crate::id::{ContainerId, SandboxId};
+use crate::stats::Meter;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ pub struct SandboxView {
     pub shim_pid: Option<u32>,
     /// Its containers, those being created left out.
     pub containers: BTreeMap<ContainerId, Arc<ContainerView>>,
+    /// What was measured of it last.
+    pub meter: Meter,
 }
 
 /// Where a pod is in its life, as far as others see.
