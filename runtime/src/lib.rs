@@ -9,6 +9,7 @@ pub mod config;
 pub mod container;
 pub mod counters;
 pub mod error;
+pub mod events;
 mod exec;
 pub mod id;
 pub mod image;

@@ -8,6 +8,7 @@ use crate::cgroup::{CgroupError, Cgroups, Driver, Group, InvalidGroup};
 use crate::config::RuntimeConfig;
 use crate::container::{ContainerState, leftover, remove_files};
 use crate::counters::Counters;
+use crate::events::Events;
 use crate::id::{ContainerId, SandboxId};
 use crate::oci::{Handlers, Host};
 use crate::sandbox::{Index, Slot, end_shim, spawn_recovered, undo_creation};
@@ -102,6 +103,7 @@ async fn parts(config: RuntimeConfig, layout: Layout) -> Result<Shared, OpenErro
         host,
         shim_procs,
         counters: Arc::new(Counters::default()),
+        events: Events::default(),
         walkers: Walkers::default(),
         index: Index::default(),
     })

@@ -9,6 +9,7 @@ use crate::container::{
     ReopenLogError, Resources, StartContainerError, StopContainerError, UpdateContainerError,
 };
 use crate::counters::Counters;
+use crate::events::EventStream;
 use crate::exec::{self, ExecOutput};
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
@@ -262,6 +263,12 @@ impl Runtime {
         container::exited(handle.watch(), &id).await;
         let sandbox = handle.view().ok_or_else(|| unknown("container", id.as_str()))?;
         container_in(&sandbox, &id)
+    }
+
+    /// What happens to pods and containers from now on.
+    #[must_use]
+    pub fn events(&self) -> EventStream {
+        self.shared.events.listen(&self.shared.counters)
     }
 
     /// What these containers use now. One that does not run has a writable layer and nothing else.

@@ -3,6 +3,7 @@
 use crate::cgroup::{Driver, Group, InvalidGroup};
 use crate::config::RuntimeConfig;
 use crate::counters::Counters;
+use crate::events::Events;
 use crate::id::SandboxId;
 use crate::image::Images;
 use crate::network::Network;
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     /// The files through which a shim enters its own cgroup.
     pub(crate) shim_procs: Vec<PathBuf>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) events: Events,
     pub(crate) walkers: Walkers,
     pub(crate) index: Index,
 }

@@ -7,6 +7,7 @@
 
 mod container;
 mod error;
+mod event;
 mod filter;
 mod image;
 mod info;
@@ -24,6 +25,7 @@ mod tests;
 mod text;
 
 pub(crate) use container::container_spec;
+pub(crate) use event::event;
 pub(crate) use filter::{container_fits, container_stats_fits, sandbox_fits, sandbox_stats_fits};
 pub(crate) use image::{ImageParts, image};
 pub(crate) use info::{container_info, sandbox_info};

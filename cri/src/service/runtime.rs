@@ -1,7 +1,7 @@
 //! CRI's RuntimeService.
 
 use super::status::{plain_status, status};
-use super::{Streamed, required, seconds, stats, streamed, unimplemented};
+use super::{Streamed, events, required, seconds, stats, streamed, unimplemented};
 use crate::convert;
 use davit_proto::cri::runtime_service_server::RuntimeService;
 use davit_proto::cri::{
@@ -491,9 +491,10 @@ impl RuntimeService for RuntimeApi {
 
     async fn get_container_events(
         &self,
-        _request: Request<GetEventsRequest>,
+        request: Request<GetEventsRequest>,
     ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
-        Err(unimplemented("GetContainerEvents"))
+        let GetEventsRequest {} = request.into_inner();
+        Ok(Response::new(events::stream(self.runtime.events())))
     }
 
     async fn list_metric_descriptors(

@@ -9,6 +9,8 @@ mod containers;
 #[cfg(test)]
 mod crictl;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod hostile_images;

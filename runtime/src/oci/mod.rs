@@ -43,7 +43,7 @@ pub use user::{UserError, UserFiles};
 #[cfg(test)]
 mod accepted;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

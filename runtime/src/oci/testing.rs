@@ -107,7 +107,7 @@ pub(super) fn container() -> ContainerSpec {
     }
 }
 
-pub(super) fn sandbox() -> SandboxSpec {
+pub(crate) fn sandbox() -> SandboxSpec {
     SandboxSpec {
         key: SandboxKey {
             namespace: "default".into(),

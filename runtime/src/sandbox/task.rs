@@ -82,6 +82,7 @@ pub(crate) fn spawn_new(shared: Arc<Shared>, id: SandboxId, spec: Arc<SandboxSpe
                 let mut pod = Pod::new(shared, made.record, outbox, view);
                 pod.adopt(made.shim);
                 pod.publish();
+                pod.announce();
                 pod.run(inbox).await;
             }
             Err(error) => refuse(&shared, &id, &spec, Arc::new(error), inbox),
@@ -286,7 +287,17 @@ impl Pod {
             meter: self.meter.clone(),
         };
         self.count(Share::of(&view));
-        self.view.send_replace(Some(Arc::new(view)));
+        let view = Arc::new(view);
+        let before = self.view.send_replace(Some(Arc::clone(&view)));
+        // A pod that was not seen before is one of the records': nothing has happened to it. A new one is announced.
+        if before.is_some() {
+            self.shared.events.tell(before.as_ref(), Some(&view));
+        }
+    }
+
+    /// Tells of a pod that has just been shown for the first time.
+    fn announce(&self) {
+        self.shared.events.tell(None, self.view.borrow().as_ref());
     }
 
     fn count(&mut self, share: Share) {
@@ -298,6 +309,7 @@ impl Pod {
     pub(super) fn vanish(&mut self) {
         self.count(Share::default());
         self.shared.index.remove_pod(&self.record.id, &self.spec.key);
+        self.shared.events.tell(self.view.borrow().as_ref(), None);
     }
 
     /// Writes the pod's record.
