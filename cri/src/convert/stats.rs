@@ -29,7 +29,8 @@ pub(crate) fn container_stats(used: &ContainerUse, layers: &Path) -> cri::Contai
 
 /// What a pod uses.
 pub(crate) fn sandbox_stats(used: &SandboxUse, layers: &Path) -> cri::PodSandboxStats {
-    let SandboxUse { sandbox, at, usage, nano_cores, network: interfaces, containers } = used;
+    let SandboxUse { sandbox, at, usage, nano_cores, tasks, network: interfaces, containers } =
+        used;
     let containers = containers.iter().map(|used| container_stats(used, layers)).collect();
     cri::PodSandboxStats {
         attributes: Some(sandbox_attributes(sandbox)),
@@ -37,8 +38,7 @@ pub(crate) fn sandbox_stats(used: &SandboxUse, layers: &Path) -> cri::PodSandbox
             cpu: usage.cpu.map(|used| cpu(*at, &used, *nano_cores)),
             memory: usage.memory.map(|used| memory(*at, &used)),
             network: interfaces.as_ref().map(network),
-            process: usage
-                .tasks
+            process: tasks
                 .map(|count| cri::ProcessUsage { timestamp: *at, process_count: value(count) }),
             containers,
             io: usage.io_pressure.map(|stalled| io(*at, &stalled)),

@@ -28,8 +28,6 @@ pub struct Usage {
     pub swap: Option<SwapUse>,
     /// Waiting for disks; only version 2 tells.
     pub io_pressure: Option<Pressure>,
-    /// Tasks, as the kernel counts them: a thread is one.
-    pub tasks: Option<u64>,
 }
 
 /// CPU time.
@@ -109,6 +107,12 @@ impl Cgroups {
         }
     }
 
+    /// How many tasks are in this cgroup, as the kernel counts them: a thread is one. By itself, since nobody asks it of a container, and each file read is time.
+    #[must_use]
+    pub fn tasks(&self, group: &Group) -> Option<u64> {
+        self.directory("pids", group).and_then(|at| number(&at.join("pids.current")))
+    }
+
     fn of_v1(&self, group: &Group) -> Usage {
         let nanoseconds =
             self.directory("cpuacct", group).and_then(|at| number(&at.join("cpuacct.usage")));
@@ -125,7 +129,6 @@ impl Cgroups {
             memory: memory.map(|usage| rest.with_usage(usage)),
             swap,
             io_pressure: None,
-            tasks: self.directory("pids", group).and_then(|at| number(&at.join("pids.current"))),
         }
     }
 }
@@ -149,7 +152,6 @@ fn of_v2(at: &Path) -> Usage {
         memory,
         swap: swap.map(|usage| SwapUse { usage, limit: number(&at.join("memory.swap.max")) }),
         io_pressure: pressure("io.pressure"),
-        tasks: number(&at.join("pids.current")),
     }
 }
 
@@ -304,13 +306,12 @@ mod tests {
         put("memory.swap.current", "7\n");
         put("memory.swap.max", "10\n");
         put("io.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=2\n");
-        put("pids.current", "3\n");
         let usage = of_v2(dir.path());
         assert_eq!(usage.cpu, Some(CpuUse { nanoseconds: 5000, pressure: None }));
         let memory = usage.memory.unwrap();
         assert_eq!((memory.usage, memory.working_set, memory.limit), (1000, 1000, None));
         assert_eq!(usage.swap, Some(SwapUse { usage: 7, limit: Some(10) }));
-        assert_eq!((usage.io_pressure.unwrap().some.total, usage.tasks), (2000, Some(3)));
+        assert_eq!(usage.io_pressure.unwrap().some.total, 2000);
         put("memory.max", "2000\n");
         assert_eq!(of_v2(dir.path()).memory.unwrap().available(), 1000);
     }

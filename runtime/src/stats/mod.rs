@@ -70,6 +70,8 @@ pub struct SandboxUse {
     pub usage: Usage,
     /// Nanoseconds of all cores per second since the reading before.
     pub nano_cores: Option<u64>,
+    /// Tasks, as the kernel counts them: a thread is one.
+    pub tasks: Option<u64>,
     /// Its interfaces; `None` with the host's network.
     pub network: Option<NetworkUse>,
     /// Its containers that run.
@@ -132,14 +134,13 @@ fn sandbox(
     places: Vec<Place>,
 ) -> SandboxUse {
     let at = clock::now();
-    let usage = shared
-        .pod_group(&pod.id, &pod.spec)
-        .map(|group| shared.host.cgroups.usage(&group))
-        .unwrap_or_default();
+    let (cgroups, group) = (&shared.host.cgroups, shared.pod_group(&pod.id, &pod.spec).ok());
+    let usage = group.as_ref().map(|group| cgroups.usage(group)).unwrap_or_default();
     SandboxUse {
         at,
         nano_cores: rate(&pod.meter, &usage),
         usage,
+        tasks: group.and_then(|group| cgroups.tasks(&group)),
         network,
         containers: places.into_iter().map(|place| measured(shared, place)).collect(),
         sandbox: pod,
