@@ -194,6 +194,15 @@ impl Daemon {
     /// # Errors
     /// As [`Self::start`].
     pub fn spawn(&mut self) -> Result<()> {
+        self.launch()?;
+        self.wait_until_ready()
+    }
+
+    /// As [`Self::spawn`], without waiting until it listens.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
         let log = self.settings.log();
         let file = OpenOptions::new()
             .create(true)
@@ -218,7 +227,7 @@ impl Daemon {
         command.envs(self.settings.env.iter().cloned());
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         self.child = Some(command.spawn().context("start davit serve")?);
-        self.wait_until_ready()
+        Ok(())
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
@@ -317,7 +326,7 @@ impl Drop for Daemon {
 }
 
 /// A subnet that no other test of this machine has, and the lock that says so.
-fn take_subnet() -> Result<(File, String)> {
+pub(crate) fn take_subnet() -> Result<(File, String)> {
     let dir = catalog::cache().join("subnets");
     std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     for number in 0..=255_u8 {

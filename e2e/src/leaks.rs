@@ -84,7 +84,10 @@ pub fn sweep(settings: &Settings) -> Result<()> {
 
 /// Processes that name the directory in their arguments or environment, have their root or working directory there, or are in
 /// a cgroup of this test.
-fn processes(settings: &Settings) -> Result<Vec<u32>> {
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn processes(settings: &Settings) -> Result<Vec<u32>> {
     let dir = settings.dir.to_string_lossy().into_owned();
     let tag = settings.tag();
     let own = std::process::id();

@@ -137,7 +137,7 @@ fn nothing_left(test: &Test) -> Result<()> {
 }
 
 /// Tells the daemon where the test's registry is.
-fn write_hosts(settings: &Settings, registry: &Registry) -> Result<()> {
+pub(crate) fn write_hosts(settings: &Settings, registry: &Registry) -> Result<()> {
     let server = format!("http://{}", registry.address());
     let plain =
         format!("server = {server:?}\n[host.{server:?}]\ncapabilities = [\"pull\", \"resolve\"]\n");

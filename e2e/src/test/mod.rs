@@ -18,6 +18,7 @@ mod log;
 mod pods;
 
 pub use frame::run;
+pub(crate) use frame::write_hosts;
 pub use log::{Line, parse_log};
 pub use pods::{Pod, namespaces, resources, security, sh};
 

@@ -1,0 +1,274 @@
+//! The figures: what each is called, its unit, and the budget that it has to keep.
+//!
+//! Owns the one table of promises ([`ROWS`]) and the arithmetic on samples; [`super::report`] writes it down.
+
+use super::lane::Lane;
+use std::collections::BTreeMap;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Metric {
+    /// Milliseconds for RunPodSandbox, CreateContainer and StartContainer.
+    Start,
+    /// As [`Self::Start`], on the host's network.
+    StartHost,
+    /// As [`Self::Start`], with all other pods there.
+    StartAmong,
+    /// Milliseconds for StopPodSandbox and RemovePodSandbox of a pod whose container runs.
+    Stop,
+    /// As [`Self::Stop`], on the host's network.
+    StopHost,
+    /// Milliseconds of all cores per pod, from its start to its removal.
+    Cpu,
+    /// As [`Self::Cpu`], on the host's network.
+    CpuHost,
+    /// Milliseconds for ExecSync of `true`.
+    Exec,
+    /// Pods started per second.
+    Up,
+    /// Pods stopped and removed per second.
+    Down,
+    /// MiB that the daemon takes.
+    DaemonMemory,
+    /// MiB per pod that the processes beside its containers take.
+    HelperMemory,
+    /// Milliseconds for ListContainers.
+    ListContainers,
+    /// Milliseconds for ListPodSandbox.
+    ListPods,
+    /// Milliseconds for ListContainerStats.
+    ListStats,
+    /// Percent of one core that daemon and helpers take with nothing to do.
+    Idle,
+    /// Milliseconds from the start of a daemon that follows a killed one until Status answers Ready.
+    Restart,
+    /// Pods that the restart changed.
+    Disturbed,
+    /// Seconds for PullImage.
+    Pull,
+}
+
+/// Which of the samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stat {
+    /// Half of them are not above it.
+    P50,
+    /// 95 of 100 are not above it.
+    P95,
+    /// None is above it.
+    Worst,
+    /// None is below it: on a machine that others use too, what the least disturbed one took.
+    Best,
+}
+
+/// A budget: what must not be passed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Budget {
+    /// Nothing is promised.
+    None,
+    /// At most this, whichever network.
+    Most(f64),
+    /// At most this: with the built-in network, with CNI plugins.
+    MostOf(f64, f64),
+    /// At least this: with the built-in network, with CNI plugins.
+    LeastOf(f64, f64),
+}
+
+/// A figure.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    /// Its name in JSON.
+    pub(super) key: &'static str,
+    pub(super) title: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) metric: Metric,
+    pub(super) stat: Stat,
+    pub(super) budget: Budget,
+}
+
+const fn row(
+    key: &'static str,
+    title: &'static str,
+    unit: &'static str,
+    of: (Metric, Stat),
+    budget: Budget,
+) -> Row {
+    Row { key, title, unit, metric: of.0, stat: of.1, budget }
+}
+
+/// All figures, as they are printed.
+pub(super) const ROWS: [Row; 29] = {
+    use Budget::{LeastOf, Most, MostOf, None};
+    use Metric as M;
+    use Stat::{Best, P50, P95, Worst};
+    [
+        row("start_p50", "start a pod, p50", "ms", (M::Start, P50), MostOf(20.0, 70.0)),
+        row("start_p95", "start a pod, p95", "ms", (M::Start, P95), None),
+        row("start_best", "start a pod, the fastest", "ms", (M::Start, Best), None),
+        row("start_host_p50", "the same, host network, p50", "ms", (M::StartHost, P50), Most(20.0)),
+        row("start_host_p95", "the same, host network, p95", "ms", (M::StartHost, P95), None),
+        row(
+            "start_host_best",
+            "the same, host network, the fastest",
+            "ms",
+            (M::StartHost, Best),
+            None,
+        ),
+        row(
+            "start_among_p50",
+            "start a pod among the other pods, p50",
+            "ms",
+            (M::StartAmong, P50),
+            None,
+        ),
+        row("stop_p50", "stop and remove a pod, p50", "ms", (M::Stop, P50), MostOf(40.0, 100.0)),
+        row("stop_best", "the same, the fastest", "ms", (M::Stop, Best), None),
+        row("stop_host_p50", "stop and remove, host network, p50", "ms", (M::StopHost, P50), None),
+        row("cpu", "processor time per pod lifecycle", "ms", (M::Cpu, P50), MostOf(60.0, 110.0)),
+        row("cpu_best", "the same, the least", "ms", (M::Cpu, Best), None),
+        row("cpu_host", "processor time, host network", "ms", (M::CpuHost, P50), None),
+        row("up", "pods started, 10 in flight", "pods/s", (M::Up, P50), LeastOf(50.0, 24.0)),
+        row("down", "pods torn down, 10 in flight", "pods/s", (M::Down, P50), LeastOf(100.0, 20.0)),
+        row("exec_p50", "ExecSync `true`, p50", "ms", (M::Exec, P50), Most(7.5)),
+        row("exec_p95", "ExecSync `true`, p95", "ms", (M::Exec, P95), None),
+        row("exec_best", "ExecSync `true`, the fastest", "ms", (M::Exec, Best), None),
+        row("helper_pss", "helper memory per pod (PSS)", "MiB", (M::HelperMemory, P50), Most(0.35)),
+        row("daemon_pss", "daemon memory (PSS)", "MiB", (M::DaemonMemory, P50), Most(20.0)),
+        row("list_containers_p50", "ListContainers, p50", "ms", (M::ListContainers, P50), None),
+        row("list_pods_p50", "ListPodSandbox, p50", "ms", (M::ListPods, P50), None),
+        row("list_stats_p50", "ListContainerStats, p50", "ms", (M::ListStats, P50), Most(3.0)),
+        // 0 to one decimal place.
+        row(
+            "idle",
+            "idle processor time of daemon and helpers",
+            "% of a core",
+            (M::Idle, P50),
+            Most(0.05),
+        ),
+        row(
+            "restart",
+            "daemon killed and restarted, until Ready",
+            "ms",
+            (M::Restart, P50),
+            Most(100.0),
+        ),
+        row("disturbed", "pods disturbed by that", "pods", (M::Disturbed, Worst), Most(0.0)),
+        row("pull_p50", "pull 256 MiB in 8 layers, p50", "s", (M::Pull, P50), Most(0.6)),
+        row("pull_worst", "the same, the slowest", "s", (M::Pull, Worst), None),
+        row("pull_best", "the same, the fastest", "s", (M::Pull, Best), None),
+    ]
+};
+
+impl Budget {
+    /// The limit for this lane; peers have none.
+    pub(super) fn limit(self, lane: Lane) -> Option<f64> {
+        let (bridge, cni) = match self {
+            Self::None => return None,
+            Self::Most(limit) => (limit, limit),
+            Self::MostOf(bridge, cni) | Self::LeastOf(bridge, cni) => (bridge, cni),
+        };
+        match lane {
+            Lane::DavitBridge => Some(bridge),
+            Lane::DavitCni => Some(cni),
+            Lane::Containerd => None,
+        }
+    }
+
+    /// Whether the figure keeps it; nothing without a limit.
+    pub(super) fn kept(self, lane: Lane, value: f64) -> Option<bool> {
+        let limit = self.limit(lane)?;
+        Some(match self {
+            Self::LeastOf(..) => value >= limit,
+            Self::None | Self::Most(_) | Self::MostOf(..) => value <= limit,
+        })
+    }
+}
+
+impl Row {
+    /// How many times better `ours` is than `theirs`; nothing where one of them is nothing.
+    pub(super) fn ratio(&self, ours: f64, theirs: f64) -> Option<f64> {
+        let (over, under) = match self.budget {
+            Budget::LeastOf(..) => (ours, theirs),
+            Budget::None | Budget::Most(_) | Budget::MostOf(..) => (theirs, ours),
+        };
+        (over > 0.0 && under > 0.0).then(|| over / under)
+    }
+}
+
+/// All that was measured.
+#[derive(Debug, Default)]
+pub(super) struct Samples(BTreeMap<(Metric, Lane), Vec<f64>>);
+
+impl Samples {
+    pub(super) fn add(&mut self, lane: Lane, metric: Metric, value: f64) {
+        self.0.entry((metric, lane)).or_default().push(value);
+    }
+
+    /// How many samples a figure stands on.
+    pub(super) fn count(&self, lane: Lane, row: &Row) -> usize {
+        self.0.get(&(row.metric, lane)).map_or(0, Vec::len)
+    }
+
+    /// The figure; nothing without samples.
+    pub(super) fn get(&self, lane: Lane, row: &Row) -> Option<f64> {
+        let samples = self.0.get(&(row.metric, lane))?;
+        let mut sorted = samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        let percent = match row.stat {
+            Stat::P50 => 50,
+            Stat::P95 => 95,
+            Stat::Worst => 100,
+            Stat::Best => 0,
+        };
+        // The nearest rank: a sample, not a number between two.
+        let rank = (sorted.len() * percent).div_ceil(100).max(1);
+        sorted.get(rank - 1).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(row: &str) -> Row {
+        ROWS.into_iter().find(|it| it.key == row).unwrap()
+    }
+
+    #[test]
+    fn a_figure_is_the_sample_of_its_rank() {
+        let mut samples = Samples::default();
+        for value in [5.0, 1.0, 4.0, 2.0, 3.0] {
+            samples.add(Lane::DavitCni, Metric::Start, value);
+        }
+        assert_eq!(samples.get(Lane::DavitCni, &of("start_p50")), Some(3.0));
+        assert_eq!(samples.get(Lane::DavitCni, &of("start_p95")), Some(5.0));
+        assert_eq!(samples.get(Lane::DavitCni, &of("start_best")), Some(1.0));
+        assert_eq!(samples.count(Lane::DavitCni, &of("start_p95")), 5);
+        assert_eq!(samples.get(Lane::Containerd, &of("start_p50")), None);
+    }
+
+    #[test]
+    fn a_budget_is_of_its_lane_and_has_a_direction() {
+        let (start, up) = (of("start_p50").budget, of("up").budget);
+        assert_eq!(start.kept(Lane::DavitBridge, 20.0), Some(true));
+        assert_eq!(start.kept(Lane::DavitBridge, 20.1), Some(false));
+        assert_eq!(start.kept(Lane::DavitCni, 60.0), Some(true));
+        assert_eq!(start.kept(Lane::Containerd, 1.0), None);
+        assert_eq!(up.kept(Lane::DavitBridge, 49.9), Some(false));
+        assert_eq!(up.kept(Lane::DavitCni, 24.0), Some(true));
+        assert_eq!(of("start_p95").budget.kept(Lane::DavitCni, 1.0), None);
+    }
+
+    #[test]
+    fn a_ratio_says_how_many_times_better() {
+        assert_eq!(of("start_p50").ratio(10.0, 40.0), Some(4.0));
+        assert_eq!(of("up").ratio(40.0, 10.0), Some(4.0));
+        assert_eq!(of("idle").ratio(0.0, 7.0), None);
+    }
+
+    #[test]
+    fn no_two_figures_have_the_same_key() {
+        let keys: std::collections::BTreeSet<_> = ROWS.iter().map(|row| row.key).collect();
+        assert_eq!(keys.len(), ROWS.len());
+    }
+}
