@@ -67,7 +67,8 @@ impl Creation {
         let layers = layers
             .map_err(|source| CreateContainerError::Layers { image: wanted.clone(), source })?;
         let handler = self.shared.handlers.get(&self.sandbox.handler)?;
-        let built = self.built(id, &image, &layers, handler)?;
+        // It looks at the sources of mounts, and one of those may be a network share that hangs.
+        let built = tokio::task::block_in_place(|| self.built(id, &image, &layers, handler))?;
 
         let removal = self.removal(id);
         undo.push("the container's files", async move { remove_files(&removal).await });
