@@ -173,7 +173,7 @@ impl WireError for UpdateContainerError {
     fn code(&self) -> Code {
         match self {
             Self::Lookup(error) => error.code(),
-            Self::State { .. } => Code::FailedPrecondition,
+            Self::State { .. } | Self::InUse { .. } => Code::FailedPrecondition,
             Self::Resource(_) => Code::InvalidArgument,
             Self::Handler(_) | Self::Encode(_) | Self::Store { .. } => Code::Internal,
             Self::Shim { source, .. } => source.code(),

@@ -112,6 +112,11 @@ on_both!(a_change_of_limits_that_cannot_be_changes_nothing, |t| {
         let error = answer.err().context(what)?;
         assert_eq!(error.code(), Code::InvalidArgument, "{what}: {error}");
     }
+    t.exec(&id, "dd if=/dev/zero of=/dev/shm/held bs=1M count=30 2>/dev/null")?;
+    let held = update(asked(20 * MIB, 0), None).err().context("less than it uses")?;
+    assert_eq!(held.code(), Code::FailedPrecondition, "{held}");
+    assert!(held.message().contains("memory_limit_in_bytes"), "{held}");
+    t.exec(&id, "rm /dev/shm/held")?;
     let score = LinuxContainerResources { oom_score_adj: 500, ..Default::default() };
     update(score, None)?;
     let limit = cgroup_value(t.pid(&id)?, "memory", "memory.limit_in_bytes", "memory.max")?;

@@ -206,7 +206,7 @@ fn pairs(text: &str) -> impl Iterator<Item = (&str, u64)> {
     })
 }
 
-fn value(text: &str, wanted: &str) -> Option<u64> {
+pub(super) fn value(text: &str, wanted: &str) -> Option<u64> {
     pairs(text).find(|(key, _)| *key == wanted).map(|(_, value)| value)
 }
 
@@ -238,7 +238,7 @@ fn pressure_of(text: &str) -> Option<Pressure> {
 }
 
 /// A file that holds one number; `max` is none.
-fn number(path: &Path) -> Option<u64> {
+pub(super) fn number(path: &Path) -> Option<u64> {
     text(path)?.trim().parse().ok()
 }
 

@@ -274,6 +274,18 @@ pub enum UpdateContainerError {
     /// They make no sense together with those that stay.
     #[error("linux")]
     Resource(#[from] ResourceError),
+    /// It uses more memory than it would be given.
+    #[error(
+        "linux.memory_limit_in_bytes: {asked} is less than the {used} bytes that container {id} uses"
+    )]
+    InUse {
+        /// Which.
+        id: ContainerId,
+        /// The new limit, in bytes.
+        asked: u64,
+        /// Its working set, in bytes.
+        used: u64,
+    },
     /// The pod's handler is gone from the configuration.
     #[error("the pod's runtime handler")]
     Handler(#[from] HandlerError),

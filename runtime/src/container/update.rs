@@ -4,6 +4,7 @@
 //! a time, and the container's record, are the pod's task's.
 
 use super::{Resources, UpdateContainerError};
+use crate::cgroup::Group;
 use crate::error::chain;
 use crate::id::ContainerId;
 use crate::oci::{LimitChange, limit_change};
@@ -21,6 +22,8 @@ pub(crate) struct Update {
     pub(crate) handler: String,
     pub(crate) id: ContainerId,
     pub(crate) client: ShimClient,
+    /// The container's cgroup.
+    pub(crate) group: Option<Group>,
     pub(crate) now: Resources,
     pub(crate) asked: Resources,
 }
@@ -44,8 +47,23 @@ pub(crate) async fn update(update: Update) -> Result<Updated, UpdateContainerErr
     for warning in &change.warnings {
         tracing::warn!(container = %id, "{warning}");
     }
+    fits(&update)?;
     apply(&update, &change).await?;
     Ok(Updated { resources: now.changed(asked), all: change.all })
+}
+
+/// Version 2 would make room for a lower limit by killing; version 1 would refuse, but only after minutes of trying.
+fn fits(update: &Update) -> Result<(), UpdateContainerError> {
+    let asked = u64::try_from(update.asked.memory_limit).unwrap_or_default();
+    let Some(group) = update.group.as_ref().filter(|_| asked > 0) else { return Ok(()) };
+    match update.shared.host.cgroups.usage(group).memory {
+        Some(memory) if memory.working_set > asked => Err(UpdateContainerError::InUse {
+            id: update.id.clone(),
+            asked,
+            used: memory.working_set,
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 async fn apply(update: &Update, change: &LimitChange) -> Result<(), UpdateContainerError> {

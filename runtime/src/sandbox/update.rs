@@ -51,6 +51,8 @@ impl Pod {
 
     /// Begins the first change that may still be made.
     fn begin_update(&mut self, id: &ContainerId) {
+        let pod = self.shared.pod_group(&self.record.id, &self.spec);
+        let group = pod.and_then(|pod| pod.container(id)).ok();
         loop {
             let allowed = self.may_update(id);
             let Some(slot) = self.slots.get_mut(id) else { return };
@@ -68,6 +70,7 @@ impl Pod {
                 handler: self.record.handler.clone(),
                 id: id.clone(),
                 client: shim.client.clone(),
+                group: group.clone(),
                 now: slot.record.spec.resources.clone(),
                 asked: asked.clone(),
             };

@@ -92,7 +92,7 @@ pub(crate) async fn containers(
 ) -> Vec<ContainerUse> {
     let places: Vec<Place> =
         wanted.iter().map(|(pod, container)| place(shared, pod, container)).collect();
-    walk_layers(shared, &places).await;
+    walk_layers(shared, places.iter()).await;
     let shared = Arc::clone(shared);
     blocking(move || places.into_iter().map(|place| measured(&shared, place)).collect()).await
 }
@@ -110,9 +110,7 @@ pub(crate) async fn sandboxes(
             (pod, places)
         })
         .collect();
-    for (_, places) in &pods {
-        walk_layers(shared, places).await;
-    }
+    walk_layers(shared, pods.iter().flat_map(|(_, places)| places)).await;
     let shared = Arc::clone(shared);
     blocking(move || {
         let pins = pods.iter().filter_map(|(pod, _)| {
@@ -185,12 +183,11 @@ fn rate(meter: &Meter, usage: &Usage) -> Option<u64> {
 }
 
 /// Has the layers walked that were not for a while; waits a little for those that never were.
-async fn walk_layers(shared: &Shared, places: &[Place]) {
+async fn walk_layers(shared: &Shared, places: impl Iterator<Item = &Place>) {
     let now = Instant::now();
     // All walkers are busy: the layers are as they were told last, and the next call tries again.
     let Ok(permit) = Arc::clone(&shared.walkers.0).try_acquire_owned() else { return };
     let due: Vec<(Meter, PathBuf)> = places
-        .iter()
         .filter(|place| place.container.meter.claim_walk(now))
         .map(|place| (place.container.meter.clone(), place.layer.clone()))
         .collect();
