@@ -3,6 +3,7 @@
 //! Owns nothing that lives longer than a call: a handler may be dropped at any await, and the runtime's work goes on without it. What a message means is
 //! [`crate::convert`]'s; what an error is on the wire is [`status`]'s.
 
+mod about;
 mod davit;
 mod events;
 mod image;

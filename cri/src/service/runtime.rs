@@ -1,7 +1,7 @@
 //! CRI's RuntimeService.
 
 use super::status::{plain_status, status};
-use super::{Streamed, events, required, seconds, stats, streamed, unimplemented};
+use super::{Streamed, about, events, required, seconds, stats, streamed, unimplemented};
 use crate::convert;
 use davit_proto::cri::runtime_service_server::RuntimeService;
 use davit_proto::cri::{
@@ -18,15 +18,14 @@ use davit_proto::cri::{
     PodSandboxStatsResponse, PodSandboxStatusRequest, PodSandboxStatusResponse, PortForwardRequest,
     PortForwardResponse, RemoveContainerRequest, RemoveContainerResponse, RemovePodSandboxRequest,
     RemovePodSandboxResponse, ReopenContainerLogRequest, ReopenContainerLogResponse,
-    RunPodSandboxRequest, RunPodSandboxResponse, RuntimeCondition, RuntimeConfig,
-    RuntimeConfigRequest, RuntimeConfigResponse, RuntimeFeatures, RuntimeHandler,
-    RuntimeHandlerFeatures, RuntimeStatus, StartContainerRequest, StartContainerResponse,
-    StatusRequest, StatusResponse, StopContainerRequest, StopContainerResponse,
-    StopPodSandboxRequest, StopPodSandboxResponse, StreamContainerStatsRequest,
-    StreamContainerStatsResponse, StreamContainersRequest, StreamContainersResponse,
-    StreamPodSandboxMetricsRequest, StreamPodSandboxMetricsResponse, StreamPodSandboxStatsRequest,
-    StreamPodSandboxStatsResponse, StreamPodSandboxesRequest, StreamPodSandboxesResponse,
-    UpdateContainerResourcesRequest, UpdateContainerResourcesResponse,
+    RunPodSandboxRequest, RunPodSandboxResponse, RuntimeConfig, RuntimeConfigRequest,
+    RuntimeConfigResponse, RuntimeFeatures, RuntimeStatus, StartContainerRequest,
+    StartContainerResponse, StatusRequest, StatusResponse, StopContainerRequest,
+    StopContainerResponse, StopPodSandboxRequest, StopPodSandboxResponse,
+    StreamContainerStatsRequest, StreamContainerStatsResponse, StreamContainersRequest,
+    StreamContainersResponse, StreamPodSandboxMetricsRequest, StreamPodSandboxMetricsResponse,
+    StreamPodSandboxStatsRequest, StreamPodSandboxStatsResponse, StreamPodSandboxesRequest,
+    StreamPodSandboxesResponse, UpdateContainerResourcesRequest, UpdateContainerResourcesResponse,
     UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse,
     UpdateRuntimeConfigRequest, UpdateRuntimeConfigResponse, VersionRequest, VersionResponse,
 };
@@ -73,73 +72,6 @@ impl RuntimeApi {
             .filter(|view| convert::container_fits(view, &filter))
             .map(|view| convert::container(view))
             .collect()
-    }
-
-    fn handlers(&self) -> Vec<RuntimeHandler> {
-        let handlers = self.runtime.handlers();
-        let features = |name: &str| {
-            handlers.get(name).ok().map(|handler| RuntimeHandlerFeatures {
-                recursive_read_only_mounts: handler.features.recursive_read_only,
-                // No handler is given user namespaces yet, whatever it could do.
-                user_namespaces: false,
-            })
-        };
-        let names = handlers
-            .list()
-            .iter()
-            .filter(|handler| handler.problem.is_none())
-            .map(|handler| handler.name.clone());
-        let names = std::iter::once(String::new()).chain(names);
-        names.map(|name| RuntimeHandler { features: features(&name), name }).collect()
-    }
-
-    fn conditions(&self) -> Vec<RuntimeCondition> {
-        let network = self.runtime.network().status();
-        vec![
-            RuntimeCondition {
-                r#type: "RuntimeReady".to_owned(),
-                status: true,
-                ..RuntimeCondition::default()
-            },
-            RuntimeCondition {
-                r#type: "NetworkReady".to_owned(),
-                status: network.ready,
-                reason: network.reason,
-                message: network.message,
-            },
-        ]
-    }
-
-    fn verbose_status(&self) -> BTreeMap<String, String> {
-        let config = self.runtime.config();
-        let network = self.runtime.network().status();
-        let counts = self.runtime.counters().read();
-        let config = serde_json::json!({
-            "rootDir": config.root,
-            "stateDir": config.state,
-            "shim": config.shim,
-            "cgroupDriver": self.runtime.host().driver.name(),
-            "defaultHandler": self.runtime.handlers().default_name(),
-        });
-        let counters = serde_json::json!({
-            "containers": {
-                "created": counts.containers_created,
-                "running": counts.containers_running,
-                "paused": counts.containers_paused,
-                "stopped": counts.containers_stopped,
-            },
-            "sandboxes": { "ready": counts.sandboxes_ready, "notReady": counts.sandboxes_not_ready },
-            "images": self.runtime.images().list().len(),
-            "eventListeners": counts.event_listeners,
-        });
-        [
-            ("config", config.to_string()),
-            ("counters", counters.to_string()),
-            ("network", network.name),
-        ]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
     }
 }
 
@@ -371,9 +303,9 @@ impl RuntimeService for RuntimeApi {
     ) -> Result<Response<StatusResponse>, Status> {
         let StatusRequest { verbose } = request.into_inner();
         Ok(Response::new(StatusResponse {
-            status: Some(RuntimeStatus { conditions: self.conditions() }),
-            info: if verbose { self.verbose_status() } else { BTreeMap::new() },
-            runtime_handlers: self.handlers(),
+            status: Some(RuntimeStatus { conditions: about::conditions(&self.runtime) }),
+            info: if verbose { about::verbose(&self.runtime) } else { BTreeMap::new() },
+            runtime_handlers: about::handlers(&self.runtime),
             features: Some(RuntimeFeatures {
                 supplemental_groups_policy: true,
                 user_namespaces_host_network: false,

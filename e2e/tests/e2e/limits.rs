@@ -153,7 +153,7 @@ on_both!(changed_limits_outlive_the_daemon_and_other_calls_go_on_meanwhile, |t| 
             .collect();
         t.cri.start(&id)?;
         for change in changes {
-            change.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+            change.join().map_err(|_panic| anyhow::anyhow!("a thread panicked"))??;
         }
         Ok(())
     })?;

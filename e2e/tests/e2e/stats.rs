@@ -64,11 +64,11 @@ on_both!(lists_tell_of_those_that_run_and_fit, |t| {
 on_both!(figures_follow_what_a_container_does, |t| {
     let (_, id) = t.sleeper(|c| resources(c).memory_limit_in_bytes = 256 << 20)?;
     let before = one(t, &id)?;
-    let memory = before.memory.clone().context("memory")?;
+    let memory = before.memory.context("memory")?;
     let available = memory.available_bytes.context("available")?.value;
     let working_set = memory.working_set_bytes.context("working set")?.value;
     assert_eq!(available + working_set, 256 * MIB);
-    assert!(before.cpu.clone().context("cpu")?.usage_nano_cores.is_none(), "there is one sample");
+    assert!(before.cpu.context("cpu")?.usage_nano_cores.is_none(), "there is one sample");
     t.exec(&id, "dd if=/dev/zero of=/grown bs=1M count=20 2>/dev/null; sync /grown")?;
     t.exec(&id, "timeout 1 sh -c 'while :; do :; done'; true")?;
     let after = one(t, &id)?;
@@ -107,7 +107,7 @@ on_both!(a_pod_is_measured_with_its_network_and_its_containers, |t| {
     assert!(process.process_count.context("a count")?.value >= 2, "sh and sleep");
     assert!(before.cpu.context("cpu")?.usage_core_nano_seconds.context("cpu time")?.value > 0);
     assert!(before.memory.context("memory")?.usage_bytes.context("usage")?.value > 0);
-    assert_eq!(ids(&before.containers), [id.clone()]);
+    assert_eq!(ids(&before.containers), std::slice::from_ref(&id));
     let sent = |network: Option<k8s_cri::v1::NetworkUsage>| -> Result<(u64, u64)> {
         let network = network.context("a network")?;
         assert!(network.timestamp > 0);

@@ -1,0 +1,71 @@
+//! What Status says of the runtime, its handlers and its network.
+
+use davit_proto::cri::{RuntimeCondition, RuntimeHandler, RuntimeHandlerFeatures};
+use davit_runtime::Runtime;
+use std::collections::BTreeMap;
+
+/// The handlers that work, the default one under the empty name too.
+pub(super) fn handlers(runtime: &Runtime) -> Vec<RuntimeHandler> {
+    let handlers = runtime.handlers();
+    let features = |name: &str| {
+        handlers.get(name).ok().map(|handler| RuntimeHandlerFeatures {
+            recursive_read_only_mounts: handler.features.recursive_read_only,
+            // No handler is given user namespaces yet, whatever it could do.
+            user_namespaces: false,
+        })
+    };
+    let names = handlers
+        .list()
+        .iter()
+        .filter(|handler| handler.problem.is_none())
+        .map(|handler| handler.name.clone());
+    let names = std::iter::once(String::new()).chain(names);
+    names.map(|name| RuntimeHandler { features: features(&name), name }).collect()
+}
+
+/// Whether pods can be run, and given a network.
+pub(super) fn conditions(runtime: &Runtime) -> Vec<RuntimeCondition> {
+    let network = runtime.network().status();
+    vec![
+        RuntimeCondition {
+            r#type: "RuntimeReady".to_owned(),
+            status: true,
+            ..RuntimeCondition::default()
+        },
+        RuntimeCondition {
+            r#type: "NetworkReady".to_owned(),
+            status: network.ready,
+            reason: network.reason,
+            message: network.message,
+        },
+    ]
+}
+
+/// Configuration, counters and network, for who asks for all there is.
+pub(super) fn verbose(runtime: &Runtime) -> BTreeMap<String, String> {
+    let config = runtime.config();
+    let network = runtime.network().status();
+    let counts = runtime.counters().read();
+    let config = serde_json::json!({
+        "rootDir": config.root,
+        "stateDir": config.state,
+        "shim": config.shim,
+        "cgroupDriver": runtime.host().driver.name(),
+        "defaultHandler": runtime.handlers().default_name(),
+    });
+    let counters = serde_json::json!({
+        "containers": {
+            "created": counts.containers_created,
+            "running": counts.containers_running,
+            "paused": counts.containers_paused,
+            "stopped": counts.containers_stopped,
+        },
+        "sandboxes": { "ready": counts.sandboxes_ready, "notReady": counts.sandboxes_not_ready },
+        "images": runtime.images().list().len(),
+        "eventListeners": counts.event_listeners,
+    });
+    [("config", config.to_string()), ("counters", counters.to_string()), ("network", network.name)]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
