@@ -23,7 +23,7 @@ pub(crate) fn print(text: &str) -> Result<(), OutputError> {
 /// Writes bytes as they are, and at once.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`fn@print`].
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), OutputError> {
     forgiving(write_all(&mut io::stdout().lock(), bytes)).map_err(OutputError)
 }
@@ -31,7 +31,7 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), OutputError> {
 /// The same to standard error.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`fn@print`].
 pub(crate) fn print_error_bytes(bytes: &[u8]) -> Result<(), OutputError> {
     forgiving(write_all(&mut io::stderr().lock(), bytes)).map_err(OutputError)
 }

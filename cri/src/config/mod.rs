@@ -1,6 +1,6 @@
 //! The configuration: files and flags in, one validated [`Config`] out.
 //!
-//! Owns the keys ([`layer`]), their values ([`value`]), where they come from ([`load`]), what is wrong with them together and what
+//! Owns the keys ([`layer`]), their values ([`value`]), where they come from ([`mod@load`]), what is wrong with them together and what
 //! they are by default ([`effective`]), and what a running daemon can take over from a new one ([`reload`]). Nothing else reads a
 //! configuration file or a serve flag.
 //!

@@ -2,7 +2,7 @@
 //!
 //! Owns what every field of a request means. Each message is taken apart whole, without `..`, so that a field which a new version of the
 //! interface adds does not compile until somebody has decided about it: it is honoured, or refused with its name and value
-//! ([`InvalidField`]). Nothing is dropped in silence but what the interface itself calls informative, and that is said where it
+//! ([`error::InvalidField`]). Nothing is dropped in silence but what the interface itself calls informative, and that is said where it
 //! happens. Owns no state and does no I/O; what only the runtime can know (is there such a pod?) is asked there.
 
 mod container;

@@ -1,7 +1,7 @@
 //! The durable record of every pod and container, as files.
 //!
 //! Owns the names and shapes of the files below the state root's `pods/`, and that each is written whole: to a temporary name, then
-//! renamed over the old one. Owns no decision: the pod's task says what to write and when; [`crate::recover`] reads.
+//! renamed over the old one. Owns no decision: the pod's task says what to write and when; `recover` reads.
 //!
 //! ```text
 //! <state>/boot_id                                  the boot that the records are of
