@@ -1,6 +1,7 @@
 //! `davit` at a shell: what it prints and how it ends.
 
 use davit_e2e::prelude::*;
+use std::io::{BufRead as _, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 
 fn code(t: &Test, arguments: &[&str]) -> Result<(i32, String, String)> {
@@ -188,5 +189,24 @@ on_one!(a_daemon_that_is_not_there_is_told_as_such, |t| {
     let (status, _, stderr) = code(t, &["--address", &nowhere, "ps"])?;
     assert_ne!(status, 0);
     assert!(stderr.contains("nowhere.sock"), "{stderr}");
+    Ok(())
+});
+
+on_both!(a_signal_to_run_stops_the_container_and_its_end_is_runs_end, |t| {
+    t.davit_ok(&["pull", "busybox"])?;
+    let script = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut command = t.daemon().davit();
+    command.args(["run", "--rm", "busybox", "sh", "-c", script]);
+    let mut run = command.stdout(std::process::Stdio::piped()).spawn()?;
+    let mut output = std::io::BufReader::new(run.stdout.take().context("its output")?);
+    let mut line = String::new();
+    output.read_line(&mut line)?;
+    assert_eq!(line, "ready\n");
+    let pid = rustix::process::Pid::from_child(&run);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
+    let mut rest = String::new();
+    output.read_to_string(&mut rest)?;
+    assert_eq!((run.wait()?.code(), rest.as_str()), (Some(7), "bye\n"));
+    assert!(t.cri.pods(None)?.is_empty(), "--rm left a pod");
     Ok(())
 });
