@@ -22,7 +22,7 @@ use crate::sandbox::{
     StopSandboxError, UpdateSandboxError, container_in, spawn_new, unknown,
 };
 use crate::shared::Shared;
-use crate::stats::{self, ContainerUse, SandboxUse};
+use crate::stats::{self, ContainerUse, SandboxDetail, SandboxUse};
 use crate::store::read_json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -277,6 +277,11 @@ impl Runtime {
         containers: Vec<(Arc<SandboxView>, Arc<ContainerView>)>,
     ) -> Vec<ContainerUse> {
         stats::containers(&self.shared, containers).await
+    }
+
+    /// The same, and all else that is known of them.
+    pub async fn sandbox_details(&self, sandboxes: Vec<Arc<SandboxView>>) -> Vec<SandboxDetail> {
+        stats::details(&self.shared, sandboxes).await
     }
 
     /// What these pods, and their containers that run, use now.

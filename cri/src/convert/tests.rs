@@ -612,7 +612,7 @@ fn every_stop_signal_of_the_interface_goes_there_and_back() {
     assert_eq!(signal::signal_to_cri(Signal::TERM), cri::Signal::Sigterm);
 }
 
-fn view() -> (SandboxView, ContainerView) {
+pub(super) fn view() -> (SandboxView, ContainerView) {
     let pod_id = SandboxId::try_from("a1".repeat(32)).unwrap();
     let mut pod = pod();
     pod.labels = [("app".to_owned(), "web".to_owned())].into();

@@ -3,7 +3,7 @@
 use super::status::plain_status;
 use crate::convert;
 use davit_proto::cri::{
-    ContainerStats, ContainerStatsFilter, PodSandboxStats, PodSandboxStatsFilter,
+    ContainerStats, ContainerStatsFilter, PodSandboxMetrics, PodSandboxStats, PodSandboxStatsFilter,
 };
 use davit_runtime::Runtime;
 use davit_runtime::container::ContainerView;
@@ -68,6 +68,14 @@ pub(super) async fn ready(
         view.state == SandboxState::Ready && convert::sandbox_stats_fits(view, &filter)
     });
     sandboxes(runtime, wanted).await
+}
+
+/// The metrics of the pods that are ready.
+pub(super) async fn metrics(runtime: &Runtime) -> Vec<PodSandboxMetrics> {
+    let mut wanted = runtime.sandboxes();
+    wanted.retain(|view| view.state == SandboxState::Ready);
+    let details = runtime.sandbox_details(wanted).await;
+    details.iter().map(convert::pod_metrics).collect()
 }
 
 async fn sandboxes(runtime: &Runtime, wanted: Vec<Arc<SandboxView>>) -> Vec<PodSandboxStats> {

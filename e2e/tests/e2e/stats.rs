@@ -144,3 +144,47 @@ on_one!(crictl_shows_what_pods_and_containers_use, |t| {
     assert!(t.crictl(&["statsp"])?.contains("pod"));
     Ok(())
 });
+
+on_both!(metrics_are_described_and_there_for_what_runs, |t| {
+    let (pod, id) = t.sleeper(|c| resources(c).cpu_shares = 512)?;
+    t.exec(&id, "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done")?;
+    let described = t.crictl_json(&["metricdescs"])?;
+    let described = described["descriptors"].as_array().context("descriptors")?.clone();
+    let labels = |name: &serde_json::Value| {
+        let one = described.iter().find(|one| one["name"] == *name)?;
+        one["labelKeys"].as_array().map(Vec::len)
+    };
+    let told = t.crictl_json(&["metricsp"])?;
+    let told = &told["podMetrics"][0];
+    assert_eq!(told["podSandboxId"], pod.id.as_str(), "{told}");
+    let of_container = &told["containerMetrics"][0];
+    assert_eq!(of_container["containerId"], id.as_str());
+    let mut values = std::collections::BTreeMap::new();
+    for list in [&told["metrics"], &of_container["metrics"]] {
+        for metric in list.as_array().context("metrics")? {
+            let count = metric["labelValues"].as_array().map(Vec::len);
+            assert_eq!(labels(&metric["name"]), count, "{metric}");
+            let value: u64 = metric["value"]["value"].as_str().unwrap_or("0").parse()?;
+            values.insert(metric["name"].as_str().context("a name")?.to_owned(), value);
+        }
+    }
+    let value = |name: &str| values.get(name).copied().with_context(|| format!("{name} is told"));
+    for name in [
+        "container_memory_usage_bytes",
+        "container_memory_max_usage_bytes",
+        "container_network_receive_bytes_total",
+        "container_start_time_seconds",
+        "container_last_seen",
+        "container_file_descriptors",
+        "container_fs_inodes_total",
+        "container_fs_limit_bytes",
+        "container_ulimits_soft",
+    ] {
+        assert!(value(name)? > 0, "{name}: {values:?}");
+    }
+    assert!(value("container_processes")? >= 2 && value("container_threads")? >= 2);
+    assert_eq!(value("container_spec_cpu_shares")?, 512);
+    value("container_cpu_user_seconds_total")?;
+    value("container_oom_events_total")?;
+    Ok(())
+});

@@ -9,6 +9,7 @@
 //!    └─ failed: what it made is gone again
 //! ```
 
+pub(crate) mod detail;
 mod group;
 mod kill;
 mod layout;

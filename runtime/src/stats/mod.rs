@@ -9,14 +9,20 @@
 //!      └─► Meter: last CPU reading (rate), last walk of the layer (older than 10 s: walked again, behind the answer)
 //! ```
 
+mod details;
 mod layer;
 mod meter;
 mod network;
+mod processes;
 
+pub use crate::cgroup::detail::{CpuDetail, Detail, DiskUse, MemoryDetail};
 pub use crate::cgroup::usage::{CpuUse, MemoryUse, Pressure, Stall, SwapUse, Usage};
+pub(crate) use details::details;
+pub use details::{ContainerDetail, DiskSpace, SandboxDetail};
 pub use layer::LayerUse;
 pub use meter::Meter;
 pub use network::{InterfaceUse, NetworkUse, Traffic};
+pub use processes::ProcessUse;
 
 use crate::cgroup::Group;
 use crate::clock;
