@@ -165,11 +165,24 @@ async fn read_pods(shared: &Arc<Shared>) -> Result<Vec<SandboxRecord>, OpenError
             Ok(record) => records.push(record),
             Err(error) => {
                 abandon(shared, &directory).await;
-                quarantine(shared, &directory, &error)?;
+                if let Err(failed) = put_away(shared, &directory, &error) {
+                    // It is in nobody's way but its own; the next start tries again.
+                    tracing::error!(directory = %directory.display(), error = &failed as &dyn std::error::Error, "a pod without a record stays");
+                }
             }
         }
     }
     Ok(records)
+}
+
+fn put_away(shared: &Shared, directory: &Path, error: &ReadError) -> Result<(), StoreError> {
+    if error.is_absent() {
+        // Its creation had hardly begun, or its removal was all but done: the record comes first and goes early.
+        tracing::info!(directory = %directory.display(), "swept: a pod that was not yet, or no more");
+        remove_tree(directory)
+    } else {
+        quarantine(shared, directory, error)
+    }
 }
 
 /// Why a pod's directory can't be taken up.
@@ -181,6 +194,20 @@ enum ReadError {
     Store(#[from] StoreError),
     #[error("the record is of {0}")]
     Other(SandboxId),
+}
+
+impl ReadError {
+    /// There is no record at all.
+    fn is_absent(&self) -> bool {
+        match self {
+            Self::Store(StoreError::Io { source, .. }) => {
+                source.kind() == std::io::ErrorKind::NotFound
+            }
+            Self::Store(StoreError::Broken { .. } | StoreError::Version { .. })
+            | Self::Id(_)
+            | Self::Other(_) => false,
+        }
+    }
 }
 
 fn read_pod(shared: &Shared, name: String) -> Result<SandboxRecord, ReadError> {
