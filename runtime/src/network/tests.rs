@@ -174,9 +174,25 @@ fn names(dir: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
+/// A test beside this one that forks just then holds a copy of the last listener until its child's exec closes it.
+fn listen(port: u16) -> TcpListener {
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    loop {
+        match TcpListener::bind(("0.0.0.0", port)) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse
+                    && std::time::Instant::now() < deadline =>
+            {
+                std::thread::yield_now();
+            }
+            bound => return bound.unwrap(),
+        }
+    }
+}
+
 /// Answers one TCP client with its own address as seen here.
 fn serve_tcp(netns: &Netns, port: u16) -> std::thread::JoinHandle<()> {
-    let listener = netns.inside(|| TcpListener::bind(("0.0.0.0", port)).unwrap());
+    let listener = netns.inside(|| listen(port));
     std::thread::spawn(move || {
         let (mut client, peer) = listener.accept().unwrap();
         client.write_all(peer.ip().to_string().as_bytes()).unwrap();
