@@ -95,7 +95,6 @@ impl WireError for RunSandboxError {
             | Self::ResolvConf { .. }
             | Self::Shim(_)
             | Self::Network(_) => Code::Internal,
-            Self::Removed { .. } => Code::Aborted,
         }
     }
 }

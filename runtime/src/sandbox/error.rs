@@ -54,12 +54,6 @@ pub enum RunSandboxError {
     /// Its network could not be set up.
     #[error("set up the pod's network")]
     Network(#[from] AttachError),
-    /// It was being removed.
-    #[error("pod sandbox {id} is being removed")]
-    Removed {
-        /// Which.
-        id: SandboxId,
-    },
 }
 
 /// Why a pod could not be stopped whole. It is not ready; stopping it again goes on where this stopped.
