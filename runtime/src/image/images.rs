@@ -52,7 +52,7 @@ impl ImagesConfig {
 
 /// All images of one root. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Images(Arc<Inner>);
+pub struct Images(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -155,12 +155,21 @@ impl Images {
         removed.map_err(|error| failed(std::io::Error::other(error)))?.map_err(failed)
     }
 
-    /// Keeps layers for as long as the answer lives: diff ids, bottom first, as in [`Image::layers`].
+    /// Keeps layers for as long as the answer lives: diff ids, bottom first, as in [`Image::layers`]. Images of a layer whose files have gone
+    /// are let go, so that the next pull of them fetches it.
     ///
     /// # Errors
     /// [`HoldError`] names the first that is not here; none is held then.
     pub fn hold(&self, layers: &[Digest]) -> Result<LayerHold, HoldError> {
-        self.0.layers.hold(layers)
+        let hold = self.0.layers.hold(layers)?;
+        match layers.iter().find(|layer| !self.0.layers.tree(layer).is_dir()) {
+            None => Ok(hold),
+            Some(gone) => {
+                drop(hold);
+                self.0.let_go_later(gone.clone());
+                Err(HoldError(gone.clone()))
+            }
+        }
     }
 
     /// What the layers take of the disk.
@@ -244,11 +253,25 @@ impl Inner {
         })
     }
 
+    /// Forgets the images of a layer whose files have gone.
+    fn let_go_later(self: &Arc<Self>, layer: Digest) {
+        let inner = Arc::clone(self);
+        drop(tokio::task::spawn_blocking(move || {
+            for image in inner.store.list().iter().filter(|image| image.layers.contains(&layer)) {
+                tracing::error!(image = %image.id, %layer, names = ?image.repo_tags, "let go of an image: the files of a layer have gone; pull it again");
+                if let Err(error) = inner.store.remove(&image.id) {
+                    tracing::error!(image = %image.id, %error, "cannot remove a broken image");
+                }
+            }
+        }));
+    }
+
     /// Brings what is pending to the disk behind everybody's back.
     pub(super) fn flush_later(self: &Arc<Self>) {
         let inner = Arc::clone(self);
-        drop(tokio::task::spawn_blocking(move || {
-            if let Err(error) = inner.store.flush() {
+        drop(tokio::task::spawn_blocking(move || match inner.store.flush() {
+            Ok(()) => inner.layers.seal_later(),
+            Err(error) => {
                 tracing::warn!(%error, "cannot bring images to disk: a power failure would lose them");
             }
         }));

@@ -14,11 +14,14 @@
 //! but fetched anew. So no torn layer is ever run, and a pull need not wait for the disk: waiting for it took twice as
 //! long as all the rest of the pull. What a count decides and what it does to the directory happen under one lock.
 
+mod check;
 mod record;
+mod seal;
 mod settle;
 
 use super::Digest;
 use super::files::{make_directory, remove_tree, replace, suffix, sync_directory, write_new};
+pub(crate) use check::Verdict;
 pub(crate) use record::LayerRecord;
 use record::RECORD_FILE;
 use std::collections::HashMap;
@@ -39,6 +42,8 @@ pub(crate) struct Layers {
     table: Mutex<HashMap<Digest, Slot>>,
     /// Taken by those who rewrite records, for as long as the disk takes; the table is not locked meanwhile.
     writing: Mutex<()>,
+    /// Taken by the one that seals.
+    sealing: Mutex<()>,
     handle: Handle,
 }
 
@@ -77,6 +82,7 @@ impl Layers {
             boot,
             table: Mutex::default(),
             writing: Mutex::default(),
+            sealing: Mutex::default(),
             handle,
         });
         let mut broken = Vec::new();
@@ -107,6 +113,11 @@ impl Layers {
 
     fn place(&self, diff_id: &Digest) -> PathBuf {
         self.directory.join(diff_id.hex())
+    }
+
+    /// Where a layer's files are, or would be.
+    pub(crate) fn tree(&self, diff_id: &Digest) -> PathBuf {
+        self.place(diff_id).join("fs")
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -163,7 +174,7 @@ impl Layers {
         let mut lower: Vec<PathBuf> = Vec::with_capacity(diff_ids.len());
         for diff_id in diff_ids.iter().rev() {
             // overlayfs refuses a directory that is there twice, and its upper occurrence hides the lower one anyway.
-            let tree = self.place(diff_id).join("fs");
+            let tree = self.tree(diff_id);
             if !lower.contains(&tree) {
                 lower.push(tree);
             }

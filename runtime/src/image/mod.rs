@@ -20,6 +20,7 @@
 
 mod apply;
 mod auth;
+mod check;
 mod digest;
 mod error;
 mod files;
@@ -41,6 +42,7 @@ pub mod view;
 
 pub use apply::{ApplyError, Name};
 pub use auth::{Auth, InvalidAuth};
+pub use check::{Checked, Damage, DiscardError, Part};
 pub use digest::{Digest, InvalidDigest};
 pub use error::{
     ContentError, ExplainError, LocalError, OpenError, PullError, RemoveError, UsageError,

@@ -118,6 +118,16 @@ impl Store {
         }
     }
 
+    /// Whether an image's documents are still what they were.
+    pub(crate) fn reread(&self, id: &Digest) -> Result<(), String> {
+        let read = ImageRecord::load(&self.directory.join(id.hex()), id, &self.boot);
+        match read {
+            // Removed since.
+            Err(_) if !self.snapshot().images.contains_key(id) => Ok(()),
+            read => read.map(drop),
+        }
+    }
+
     fn quarantine(&self, path: &std::path::Path, reason: String) -> io::Result<Quarantined> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let place = self.directory.join(format!("broken-{name}-{}", suffix()?));

@@ -939,3 +939,97 @@ async fn a_quarter_of_a_gigabyte_in_eight_layers() {
         }
     }
 }
+
+/// Once everything that was pulled has its seal.
+async fn sealed(images: &Images) {
+    images.flush().await.unwrap();
+    let all_sealed = async {
+        while images.check().await.unwrap().unsealed > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all_sealed).await.unwrap();
+}
+
+fn corrupt(root: &Path, layer: &Digest, name: &str) {
+    let file = root.join("lib/layers").join(layer.hex()).join("fs").join(name);
+    let modified = std::fs::metadata(&file).unwrap().modified().unwrap();
+    let content = std::fs::read(&file).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "as a failing disk does it")]
+    std::fs::write(&file, content.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()).unwrap();
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+}
+
+#[tokio::test]
+async fn a_layer_that_has_rotted_is_found_let_go_and_pulled_again() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = TestRegistry::start().await;
+    let images = TestRegistry::images(root.path()).await;
+    let base = Layer::gzip(&layer("x", "base"));
+    registry.image("app", "latest", &[base.clone(), Layer::gzip(&layer("y", "app"))]);
+    registry.image("other", "latest", &[Layer::gzip(&layer("z", "other"))]);
+    let [app, other] = ["app", "other"].map(|name| format!("{}/{name}:latest", registry.host()));
+    let image = images.pull(request(&app)).await.unwrap();
+    images.pull(request(&other)).await.unwrap();
+    sealed(&images).await;
+    let checked = images.check().await.unwrap();
+    assert_eq!((checked.images, checked.layers, checked.damages.len()), (2, 3, 0));
+
+    corrupt(root.path(), &image.layers[0], "x");
+    let checked = images.check().await.unwrap();
+    let [damage] = checked.damages.as_slice() else { panic!("{checked:?}") };
+    assert_eq!(damage.part, Part::Layer(image.layers[0].clone()));
+    assert_eq!(damage.images[0].id, image.id);
+    let hold = images.hold(&image.layers).unwrap();
+    let refused = images.discard(damage).await.unwrap_err();
+    assert!(refused.to_string().contains("is in use"), "{refused}");
+    drop(hold);
+    assert_eq!(images.discard(damage).await.unwrap(), std::slice::from_ref(&app));
+    assert!(images.find(&app).unwrap().is_none() && images.find(&other).unwrap().is_some());
+    assert!(images.hold(&image.layers[..1]).is_err(), "the broken layer has gone");
+    let again = images.pull(request(&app)).await.unwrap();
+    assert_eq!(again.id, image.id);
+    sealed(&images).await;
+    assert!(images.check().await.unwrap().damages.is_empty());
+}
+
+#[tokio::test]
+async fn documents_that_have_rotted_are_found() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = TestRegistry::start().await;
+    let images = TestRegistry::images(root.path()).await;
+    registry.image("app", "latest", &[Layer::gzip(&layer("x", "app"))]);
+    let image = images.pull(request(format!("{}/app:latest", registry.host()))).await.unwrap();
+    let file = root.path().join("lib/images").join(image.id.hex()).join("config.json");
+    let content = std::fs::read_to_string(&file).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "as a failing disk does it")]
+    std::fs::write(&file, content + " ").unwrap();
+    let checked = images.check().await.unwrap();
+    let [damage] = checked.damages.as_slice() else { panic!("{checked:?}") };
+    assert_eq!(damage.part, Part::Documents(image.id.clone()));
+    assert!(damage.reason.contains("config.json has digest"), "{}", damage.reason);
+    images.discard(damage).await.unwrap();
+    assert!(images.list().is_empty());
+}
+
+#[tokio::test]
+async fn an_image_whose_layer_has_gone_is_let_go_when_it_is_used() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = TestRegistry::start().await;
+    let images = TestRegistry::images(root.path()).await;
+    registry.image("app", "latest", &[Layer::gzip(&layer("x", "app"))]);
+    let name = format!("{}/app:latest", registry.host());
+    let image = images.pull(request(&name)).await.unwrap();
+    sealed(&images).await;
+    let place = root.path().join("lib/layers").join(image.layers[0].hex());
+    std::fs::remove_dir_all(&place).unwrap();
+    assert_eq!(images.hold(&image.layers).unwrap_err().0, image.layers[0]);
+    let gone = async {
+        while images.find(&name).unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    images.pull(request(&name)).await.unwrap();
+    assert!(images.hold(&image.layers).is_ok() && place.join("fs/x").exists());
+}

@@ -30,6 +30,9 @@ pub(crate) struct LayerRecord {
     /// The boot in whose memory the layer's bytes may still be; absent once they are on disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) boot: Option<String>,
+    /// What the tree was once it was on disk; see [`super::seal`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seal: Option<Digest>,
 }
 
 /// A directory that was made because something below it was to be.
@@ -55,6 +58,7 @@ impl LayerRecord {
             inodes: applied.inodes,
             implied,
             boot: None,
+            seal: None,
         }
     }
 
