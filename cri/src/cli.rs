@@ -4,6 +4,7 @@
 
 use crate::client::{Address, Memory, Port, RunUser, Volume};
 use crate::config::ServeFlags;
+use crate::wipe::Consent;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ pub(crate) enum Action {
     Serve(Box<ServeFlags>),
     /// Look at the configuration.
     Config(ConfigAction),
+    /// Remove all that the daemon with these flags has.
+    Wipe(Consent, Box<ServeFlags>),
     /// Ask the daemon at this address.
     Client(Address, ClientCommand),
 }
@@ -54,6 +57,16 @@ enum Command {
     /// Show, check or dump the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// End all pods and remove everything that davit has on this node
+    ///
+    /// The daemon must have ended. Takes its flags, so as to find what is its.
+    Wipe {
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        flags: Box<ServeFlags>,
+    },
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -102,6 +115,14 @@ pub(crate) enum ClientCommand {
     },
     /// List the pods
     Pods(Listing),
+    /// Look whether all images are still what was pulled, and whether anything belongs to nobody
+    ///
+    /// Reads every file of every layer. Exits with 1 if something is wrong.
+    Check,
+    /// Put right what `davit check` finds
+    ///
+    /// Removes what belongs to nobody; lets go of broken images and pulls them again, without credentials.
+    Repair,
     /// Remove containers (those of `davit run` with their pods) and pods
     Rm {
         /// Running ones too
@@ -207,6 +228,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, 
             Action::Config(ConfigAction::Check(Box::new(flags)))
         }
         Command::Config(ConfigCommand::Dump(flags)) => Action::Config(ConfigAction::Dump(flags)),
+        Command::Wipe { yes, flags } => {
+            Action::Wipe(if yes { Consent::Given } else { Consent::Ask }, flags)
+        }
         Command::Client(command) => Action::Client(address, command),
     })
 }

@@ -13,6 +13,7 @@
 //! | [`layer`] | what every call goes through |
 //! | [`metrics`] | the counters, and the endpoint that shows them |
 //! | [`convert`] | CRI's words ↔ davit's |
+//! | [`wipe`] | the end of everything |
 //! | [`client`] | the commands that talk to a daemon |
 //! | [`output`] | what is written to the terminal |
 
@@ -26,6 +27,7 @@ mod open;
 mod output;
 mod serve;
 mod service;
+mod wipe;
 
 use cli::Action;
 use std::process::ExitCode;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     };
     match action {
         Action::Serve(flags) => output::end(serve::main(&flags, open::open)),
+        Action::Wipe(consent, flags) => output::end(wipe::main(&flags, consent)),
         Action::Config(action) => output::end(config_command(action)),
         Action::Client(address, command) => client::main(&address, command),
     }

@@ -45,7 +45,11 @@ pub(crate) async fn open(config: Arc<Config>) -> anyhow::Result<Opened> {
     })
 }
 
-fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
+/// What the runtime is to be, by this configuration.
+///
+/// # Errors
+/// In one line: the shim is nowhere, or a value that the runtime has no use for.
+pub(crate) fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
     let state = config.state().to_owned();
     Ok(RuntimeConfig {
         root: config.root().to_owned(),

@@ -22,6 +22,7 @@ mod shared;
 pub mod shim;
 pub mod stats;
 pub mod store;
+pub mod sweep;
 mod undo;
 
 pub use clock::now;

@@ -24,6 +24,7 @@ use crate::sandbox::{
 use crate::shared::Shared;
 use crate::stats::{self, ContainerUse, SandboxDetail, SandboxUse};
 use crate::store::read_json;
+use crate::sweep::{self, Leftover, Swept};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +40,19 @@ impl Runtime {
     /// # Errors
     /// [`OpenError`] if it can't work at all. A broken record is no such thing: it is put aside and named in the log.
     pub async fn open(config: RuntimeConfig) -> Result<Self, OpenError> {
-        Ok(Self { shared: recover::open(config).await? })
+        let shared = recover::open(config).await?;
+        sweep::spawn(&shared);
+        Ok(Self { shared })
+    }
+
+    /// What belongs to nobody any more. Takes a second if there is any.
+    pub async fn leftovers(&self) -> Vec<Leftover> {
+        sweep::leftovers(&self.shared).await.into_iter().collect()
+    }
+
+    /// Removes what belongs to nobody any more, and tells what became of each. Layers of no image go too.
+    pub async fn sweep(&self) -> Vec<(Leftover, Swept)> {
+        sweep::sweep(&self.shared).await
     }
 
     /// Runs a pod; a retry of the same call joins it and gets the same id.

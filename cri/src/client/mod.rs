@@ -3,6 +3,7 @@
 //! Owns what people see: tables, JSON, progress, exit codes and one line for what went wrong. Asks CRI where CRI has the word, and
 //! davit's own service where it hasn't. Knows nothing of the daemon's files, but for the logs of `davit run` ([`run`]).
 
+mod check;
 mod connect;
 mod error;
 mod list;
@@ -35,6 +36,8 @@ pub(crate) fn main(address: &Address, command: ClientCommand) -> ExitCode {
         | ClientCommand::Images(_)
         | ClientCommand::Ps { .. }
         | ClientCommand::Pods(_)
+        | ClientCommand::Check
+        | ClientCommand::Repair
         | ClientCommand::Rm { .. } => 1,
     };
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -70,6 +73,8 @@ async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, C
             let id = pull::pull(daemon, &image).await?;
             output::print(&format!("{id}\n"))?;
         }
+        ClientCommand::Check => return check::check(daemon, check::Aim::Check).await,
+        ClientCommand::Repair => return check::check(daemon, check::Aim::Repair).await,
         ClientCommand::Rm { force, ids } => {
             let running = if force { rm::Running::Stop } else { rm::Running::Keep };
             return rm::remove(daemon, &ids, running).await;

@@ -98,7 +98,9 @@ fn args(line: &str) -> RunArgs {
     let words = line.split_whitespace().map(std::ffi::OsString::from);
     match parse(words).unwrap() {
         Action::Client(_, ClientCommand::Run(args)) => *args,
-        other @ (Action::Client(..) | Action::Serve(_) | Action::Config(_)) => panic!("{other:?}"),
+        other @ (Action::Client(..) | Action::Serve(_) | Action::Config(_) | Action::Wipe(..)) => {
+            panic!("{other:?}")
+        }
     }
 }
 

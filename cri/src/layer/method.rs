@@ -21,7 +21,7 @@ const fn endless(name: &'static str) -> Method {
 }
 
 /// Of all three services: their methods' names differ.
-const METHODS: [Method; 45] = [
+const METHODS: [Method; 46] = [
     method("Version"),
     method("RunPodSandbox"),
     method("StopPodSandbox"),
@@ -67,6 +67,7 @@ const METHODS: [Method; 45] = [
     method("Pull"),
     endless("Logs"),
     endless("Wait"),
+    endless("Check"),
 ];
 
 impl Method {

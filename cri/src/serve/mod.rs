@@ -13,7 +13,7 @@
 mod accept;
 mod drain;
 mod listen;
-mod lock;
+pub(crate) mod lock;
 mod log;
 mod notify;
 mod pidfile;

@@ -1,13 +1,14 @@
 //! The admin service: what davit's own command line asks beyond CRI.
 
+use super::check::{self, Aim};
 use super::logs::{LogError, Reader};
 use super::status::plain_status;
 use crate::open;
 use davit_proto::admin::davit_server::Davit;
 use davit_proto::admin::pull_progress::Kind;
 use davit_proto::admin::{
-    Handler, InfoRequest, InfoResponse, LayerPlan, LayerProgress, LogEntry, LogsRequest, PullPlan,
-    PullProgress, PullRequest, WaitRequest, WaitResponse,
+    CheckReport, CheckRequest, Handler, InfoRequest, InfoResponse, LayerPlan, LayerProgress,
+    LogEntry, LogsRequest, PullPlan, PullProgress, PullRequest, WaitRequest, WaitResponse,
 };
 use davit_runtime::Runtime;
 use davit_runtime::container::{ContainerState, ContainerView};
@@ -41,6 +42,7 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Davit for Admin {
     type PullStream = Streamed<PullProgress>;
     type LogsStream = Streamed<LogEntry>;
+    type CheckStream = Streamed<CheckReport>;
 
     async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let InfoRequest {} = request.into_inner();
@@ -111,6 +113,17 @@ impl Davit for Admin {
                 drop(entries.send(Err(log_status(&error))).await);
             }
         });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<Self::CheckStream>, Status> {
+        let CheckRequest { repair } = request.into_inner();
+        let aim = if repair { Aim::Repair } else { Aim::Look };
+        let (answers, stream) = mpsc::channel(BACKLOG);
+        tokio::spawn(check::run(self.runtime.clone(), aim, answers));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 

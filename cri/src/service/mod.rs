@@ -4,6 +4,7 @@
 //! [`crate::convert`]'s; what an error is on the wire is [`status`]'s.
 
 mod about;
+mod check;
 mod davit;
 mod events;
 mod image;

@@ -36,3 +36,5 @@ mod security;
 mod stats;
 #[cfg(test)]
 mod stop;
+#[cfg(test)]
+mod upkeep;

@@ -191,6 +191,65 @@ pub struct WaitResponse {
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
 }
+/// Asks for Check.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckRequest {
+    /// Put right what can be: remove what belongs to nobody, let go of broken images and pull them again, without credentials.
+    #[prost(bool, tag = "1")]
+    pub repair: bool,
+}
+/// Something that Check has to say.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckReport {
+    #[prost(oneof = "check_report::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<check_report::Kind>,
+}
+/// Nested message and enum types in `CheckReport`.
+pub mod check_report {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Problem(super::Problem),
+        /// The last message.
+        #[prost(message, tag = "2")]
+        Summary(super::CheckSummary),
+    }
+}
+/// Something that is not as it should be.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Problem {
+    /// What: "layer sha256:…", "image sha256:…", "writable layer /…", "network of pod …", "record /…".
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// What is wrong with it.
+    #[prost(string, tag = "2")]
+    pub problem: ::prost::alloc::string::String,
+    /// The names of the images that need it, and the ids of the containers that have it mounted.
+    #[prost(string, repeated, tag = "3")]
+    pub affects: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What was done about it; empty: nothing.
+    #[prost(string, tag = "4")]
+    pub done: ::prost::alloc::string::String,
+    /// Why it is still there; empty: it isn't, or nobody asked for a repair.
+    #[prost(string, tag = "5")]
+    pub left: ::prost::alloc::string::String,
+}
+/// What Check has looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckSummary {
+    #[prost(uint64, tag = "1")]
+    pub images: u64,
+    #[prost(uint64, tag = "2")]
+    pub layers: u64,
+    /// Layers that have nothing to be compared with yet, as they were pulled a moment ago.
+    #[prost(uint64, tag = "3")]
+    pub unsealed: u64,
+    #[prost(uint64, tag = "4")]
+    pub problems: u64,
+    /// Problems that are no more.
+    #[prost(uint64, tag = "5")]
+    pub repaired: u64,
+}
 /// Generated client implementations.
 pub mod davit_client {
     #![allow(
@@ -355,6 +414,29 @@ pub mod davit_client {
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Wait"));
             self.inner.unary(req, path, codec).await
         }
+        /// Reads all images and compares them with what was pulled, and looks for what belongs to nobody; with repair, puts right what
+        /// can be. One message for each problem, then the summary. Takes as long as the disk does.
+        pub async fn check(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::CheckReport>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Check");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Check"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -402,6 +484,18 @@ pub mod davit_server {
             &self,
             request: tonic::Request<super::WaitRequest>,
         ) -> std::result::Result<tonic::Response<super::WaitResponse>, tonic::Status>;
+        /// Server streaming response type for the Check method.
+        type CheckStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::CheckReport, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Reads all images and compares them with what was pulled, and looks for what belongs to nobody; with repair, puts right what
+        /// can be. One message for each problem, then the summary. Takes as long as the disk does.
+        async fn check(
+            &self,
+            request: tonic::Request<super::CheckRequest>,
+        ) -> std::result::Result<tonic::Response<Self::CheckStream>, tonic::Status>;
     }
     /// What CRI has no word for. Errors: NOT_FOUND (no such container or image), INVALID_ARGUMENT (an id or a name that
     /// can't be one, or a prefix that fits several), UNAVAILABLE (the daemon is starting).
@@ -655,6 +749,52 @@ pub mod davit_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/Check" => {
+                    #[allow(non_camel_case_types)]
+                    struct CheckSvc<T: Davit>(pub Arc<T>);
+                    impl<
+                        T: Davit,
+                    > tonic::server::ServerStreamingService<super::CheckRequest>
+                    for CheckSvc<T> {
+                        type Response = super::CheckReport;
+                        type ResponseStream = T::CheckStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CheckRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::check(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CheckSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

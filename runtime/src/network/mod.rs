@@ -154,6 +154,22 @@ impl Network {
         task.await.unwrap_or(Err(DetachError { id: told, cause: DetachCause::Interrupted }))
     }
 
+    /// The pods that have a network, or had one that is not undone yet. Blocks. None if the records can't be listed: nothing can be said then.
+    #[must_use]
+    pub fn recorded(&self) -> Vec<SandboxId> {
+        self.inner.records.ids().unwrap_or_default()
+    }
+
+    /// Removes the built-in bridge and its firewall table, if no pod is on it any more.
+    ///
+    /// # Errors
+    /// The kernel's, or nft's.
+    pub async fn purge(&self) -> Result<(), BridgeError> {
+        self.settle().await;
+        let purged = self.inner.blocking(|inner| inner.bridge.purge()).await;
+        purged.unwrap_or(Err(BridgeError::Interrupted))
+    }
+
     /// Waits until nothing is left of the pods that were detached before.
     pub async fn settle(&self) {
         self.inner.bridge.reaper.idle().await;

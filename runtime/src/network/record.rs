@@ -121,6 +121,20 @@ impl Records {
         files::remove(&self.dir.join(file_name(id)))
     }
 
+    /// Whose there are, whatever is in them; nothing is touched.
+    ///
+    /// # Errors
+    /// The folder could not be listed.
+    pub(super) fn ids(&self) -> io::Result<Vec<SandboxId>> {
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(".json"));
+            ids.extend(id.and_then(|id| SandboxId::try_from(id.to_owned()).ok()));
+        }
+        Ok(ids)
+    }
+
     /// All of them. Temporary files of a crash are swept, files that are no record are renamed to `….broken`.
     ///
     /// # Errors

@@ -119,6 +119,11 @@ impl Index {
         self.read(|entries| entries.pods.values().filter_map(PodHandle::view).collect())
     }
 
+    /// The ids of all pods, those that are coming included.
+    pub(crate) fn pod_ids(&self) -> Vec<SandboxId> {
+        self.read(|entries| entries.pods.keys().cloned().collect())
+    }
+
     /// The ids of all containers.
     pub(crate) fn container_ids(&self) -> Vec<ContainerId> {
         self.read(|entries| entries.containers.keys().cloned().collect())

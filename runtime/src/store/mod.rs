@@ -26,5 +26,5 @@ mod record;
 pub use file::{StoreError, read_json, remove_tree, write_bytes, write_json};
 pub use layout::Layout;
 pub(crate) use layout::{ensure_dir, new_dir};
-pub use private::keep_mounts_private;
+pub use private::{keep_mounts_private, stop_keeping_mounts_private};
 pub use record::{ContainerRecord, SandboxPhase, SandboxRecord, ShimRecord, VERSION};

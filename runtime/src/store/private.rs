@@ -9,6 +9,7 @@ use crate::oci::mountinfo;
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
@@ -36,6 +37,28 @@ pub fn keep_mounts_private(directory: &Path) -> Result<(), StoreError> {
     changed.map_err(StoreError::io("make a private mount of", directory))
 }
 
+/// Undoes [`keep_mounts_private`]. A mount that an administrator made there stays: it is another file system than what is above it.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn stop_keeping_mounts_private(directory: &Path) -> Result<(), StoreError> {
+    let undone = (|| -> io::Result<()> {
+        let own = match fs::canonicalize(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found?,
+        };
+        let above = own.parent().unwrap_or(&own);
+        let is_of_above = fs::metadata(&own)?.dev() == fs::metadata(above)?.dev();
+        let mounts = mountinfo::parse(&fs::read(MOUNTINFO)?);
+        if is_of_above && mounts.iter().any(|mount| mount.point == own) {
+            // Whoever still has a file open in it keeps what he has.
+            rustix::mount::unmount(&own, rustix::mount::UnmountFlags::DETACH)?;
+        }
+        Ok(())
+    })();
+    undone.map_err(StoreError::io("undo the private mount of", directory))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +84,10 @@ mod tests {
             let before = count();
             keep_mounts_private(&path).unwrap();
             assert_eq!(count(), before, "mounted again");
+            stop_keeping_mounts_private(&path).unwrap();
+            assert_eq!(count(), before - 1);
+            stop_keeping_mounts_private(&path).unwrap();
+            assert_eq!(count(), before - 1, "an administrator's mount was undone");
         });
         inside.join().unwrap();
     }

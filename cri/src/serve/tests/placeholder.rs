@@ -153,6 +153,7 @@ impl Davit for Placeholder {
     told_streams!(admin:
         pull(PullRequest) -> PullStream of PullProgress,
         logs(LogsRequest) -> LogsStream of LogEntry,
+        check(CheckRequest) -> CheckStream of CheckReport,
     );
 }
 
@@ -160,7 +161,7 @@ impl Davit for Placeholder {
 pub(crate) fn flags(line: &str) -> ServeFlags {
     match parse(line.split_whitespace().map(std::ffi::OsString::from)).unwrap() {
         Action::Serve(flags) => *flags,
-        other @ (Action::Config(_) | Action::Client(..)) => panic!("{other:?}"),
+        other @ (Action::Config(_) | Action::Client(..) | Action::Wipe(..)) => panic!("{other:?}"),
     }
 }
 

@@ -229,6 +229,22 @@ impl Bridge {
         Ok(firewall.install()?)
     }
 
+    /// Removes the bridge and the table. A bridge that something is attached to stays: it may be somebody else's.
+    pub(super) fn purge(&self) -> Result<(), BridgeError> {
+        let name = &self.config.name;
+        let mut netlink = lock(&self.netlink);
+        if netlink.link(name)?.is_none() {
+            return Ok(());
+        }
+        let ports = std::fs::read_dir(format!("/sys/class/net/{name}/brif"));
+        if ports.is_ok_and(|mut ports| ports.next().is_some()) {
+            return Ok(());
+        }
+        netlink.apply(vec![link::delete(name)])?;
+        *lock(&self.up) = None;
+        Ok(Firewall::drop_table(&self.config.table)?)
+    }
+
     /// Pods that have a lease.
     pub(super) fn owners(&self) -> Vec<SandboxId> {
         lock(&self.ipam).owners().cloned().collect()
