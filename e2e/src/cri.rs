@@ -69,6 +69,11 @@ impl Cri {
         ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE)
     }
 
+    /// The connection, for other clients of the same services.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// Waits for a call's end.
     ///
     /// # Errors

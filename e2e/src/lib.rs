@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod host;
 pub mod images;
 pub mod leaks;
+mod newer;
 pub mod registry;
 pub mod test;
 pub mod tools;

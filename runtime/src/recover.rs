@@ -264,11 +264,13 @@ async fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) {
         let path = shared.layout.container_record(&record.id, &id);
         match read_json::<ContainerRecord>(&path) {
             Ok(container) if container.state != ContainerState::Creating => {
-                let layers = shared.images.hold(&container.facts.layers);
+                let facts = &container.facts;
+                let layers: Vec<_> = [&facts.layers[..], &facts.volume_layers].concat();
+                let layers = shared.images.hold(&layers);
                 if let Err(error) = &layers {
                     tracing::error!(container = %id, error = error as &dyn std::error::Error, "its image is damaged");
                 }
-                slots.push(Slot::new(container, layers.ok()));
+                slots.push(Slot::new(container, layers.into_iter().collect()));
             }
             // Interrupted, or not even begun: nobody was told of it.
             Ok(_) | Err(_) => undo_container(shared, &record, &id).await,

@@ -1,4 +1,4 @@
-//! A container's root: an overlay, mounted by the child that is about to become the OCI runtime.
+//! A container's root, and the images that are its volumes: overlays, mounted by the child that is about to become the OCI runtime.
 //!
 //! Runs between fork and exec, in a mount namespace that lives only as long as that child; the container's own namespace, copied
 //! from it, is what holds the mount afterwards. The copy keeps its peer groups, so that volumes still propagate. Only the one mount
@@ -6,12 +6,13 @@
 //! keeps pods below a private mount of their own, where this changes nothing.
 
 use crate::error::{Invalid, checked_path};
-use davit_proto::shim::{Directory, Rootfs};
+use davit_proto::shim::{Directory, ImageVolume, Rootfs};
 use davit_sys::namespace::{Namespace, unshare};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags,
 };
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -39,7 +40,7 @@ fn at<'a, P: AsRef<Path> + ?Sized>(
 
 /// Refuses what could not be mounted or would land outside of the pod's directory.
 pub(crate) fn check(rootfs: &Rootfs, pod_dir: &Path) -> Result<(), Invalid> {
-    let Rootfs { lower, upper, work, target, options: _, make_dirs } = rootfs;
+    let Rootfs { lower, upper, work, target, options: _, make_dirs, volumes } = rootfs;
     if lower.is_empty() {
         return Err(Invalid::new("rootfs.lower", "[]", "at least one layer is needed"));
     }
@@ -52,21 +53,73 @@ pub(crate) fn check(rootfs: &Rootfs, pod_dir: &Path) -> Result<(), Invalid> {
     if !Path::new(target).starts_with(pod_dir) {
         return Err(Invalid::new("rootfs.target", target, "not below the pod's directory"));
     }
-    make_dirs.iter().try_for_each(|directory| checked_path("rootfs.make_dirs", &directory.path))
+    make_dirs.iter().try_for_each(|directory| checked_path("rootfs.make_dirs", &directory.path))?;
+    volumes.iter().try_for_each(|volume| check_volume(volume, pod_dir))
+}
+
+fn check_volume(volume: &ImageVolume, pod_dir: &Path) -> Result<(), Invalid> {
+    let ImageVolume { lower, target, sub_path } = volume;
+    if lower.len() < 2 {
+        let count = lower.len().to_string();
+        return Err(Invalid::new("rootfs.volumes.lower", count, "two layers are needed"));
+    }
+    lower.iter().try_for_each(|path| checked_path("rootfs.volumes.lower", path))?;
+    checked_path("rootfs.volumes.target", target)?;
+    if !Path::new(target).starts_with(pod_dir) {
+        let problem = "not below the pod's directory";
+        return Err(Invalid::new("rootfs.volumes.target", target, problem));
+    }
+    if sub_path.contains('\0') {
+        return Err(Invalid::new("rootfs.volumes.sub_path", sub_path, "it contains a NUL byte"));
+    }
+    Ok(())
 }
 
 /// Leaves the host's mount namespace, mounts the overlay and makes the directories in it.
 pub(crate) fn prepare(rootfs: &Rootfs) -> Result<(), RootfsError> {
     unshare(Namespace::Mount).map_err(at("leave the host's mounts for", &rootfs.target))?;
     keep_from_propagating(Path::new(&rootfs.target))?;
-    let root = match mount_by_descriptors(rootfs) {
+    let root = mount(rootfs)?;
+    rootfs.make_dirs.iter().try_for_each(|directory| make_dir(root.as_fd(), directory))?;
+    rootfs.volumes.iter().try_for_each(mount_volume)
+}
+
+fn mount(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
+    match mount_by_descriptors(rootfs) {
         // Before Linux 6.8 layers cannot be given one by one.
-        Err(RootfsError { step: "add layer", source: Errno::INVAL, .. }) => {
-            mount_by_string(rootfs)?
-        }
-        other => other?,
-    };
-    rootfs.make_dirs.iter().try_for_each(|directory| make_dir(root.as_fd(), directory))
+        Err(RootfsError { step: "add layer", source: Errno::INVAL, .. }) => mount_by_string(rootfs),
+        other => other,
+    }
+}
+
+/// Mounts an image that is a volume. It has no upper directory, so nothing can be written whatever the bind of it says. The directory
+/// of the image that was asked for is looked up in the merged tree, and laid over the whole of it.
+fn mount_volume(volume: &ImageVolume) -> Result<(), RootfsError> {
+    let ImageVolume { lower, target, sub_path } = volume;
+    std::fs::create_dir_all(target)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        .map_err(at("make", target))?;
+    let overlay = Rootfs { lower: lower.clone(), target: target.clone(), ..Rootfs::default() };
+    let root = mount(&overlay)?;
+    if sub_path.is_empty() {
+        return Ok(());
+    }
+    let beneath = Path::new(sub_path.trim_start_matches('/'));
+    let wanted = open_beneath(root.as_fd(), beneath, OFlags::PATH)
+        .map_err(at("open in an image volume", sub_path))?;
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = rustix::mount::open_tree(&wanted, "", clone)
+        .map_err(at("take from an image volume", sub_path))?;
+    rustix::mount::move_mount(
+        &tree,
+        "",
+        CWD,
+        target.as_str(),
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .map_err(at("mount a part of an image on", target))
 }
 
 /// Makes the mount in which `target` lies private, in this namespace.
@@ -242,8 +295,7 @@ mod tests {
                 upper: tree.make("upper"),
                 work: tree.make("work"),
                 target: tree.make("target"),
-                options: Vec::new(),
-                make_dirs: Vec::new(),
+                ..Rootfs::default()
             };
             (tree, rootfs)
         }
@@ -315,6 +367,64 @@ mod tests {
         }
     }
 
+    fn volume(tree: &Tree, sub_path: &str) -> ImageVolume {
+        ImageVolume {
+            lower: vec![tree.make("top"), tree.make("bottom")],
+            target: tree.dir.path().join("volumes/0").to_string_lossy().into_owned(),
+            sub_path: sub_path.to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_image_volume_is_the_merged_tree_or_a_directory_of_it_and_cannot_be_written() {
+        let (tree, rootfs) = Tree::new(&["a"]);
+        tree.make("bottom/models/v1");
+        tree.make("top/models/v2");
+        tree.make("top/etc");
+        crate::files::write_new(&tree.dir.path().join("bottom/gone"), b"").unwrap();
+        let none = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(CWD, tree.dir.path().join("top/gone"), none, Mode::empty(), 0).unwrap();
+        std::os::unix::fs::symlink("/models", tree.dir.path().join("top/link")).unwrap();
+        std::os::unix::fs::symlink("../../../../etc", tree.dir.path().join("top/up")).unwrap();
+        let names = |sub_path: &str| {
+            let rootfs = Rootfs { volumes: vec![volume(&tree, sub_path)], ..rootfs.clone() };
+            apart(|| {
+                prepare(&rootfs)?;
+                let target = Path::new(&rootfs.volumes[0].target);
+                let error = std::fs::create_dir(target.join("new")).unwrap_err();
+                assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+                let mut names: Vec<String> = std::fs::read_dir(target)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                    .collect();
+                names.sort();
+                Ok::<_, RootfsError>(names.join(" "))
+            })
+        };
+        assert_eq!(names("").unwrap(), "etc link models up");
+        for path in ["models", "/models/", "link", "link/../models", "../../models"] {
+            assert_eq!(names(path).unwrap(), "v1 v2", "{path}");
+        }
+        assert_eq!(names("models/v1").unwrap(), "");
+        // The image's own /etc, which is empty; the host's is not.
+        assert_eq!(names("up").unwrap(), "");
+        for (path, problem) in [("none", "No such file"), ("gone", "No such file")] {
+            let error = names(path).unwrap_err().to_string();
+            assert!(error.contains(path) && error.contains(problem), "{error}");
+        }
+        assert!(std::fs::read_dir(tree.dir.path().join("volumes/0")).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn a_file_of_an_image_is_no_volume() {
+        let (tree, mut rootfs) = Tree::new(&["a"]);
+        tree.make("top");
+        crate::files::write_new(&tree.dir.path().join("top/file"), b"").unwrap();
+        rootfs.volumes = vec![volume(&tree, "file")];
+        let error = apart(|| prepare(&rootfs).unwrap_err().to_string());
+        assert!(error.contains("file: Not a directory"), "{error}");
+    }
+
     #[test]
     fn a_step_that_fails_is_named_with_its_path() {
         let (tree, mut rootfs) = Tree::new(&["a"]);
@@ -341,5 +451,14 @@ mod tests {
         assert_eq!(with(&|r| r.work.clear()), "rootfs.work");
         let up = Directory { path: "/a/../../b".into(), ..Directory::default() };
         assert_eq!(with(&|r| r.make_dirs = vec![up.clone()]), "rootfs.make_dirs");
+        let volume = |change: &dyn Fn(&mut ImageVolume)| {
+            let mut volume = volume(&tree, "etc");
+            change(&mut volume);
+            with(&|r| r.volumes = vec![volume.clone()])
+        };
+        assert_eq!(volume(&|v| v.lower.truncate(1)), "rootfs.volumes.lower");
+        assert_eq!(volume(&|v| v.lower[1] = "relative".into()), "rootfs.volumes.lower");
+        assert_eq!(volume(&|v| v.target = "/elsewhere".into()), "rootfs.volumes.target");
+        assert_eq!(volume(&|v| v.sub_path = "a\0b".into()), "rootfs.volumes.sub_path");
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn container_spec(
     }
     let (name, attempt) = identity(metadata)?;
     let cri::LinuxContainerConfig { resources, security_context } = linux.unwrap_or_default();
-    let mounts = mounts.into_iter().enumerate().map(|(at, wire)| mount::mount(at, wire));
+    let mounts = mounts.into_iter().enumerate().map(|(at, wire)| mount::mount(at, wire, pod));
     let devices = devices.into_iter().enumerate().map(|(at, wire)| mount::device(at, wire));
     Ok(ContainerSpec {
         name,

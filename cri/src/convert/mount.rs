@@ -1,13 +1,19 @@
 //! Mounts and devices, there and back.
 
 use super::error::{InvalidField, refuse, unsupported, variant};
+use super::image::{image_request, image_spec};
 use super::text;
 use davit_proto::cri;
 use davit_runtime::container::{DeviceSpec, MountSource, MountSpec, Propagation, ReadOnly};
+use davit_runtime::sandbox::SandboxSpec;
 use std::path::Path;
 
 /// One mount of a container.
-pub(crate) fn mount(at: usize, wire: cri::Mount) -> Result<MountSpec, InvalidField> {
+pub(crate) fn mount(
+    at: usize,
+    wire: cri::Mount,
+    pod: &SandboxSpec,
+) -> Result<MountSpec, InvalidField> {
     let cri::Mount {
         container_path,
         host_path,
@@ -27,13 +33,6 @@ pub(crate) fn mount(at: usize, wire: cri::Mount) -> Result<MountSpec, InvalidFie
     if !gid_mappings.is_empty() {
         return Err(unsupported(field("gidMappings"), &gid_mappings));
     }
-    // An empty message is what some clients send for "none".
-    if let Some(image) = image.filter(|image| *image != cri::ImageSpec::default()) {
-        return Err(unsupported(field("image"), &image));
-    }
-    if !image_sub_path.is_empty() {
-        return Err(unsupported(field("image_sub_path"), &image_sub_path));
-    }
     let propagation = match variant(&field("propagation"), propagation)? {
         cri::MountPropagation::PropagationPrivate => Propagation::Private,
         cri::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
@@ -52,19 +51,71 @@ pub(crate) fn mount(at: usize, wire: cri::Mount) -> Result<MountSpec, InvalidFie
             return Err(refuse(field("recursive_read_only"), &recursive_read_only, problem));
         }
     };
+    // An empty message is what some clients send for "none".
+    let source = match image.filter(|image| *image != cri::ImageSpec::default()) {
+        Some(image) => {
+            if !host_path.is_empty() {
+                return Err(refuse(field("host_path"), &host_path, "is given together with image"));
+            }
+            check_image_mount(at, readonly, propagation)?;
+            image_source(at, image, image_sub_path, pod)?
+        }
+        None if image_sub_path.is_empty() => {
+            MountSource::Host(text::absolute(&field("host_path"), host_path)?)
+        }
+        None => {
+            let problem = "is given without image";
+            return Err(refuse(field("image_sub_path"), &image_sub_path, problem));
+        }
+    };
     Ok(MountSpec {
         container_path: text::absolute(&field("container_path"), container_path)?,
-        source: MountSource::Host(text::absolute(&field("host_path"), host_path)?),
+        source,
         readonly,
         propagation,
         selinux_relabel,
     })
 }
 
+/// An image is mounted read-only, and there is nothing in it that could propagate: who asks for more would get less.
+fn check_image_mount(
+    at: usize,
+    readonly: ReadOnly,
+    propagation: Propagation,
+) -> Result<(), InvalidField> {
+    let field = |name: &str| format!("mounts[{at}].{name}");
+    if readonly == ReadOnly::No {
+        let problem = "is given for an image, which is mounted read-only";
+        return Err(refuse(field("readonly"), &false, problem));
+    }
+    if propagation != Propagation::Private {
+        let problem = "is given for an image, whose mount is private";
+        return Err(refuse(field("propagation"), &propagation, problem));
+    }
+    Ok(())
+}
+
+fn image_source(
+    at: usize,
+    image: cri::ImageSpec,
+    sub_path: String,
+    pod: &SandboxSpec,
+) -> Result<MountSource, InvalidField> {
+    let field = |name: &str| format!("mounts[{at}].{name}");
+    let image = image_request(&field("image"), Some(image), pod)?;
+    let sub_path = text::relative_directory(&field("image_sub_path"), sub_path)?;
+    Ok(MountSource::Image { image, sub_path })
+}
+
 /// A mount as it was given.
 pub(crate) fn mount_to_cri(mount: &MountSpec) -> cri::Mount {
     let MountSpec { container_path, source, readonly, propagation, selinux_relabel } = mount;
-    let MountSource::Host(host_path) = source;
+    let (host_path, image, image_sub_path) = match source {
+        MountSource::Host(path) => (path_text(path), None, String::new()),
+        MountSource::Image { image, sub_path } => {
+            (String::new(), Some(image_spec(image, &image.image)), path_text(sub_path))
+        }
+    };
     let propagation = match propagation {
         Propagation::Private => cri::MountPropagation::PropagationPrivate,
         Propagation::HostToContainer => cri::MountPropagation::PropagationHostToContainer,
@@ -77,15 +128,15 @@ pub(crate) fn mount_to_cri(mount: &MountSpec) -> cri::Mount {
     };
     cri::Mount {
         container_path: path_text(container_path),
-        host_path: path_text(host_path),
+        host_path,
         readonly,
         selinux_relabel: *selinux_relabel,
         propagation: propagation.into(),
         uid_mappings: Vec::new(),
         gid_mappings: Vec::new(),
         recursive_read_only,
-        image: None,
-        image_sub_path: String::new(),
+        image,
+        image_sub_path,
     }
 }
 

@@ -212,6 +212,16 @@ fn mount(config: &mut cri::ContainerConfig) -> &mut cri::Mount {
     config.mounts.last_mut().unwrap()
 }
 
+fn image_mount(config: &mut cri::ContainerConfig) -> &mut cri::Mount {
+    config.mounts.push(cri::Mount {
+        container_path: "/c".to_owned(),
+        readonly: true,
+        image: Some(cri::ImageSpec { image: "model:1".to_owned(), ..Default::default() }),
+        ..Default::default()
+    });
+    config.mounts.last_mut().unwrap()
+}
+
 fn device(config: &mut cri::ContainerConfig) -> &mut cri::Device {
     config.devices.push(cri::Device {
         host_path: "/dev/null".to_owned(),
@@ -278,10 +288,18 @@ fn a_container_that_cannot_be_is_refused_by_the_name_of_the_field() {
         }),
         ("mounts[0].uidMappings", |c| mount(c).uid_mappings = vec![cri::IdMapping::default()]),
         ("mounts[0].gidMappings", |c| mount(c).gid_mappings = vec![cri::IdMapping::default()]),
-        ("mounts[0].image", |c| {
-            mount(c).image = Some(cri::ImageSpec { image: "i".into(), ..Default::default() })
-        }),
         ("mounts[0].image_sub_path", |c| mount(c).image_sub_path = "x".into()),
+        ("mounts[0].image_sub_path", |c| image_mount(c).image_sub_path = "/x".into()),
+        ("mounts[0].image_sub_path", |c| image_mount(c).image_sub_path = "a/../b".into()),
+        ("mounts[0].image_sub_path", |c| image_mount(c).image_sub_path = "a\0b".into()),
+        ("mounts[0].host_path", |c| image_mount(c).host_path = "/h".into()),
+        ("mounts[0].readonly", |c| image_mount(c).readonly = false),
+        ("mounts[0].propagation", |c| image_mount(c).propagation = 1),
+        ("mounts[0].propagation", |c| image_mount(c).propagation = 2),
+        ("mounts[0].image.image", |c| {
+            image_mount(c).image =
+                Some(cri::ImageSpec { image_ref: "x".into(), ..Default::default() })
+        }),
         ("devices[0].permissions", |c| device(c).permissions = "rx".into()),
         ("devices[0].permissions", |c| device(c).permissions = "rr".into()),
         ("devices[0].permissions", |c| device(c).permissions.clear()),
@@ -630,6 +648,7 @@ pub(super) fn view() -> (SandboxView, ContainerView) {
             image_id: digest,
             image_name: "docker.io/library/nginx:1".to_owned(),
             image_ref: "nginx@sha256:x".to_owned(),
+            volume_layers: Vec::new(),
             layers: Vec::new(),
             log_path: Some("/var/log/pods/x/nginx/0.log".into()),
             stop_signal: Signal::TERM,
@@ -652,6 +671,20 @@ pub(super) fn view() -> (SandboxView, ContainerView) {
         meter: davit_runtime::stats::Meter::default(),
     };
     (sandbox, container)
+}
+
+#[test]
+fn an_image_that_is_mounted_is_told_back_as_it_was_given() {
+    for (sub_path, recursive) in [("", false), ("models/v1", false), ("a", true)] {
+        let mut config = container_config();
+        let wire = image_mount(&mut config);
+        wire.image_sub_path = sub_path.to_owned();
+        wire.recursive_read_only = recursive;
+        wire.image.as_mut().unwrap().user_specified_image = "model".to_owned();
+        let wire = wire.clone();
+        let spec = container_spec(config, &pod()).unwrap();
+        assert_eq!(super::mount::mount_to_cri(&spec.mounts[0]), wire);
+    }
 }
 
 #[test]

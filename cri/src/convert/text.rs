@@ -151,6 +151,21 @@ pub(crate) fn relative_file(field: &str, text: String) -> Result<Option<PathBuf>
     Ok(Some(PathBuf::from(text)))
 }
 
+/// A path of a directory below some root, or nothing for the root itself.
+pub(crate) fn relative_directory(field: &str, text: String) -> Result<PathBuf, InvalidField> {
+    checked(
+        field,
+        &text,
+        &[
+            (text.starts_with('/'), "is not relative to the image's root"),
+            (has_parent(&text), "has a `..` in it"),
+            (has_control(&text), "has a control character in it"),
+            (text.len() > 4095, "is longer than a path may be"),
+        ],
+    )?;
+    Ok(PathBuf::from(text))
+}
+
 fn has_parent(path: &str) -> bool {
     Path::new(path).components().any(|part| part == Component::ParentDir)
 }

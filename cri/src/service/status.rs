@@ -5,7 +5,7 @@
 
 use davit_runtime::container::{
     CreateContainerError, ExecError, RemoveContainerError, ReopenLogError, StartContainerError,
-    StopContainerError, UpdateContainerError,
+    StopContainerError, UpdateContainerError, VolumeError,
 };
 use davit_runtime::error::chain;
 use davit_runtime::image::{FindError, PullError, RemoveError, UsageError};
@@ -130,8 +130,19 @@ impl WireError for CreateContainerError {
             Self::NameTaken { .. } => Code::AlreadyExists,
             Self::ImageUnknown { .. } => Code::NotFound,
             Self::Image(_) | Self::Spec(_) | Self::UserFiles { .. } => Code::InvalidArgument,
+            Self::Volume(error) => error.code(),
             Self::Layers { .. } | Self::Handler(_) | Self::Id(_) | Self::Store(_) => Code::Internal,
             Self::Shim(error) => error.code(),
+        }
+    }
+}
+
+impl WireError for VolumeError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Unknown { .. } => Code::NotFound,
+            Self::Image { .. } | Self::SubPath { .. } | Self::Look { .. } => Code::InvalidArgument,
+            Self::Layers { .. } => Code::Internal,
         }
     }
 }

@@ -15,6 +15,8 @@ mod exec;
 #[cfg(test)]
 mod hostile_images;
 #[cfg(test)]
+mod image_volumes;
+#[cfg(test)]
 mod images;
 #[cfg(test)]
 mod limits;

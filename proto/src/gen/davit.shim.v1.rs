@@ -97,6 +97,23 @@ pub struct Rootfs {
     /// Directories to make below the root if they are missing (the working directory, the image's volumes).
     #[prost(message, repeated, tag = "6")]
     pub make_dirs: ::prost::alloc::vec::Vec<Directory>,
+    /// Other images that the OCI spec binds from, mounted in the same namespace.
+    #[prost(message, repeated, tag = "7")]
+    pub volumes: ::prost::alloc::vec::Vec<ImageVolume>,
+}
+/// An image's tree, read-only, as a volume of a container.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImageVolume {
+    /// The layers, the topmost first. At least two, an empty directory among them if the image has fewer.
+    #[prost(string, repeated, tag = "1")]
+    pub lower: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where the OCI spec's mount has its source, below the pod's directory. The shim makes it: one that is older than image
+    /// volumes leaves nothing there, and the OCI runtime then fails, rather than to show an empty directory.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+    /// The directory of the image that is to be there; resolved without leaving the image. Empty: all of it.
+    #[prost(string, tag = "3")]
+    pub sub_path: ::prost::alloc::string::String,
 }
 /// A directory inside a container's root.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -4,6 +4,7 @@
 //! What fails before it is undone here; a crash before it is undone by [`crate::recover`].
 
 use super::remove::{Removal, remove_files};
+use super::volume::{self, Volume};
 use super::{ContainerEvent, ContainerFacts, ContainerSpec, ContainerState, CreateContainerError};
 use crate::clock;
 use crate::id::{ContainerId, SandboxId};
@@ -16,7 +17,7 @@ use crate::store::{
     ContainerRecord, SandboxRecord, StoreError, VERSION, ensure_dir, new_dir, write_json,
 };
 use crate::undo::Undo;
-use davit_proto::shim::{CreateRequest, Directory, OciRuntime, Rootfs};
+use davit_proto::shim::{CreateRequest, Directory, ImageVolume, OciRuntime, Rootfs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,7 +35,14 @@ pub(crate) struct Creation {
 #[derive(Debug)]
 pub(crate) struct MadeContainer {
     pub(crate) record: ContainerRecord,
-    pub(crate) layers: LayerHold,
+    /// Of its image, and of those that are its volumes.
+    pub(crate) layers: Vec<LayerHold>,
+}
+
+/// What a container's mounts are made of.
+struct Held {
+    root: LayerHold,
+    volumes: Vec<Volume>,
 }
 
 /// The longest user or group file of an image that is read.
@@ -68,15 +76,20 @@ impl Creation {
             .map_err(|source| CreateContainerError::Layers { image: wanted.clone(), source })?;
         let handler = self.shared.handlers.get(&self.sandbox.handler)?;
         // It looks at the sources of mounts, and one of those may be a network share that hangs.
-        let built = tokio::task::block_in_place(|| self.built(id, &image, &layers, handler))?;
+        let (held, built) = tokio::task::block_in_place(|| {
+            let volumes = volume::hold(&self.shared.images, &self.spec.mounts)?;
+            let built = self.built(id, &image, &layers, handler)?;
+            Ok::<_, CreateContainerError>((Held { root: layers, volumes }, built))
+        })?;
 
         let removal = self.removal(id);
         undo.push("the container's files", async move { remove_files(&removal).await });
         let mut record = self.record(id, &image, &built);
+        record.facts.volume_layers = volume::layers(&held.volumes);
         let bundle = self.shared.layout.bundle(&self.sandbox.id, id);
         ensure_dir(&bundle)?;
         write_json(&self.shared.layout.container_record(&self.sandbox.id, id), &record)?;
-        let rootfs = self.make_rootfs(id, &bundle, &layers, &built)?;
+        let rootfs = self.make_rootfs(id, &bundle, &held, &built)?;
         write_json(&bundle.join("config.json"), &built.spec)?;
 
         let (client, gone) = (self.shim.client.clone(), id.clone());
@@ -87,6 +100,8 @@ impl Creation {
         record.state =
             ContainerState::Creating.next(ContainerEvent::Made { pid }).unwrap_or(record.state);
         write_json(&self.shared.layout.container_record(&self.sandbox.id, id), &record)?;
+        let mut layers = vec![held.root];
+        layers.extend(held.volumes.into_iter().map(|volume| volume.layers));
         Ok(MadeContainer { record, layers })
     }
 
@@ -113,6 +128,7 @@ impl Creation {
         let users = UserFiles { passwd: read("/etc/passwd")?, group: read("/etc/group")? };
         let cgroup_parent = self.shared.pod_cgroup(&self.sandbox.id, &self.sandbox.spec).ok();
         let sandbox = SandboxSpec { cgroup_parent, ..self.sandbox.spec.clone() };
+        let bundle = self.shared.layout.bundle(&self.sandbox.id, id);
         let input = SpecInput {
             id,
             sandbox_id: &self.sandbox.id,
@@ -121,7 +137,8 @@ impl Creation {
             image: &defaults(&image.config),
             users: &users,
             pod: &self.pod_paths(),
-            rootfs: &rootfs_target(&self.shared.layout.bundle(&self.sandbox.id, id)),
+            rootfs: &rootfs_target(&bundle),
+            volumes: &volumes_target(&bundle),
             handler,
             host: &self.shared.host,
         };
@@ -159,6 +176,7 @@ impl Creation {
                 .unwrap_or_else(|| self.spec.image.image.clone()),
             image_ref: image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
             layers: image.layers.clone(),
+            volume_layers: Vec::new(),
             log_path: log.map(|(directory, path)| directory.join(path)),
             stop_signal: built.stop_signal,
             user: built.user.clone(),
@@ -179,7 +197,7 @@ impl Creation {
         &self,
         id: &ContainerId,
         bundle: &Path,
-        layers: &LayerHold,
+        held: &Held,
         built: &Built,
     ) -> Result<Rootfs, StoreError> {
         let target = rootfs_target(bundle);
@@ -190,19 +208,22 @@ impl Creation {
         // The container's root directory is this one: everybody may enter it.
         new_dir(&upper, 0o755)?;
         new_dir(&work, 0o700)?;
-        let mut lower: Vec<String> = layers.lower().iter().map(|path| text(path)).collect();
-        if lower.is_empty() {
-            // An image without layers is an empty root, which overlay still wants a lower directory for.
-            let empty = writable.join("empty");
-            new_dir(&empty, 0o755)?;
-            lower.push(text(&empty));
-        }
+        let lower = padded(&held.root, &writable, 1)?;
         let make_dirs = built.make_dirs.iter().map(|wanted| Directory {
             path: text(&wanted.path),
             uid: wanted.uid,
             gid: wanted.gid,
             mode: wanted.mode,
         });
+        let volumes = held.volumes.iter().map(|volume| {
+            let target = oci::volume_target(&volumes_target(bundle), volume.index);
+            Ok(ImageVolume {
+                lower: padded(&volume.layers, &writable, 2)?,
+                target: text(&target),
+                sub_path: text(&volume.sub_path),
+            })
+        });
+        let volumes = volumes.collect::<Result<_, StoreError>>()?;
         Ok(Rootfs {
             lower,
             upper: text(&upper),
@@ -210,6 +231,7 @@ impl Creation {
             target: text(&target),
             options: Vec::new(),
             make_dirs: make_dirs.collect(),
+            volumes,
         })
     }
 
@@ -269,6 +291,23 @@ fn defaults(config: &ImageConfig) -> ImageDefaults {
 /// Where a bundle's root is mounted.
 fn rootfs_target(bundle: &Path) -> PathBuf {
     bundle.join("rootfs")
+}
+
+/// Where the images are mounted that are volumes.
+fn volumes_target(bundle: &Path) -> PathBuf {
+    bundle.join("volumes")
+}
+
+/// Directories for overlayfs, top first: of an image that has less than `least` layers, filled up with empty ones. Overlayfs wants
+/// one below what it can write, and two where it can't; to bind a single layer instead would show what only overlayfs hides.
+fn padded(layers: &LayerHold, writable: &Path, least: usize) -> Result<Vec<String>, StoreError> {
+    let mut lower: Vec<String> = layers.lower().iter().map(|path| text(path)).collect();
+    for at in lower.len()..least {
+        let empty = writable.join(format!("empty{at}"));
+        ensure_dir(&empty)?;
+        lower.push(text(&empty));
+    }
+    Ok(lower)
 }
 
 /// Our own paths are below the roots, which the configuration took as UTF-8.

@@ -1,5 +1,6 @@
 //! What can go wrong with a container, by operation.
 
+use super::VolumeError;
 use crate::id::{ContainerId, NoRandomness, SandboxId};
 use crate::image::{FindError, HoldError};
 use crate::oci::handlers::HandlerError;
@@ -52,6 +53,9 @@ pub enum CreateContainerError {
         #[source]
         source: HoldError,
     },
+    /// An image can't be a volume.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// The image's user files could not be read.
     #[error("read {path} of the image")]
     UserFiles {

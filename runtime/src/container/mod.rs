@@ -10,6 +10,7 @@ mod state;
 mod stop;
 mod update;
 mod view;
+mod volume;
 
 pub(crate) use create::{Creation, MadeContainer, create, leftover};
 pub use error::{
@@ -27,3 +28,4 @@ pub use state::{ContainerEvent, ContainerState, Denied, Exit, ExitReason};
 pub(crate) use stop::{Stop, exited, stop};
 pub(crate) use update::{Update, Updated, update, write_spec};
 pub use view::{ContainerFacts, ContainerView, User};
+pub use volume::VolumeError;

@@ -84,6 +84,13 @@ pub struct MountSpec {
 pub enum MountSource {
     /// A file, directory, socket or device of the host; absolute.
     Host(PathBuf),
+    /// The merged tree of an image, read-only.
+    Image {
+        /// Which.
+        image: ImageRequest,
+        /// The directory of it, relative, without `..`; empty: all of it.
+        sub_path: PathBuf,
+    },
 }
 
 /// Whether a mount can be written.

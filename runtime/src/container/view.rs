@@ -38,6 +38,9 @@ pub struct ContainerFacts {
     pub image_ref: String,
     /// Its layers, so that they stay while this container does, whatever happens to the image.
     pub layers: Vec<Digest>,
+    /// Those of the images that are its volumes, one after the other, for the same reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_layers: Vec<Digest>,
     /// Where its log is; absolute.
     pub log_path: Option<PathBuf>,
     /// Sent to stop it.

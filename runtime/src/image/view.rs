@@ -54,6 +54,28 @@ impl LayerView {
     /// # Errors
     /// What is there is no regular file, is larger than `limit` bytes, or lies behind more than 40 links.
     pub fn read(&self, path: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        match self.find(path)? {
+            Found::File(file) => read(path, &file, limit).map(Some),
+            Found::Nothing => Ok(None),
+            Found::Directory(_) => Err(refused(path, "is a directory")),
+            Found::Link(_) | Found::Other => Err(refused(path, "is no regular file")),
+        }
+    }
+
+    /// Whether there is a directory at `path`; `None` if there is nothing at all.
+    ///
+    /// # Errors
+    /// It lies behind more than 40 links, or the disk refuses.
+    pub fn is_directory(&self, path: &str) -> io::Result<Option<bool>> {
+        Ok(match self.find(path)? {
+            Found::Nothing => None,
+            Found::Directory(_) => Some(true),
+            Found::File(_) | Found::Link(_) | Found::Other => Some(false),
+        })
+    }
+
+    /// What is at `path`, its links followed.
+    fn find(&self, path: &str) -> io::Result<Found> {
         let mut left: VecDeque<Vec<u8>> = parts(path.as_bytes()).collect();
         let mut above = vec![self.root()?];
         let mut links = 0;
@@ -65,9 +87,9 @@ impl LayerView {
                 }
                 continue;
             }
-            let Some(directory) = above.last() else { return Ok(None) };
+            let Some(directory) = above.last() else { return Ok(Found::Nothing) };
             match directory.find(&part)? {
-                Found::Nothing => return Ok(None),
+                Found::Nothing => return Ok(Found::Nothing),
                 Found::Directory(next) => above.push(next),
                 Found::Link(target) => {
                     links += 1;
@@ -81,12 +103,11 @@ impl LayerView {
                         left.push_front(part);
                     }
                 }
-                Found::File(_) if !left.is_empty() => return Ok(None),
-                Found::File(file) => return read(path, &file, limit).map(Some),
-                Found::Other => return Err(refused(path, "is no regular file")),
+                Found::File(_) if !left.is_empty() => return Ok(Found::Nothing),
+                found @ (Found::File(_) | Found::Other) => return Ok(found),
             }
         }
-        Err(refused(path, "is a directory"))
+        Ok(above.pop().map_or(Found::Nothing, Found::Directory))
     }
 
     fn root(&self) -> io::Result<Merged> {

@@ -2,12 +2,13 @@
 //!
 //! Owns the checks that need the host: that a source is there, and that its mount can propagate as asked. A source is resolved here, by
 //! the host's own symlinks, so that the OCI runtime is given a plain path; the pod's author may choose any path of the host anyway.
+//! An image is bound from where the shim mounts it before the OCI runtime runs.
 
 use super::handlers::Handler;
 use super::host::{Host, MissingSources};
-use super::mountinfo;
 use super::mounts::bind;
 use super::path::{PathProblem, below_root, normal};
+use super::{SpecInput, mountinfo, volume_target};
 use crate::container::{MountSource, MountSpec, Propagation, ReadOnly};
 use oci_spec::runtime::Mount;
 use std::path::{Path, PathBuf};
@@ -81,11 +82,8 @@ pub(super) struct Binds {
     pub(super) warnings: Vec<String>,
 }
 
-pub(super) fn all(
-    mounts: &[MountSpec],
-    handler: &Handler,
-    host: &Host,
-) -> Result<Binds, MountError> {
+pub(super) fn all(input: &SpecInput<'_>) -> Result<Binds, MountError> {
+    let (mounts, handler, host) = (&input.container.mounts, input.handler, input.host);
     // Read once, and only if somebody's propagation depends on it.
     let table = if mounts.iter().any(|mount| mount.propagation != Propagation::Private) {
         mountinfo::parse(&std::fs::read("/proc/self/mountinfo").map_err(MountError::Table)?)
@@ -101,8 +99,15 @@ pub(super) fn all(
                 path: asked.container_path.clone(),
                 problem,
             })?;
-        let source = source(index, &asked.source, host)?;
-        check_propagation(index, asked.propagation, &source, &table)?;
+        let source = match &asked.source {
+            MountSource::Host(path) => {
+                let source = source(index, path, host)?;
+                check_propagation(index, asked.propagation, &source, &table)?;
+                source
+            }
+            // Nothing is ever mounted below it that could travel anywhere.
+            MountSource::Image { .. } => volume_target(input.volumes, index),
+        };
         if asked.selinux_relabel && host.selinux {
             binds
                 .warnings
@@ -117,12 +122,11 @@ pub(super) fn all(
     Ok(binds)
 }
 
-fn source(index: usize, source: &MountSource, host: &Host) -> Result<PathBuf, MountError> {
-    let MountSource::Host(path) = source;
+fn source(index: usize, path: &Path, host: &Host) -> Result<PathBuf, MountError> {
     let path = normal(path).map_err(|problem| MountError::Path {
         index,
         field: "host_path",
-        path: path.clone(),
+        path: path.to_owned(),
         problem,
     })?;
     let refused = |source| MountError::Source { index, path: path.clone(), source };
@@ -139,6 +143,10 @@ fn source(index: usize, source: &MountSource, host: &Host) -> Result<PathBuf, Mo
 }
 
 fn access(index: usize, asked: &MountSpec, handler: &Handler) -> Result<&'static str, MountError> {
+    // Recursively so with every OCI runtime: there is nothing below it.
+    if matches!(asked.source, MountSource::Image { .. }) {
+        return Ok("ro");
+    }
     match asked.readonly {
         ReadOnly::No => Ok("rw"),
         ReadOnly::Yes => Ok("ro"),

@@ -73,13 +73,12 @@ pub enum SpecError {
 /// # Errors
 /// [`SpecError`] for what can't be; nothing is to be undone then.
 pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
-    let (container, security) = (input.container, &input.container.security);
+    let security = &input.container.security;
     if security.privileged && !input.sandbox.security.privileged {
         return Err(SpecError::PrivilegedInUnprivileged);
     }
     let identity = user::resolve(security, &input.image.user, input.users)?;
-    let Mounts { list, root_propagation, mut warnings } =
-        mounts::build(container, input.pod, input.handler, input.host)?;
+    let Mounts { list, root_propagation, mut warnings } = mounts::build(input)?;
     let process = process(input, &identity)?;
     let mut linux = linux(input, process.capabilities().as_ref(), &mut warnings)?;
     linux.set_rootfs_propagation(root_propagation.map(str::to_owned));

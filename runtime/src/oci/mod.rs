@@ -112,6 +112,8 @@ pub struct SpecInput<'a> {
     pub pod: &'a PodPaths,
     /// Where its root is mounted when the OCI runtime runs; absolute.
     pub rootfs: &'a Path,
+    /// Below it, by the index of their mounts, the images are mounted then that are volumes; absolute.
+    pub volumes: &'a Path,
     /// The OCI runtime.
     pub handler: &'a Handler,
     /// The host.
@@ -129,6 +131,12 @@ pub struct MakeDir {
     pub gid: u32,
     /// Its permissions.
     pub mode: u32,
+}
+
+/// Where the image of the mount with this index is mounted, for the spec to bind from.
+#[must_use]
+pub fn volume_target(volumes: &Path, index: usize) -> PathBuf {
+    volumes.join(index.to_string())
 }
 
 /// A spec, and what else the making of the container needs to know.

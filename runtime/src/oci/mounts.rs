@@ -3,10 +3,8 @@
 //! Owns the defaults, the files davit makes for a pod, and how both give way to what the pod asks for; what a single mount of the pod
 //! becomes is [`super::binds`]. Invariant: no destination appears twice, and none comes before one that it lies below.
 
-use super::PodPaths;
 use super::binds::{self, MountError};
-use super::handlers::Handler;
-use super::host::Host;
+use super::{PodPaths, SpecInput};
 use crate::container::{ContainerSecurity, ContainerSpec, MountSpec};
 use oci_spec::runtime::Mount;
 use std::path::{Path, PathBuf};
@@ -24,13 +22,9 @@ pub(super) struct Mounts {
 }
 
 /// All mounts of a container.
-pub(super) fn build(
-    container: &ContainerSpec,
-    pod: &PodPaths,
-    handler: &Handler,
-    host: &Host,
-) -> Result<Mounts, MountError> {
-    let asked = binds::all(&container.mounts, handler, host)?;
+pub(super) fn build(input: &SpecInput<'_>) -> Result<Mounts, MountError> {
+    let (container, pod) = (input.container, input.pod);
+    let asked = binds::all(input)?;
     let mut list = defaults(&container.security);
     list.extend(shm(pod));
     // A default gives way to what the pod mounts there or above: below the pod's mount it would be hidden, or hide a part of it.

@@ -78,6 +78,7 @@ impl Given {
             users: &self.users,
             pod: &self.pod,
             rootfs: &self.rootfs,
+            volumes: Path::new("/run/davit/pods/p/volumes"),
             handler: &self.handler,
             host: &self.host,
         })

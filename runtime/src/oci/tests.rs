@@ -4,8 +4,8 @@ use super::testing::{Given, Version2, handler, host};
 use super::*;
 use crate::cgroup::Driver;
 use crate::container::{
-    AppArmor, ContainerPid, DeviceSpec, HugepageLimit, MountSource, MountSpec, Propagation,
-    ReadOnly, Resources, RunAs, Seccomp,
+    AppArmor, ContainerPid, DeviceSpec, HugepageLimit, ImageRequest, MountSource, MountSpec,
+    Propagation, ReadOnly, Resources, RunAs, Seccomp,
 };
 use crate::sandbox::{CgroupParent, NetworkMode};
 use serde_json::Value;
@@ -417,6 +417,21 @@ fn what_cannot_be_is_refused_with_field_and_value() {
             Err(error) => assert_eq!(error.to_string(), *message),
             Ok(_) => panic!("not refused: {message}"),
         }
+    }
+}
+
+#[test]
+fn an_image_is_bound_read_only_from_where_the_shim_mounts_it() {
+    let mut given = Given::new();
+    for readonly in [ReadOnly::Yes, ReadOnly::Recursive] {
+        given.handler.features.recursive_read_only = false;
+        let source = MountSource::Image { image: ImageRequest::default(), sub_path: "a".into() };
+        let image = MountSpec { source, readonly, ..bind("", "/models") };
+        given.container.mounts = vec![bind("/tmp", "/data"), image];
+        let built = given.build().unwrap();
+        let source = volume_target(Path::new("/run/davit/pods/p/volumes"), 1);
+        assert_eq!(mount(&built, "/models").source().as_ref().unwrap(), &source);
+        assert_eq!(options(&built, "/models"), ["rbind", "rprivate", "ro"]);
     }
 }
 

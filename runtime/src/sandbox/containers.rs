@@ -140,7 +140,7 @@ impl Pod {
             self.creating.remove(name).map(|in_flight| in_flight.replies).unwrap_or_default();
         let answer = result.map_err(Arc::new).map(|made| {
             let id = made.record.id.clone();
-            self.slots.insert(id.clone(), Slot::new(made.record, Some(made.layers)));
+            self.slots.insert(id.clone(), Slot::new(made.record, made.layers));
             self.shared.index.add_container(&id, &self.record.id);
             self.publish();
             id

@@ -18,9 +18,9 @@ use tokio::time::Instant;
 pub(crate) struct Slot {
     pub(super) record: ContainerRecord,
     view: Arc<ContainerView>,
-    /// Keeps its layers, whatever happens to the image. `None` if one was missing at recovery.
+    /// Keeps its layers and its volumes', whatever happens to the images. None if one was missing at recovery.
     #[expect(dead_code, reason = "held, not looked at")]
-    layers: Option<LayerHold>,
+    layers: Vec<LayerHold>,
     /// A start under way, and who waits for it.
     pub(super) starting: Option<Reply<(), StartContainerError>>,
     /// An exit that was told while the start was under way: how the start went comes first.
@@ -41,7 +41,7 @@ pub(super) struct Stopping {
 }
 
 impl Slot {
-    pub(crate) fn new(record: ContainerRecord, layers: Option<LayerHold>) -> Self {
+    pub(crate) fn new(record: ContainerRecord, layers: Vec<LayerHold>) -> Self {
         let view = Arc::new(ContainerView {
             id: record.id.clone(),
             sandbox: record.sandbox.clone(),

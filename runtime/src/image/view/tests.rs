@@ -170,3 +170,32 @@ fn what_is_no_small_file_is_refused_at_once() {
     assert_eq!(stack.text("fits").unwrap().len(), 100);
     assert_eq!((stack.text(&"n".repeat(300)), stack.text("wide")), (None, None));
 }
+
+#[test]
+fn a_directory_is_told_from_what_is_none_through_links_and_layers() {
+    let stack = Stack::new(&["top", "bottom"]);
+    for path in ["bottom/dir/sub/file", "bottom/gone/file", "top/dir/other"] {
+        stack.file(path, "x");
+    }
+    stack.node("top/gone", FileType::CharacterDevice);
+    symlink("/dir", stack.at("top/link")).unwrap();
+    symlink("../../../etc", stack.at("top/up")).unwrap();
+    symlink("loop", stack.at("top/loop")).unwrap();
+    let view = LayerView::new(&stack.1);
+    for (path, expected) in [
+        ("dir", Some(true)),
+        ("/dir/./sub/", Some(true)),
+        ("link/sub", Some(true)),
+        ("", Some(true)),
+        ("dir/other", Some(false)),
+        ("link/sub/file", Some(false)),
+        ("dir/none", None),
+        ("dir/other/none", None),
+        ("gone", None),
+        // The host has one.
+        ("up", None),
+    ] {
+        assert_eq!(view.is_directory(path).unwrap(), expected, "{path}");
+    }
+    assert!(view.is_directory("loop").is_err());
+}
