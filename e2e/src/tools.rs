@@ -50,9 +50,22 @@ fn find_or_build() -> Result<PathBuf> {
 /// # Errors
 /// If it is not there.
 pub fn crictl() -> Result<PathBuf> {
-    let path = catalog::cache().join("bin/crictl");
+    built("crictl", "hack/setup")
+}
+
+/// The validation suite of the same version, with `ginkgo` beside it.
+///
+/// # Errors
+/// If one of them is not there.
+pub fn critest() -> Result<PathBuf> {
+    built("ginkgo", "hack/setup --critest")?;
+    built("critest", "hack/setup --critest")
+}
+
+fn built(name: &str, by: &str) -> Result<PathBuf> {
+    let path = catalog::cache().join("bin").join(name);
     if !path.is_file() {
-        bail!("{} is missing: run hack/setup", path.display());
+        bail!("{} is missing: run {by}", path.display());
     }
     Ok(path)
 }

@@ -1,5 +1,6 @@
 //! The pod network: built in, and by real CNI plugins.
 
+use davit_e2e::cni;
 use davit_e2e::prelude::*;
 use davit_e2e::registry::Registry;
 use k8s_cri::v1::PortMapping;
@@ -133,34 +134,9 @@ on_one!(the_runtime_says_that_it_and_its_network_are_ready, |t| {
     Ok(())
 });
 
-/// A configuration of real plugins, on a bridge of the test's own.
-fn cni(settings: &mut Settings, plugins: &str) -> Result<()> {
-    let json = format!(
-        r#"{{"cniVersion": "1.0.0", "name": "{}", "plugins": [{plugins}]}}"#,
-        settings.tag()
-    );
-    let mut file = std::fs::File::create(settings.cni_conf_dir.join("10-test.conflist"))?;
-    Ok(file.write_all(json.as_bytes())?)
-}
-
-/// A subnet that no daemon's built-in bridge uses: drawn from the process, which runs one such test at a time.
-fn bridge(settings: &Settings) -> String {
-    format!(
-        r#"{{"type": "bridge", "bridge": "{}c", "isGateway": true, "ipMasq": false, "hairpinMode": true,
-            "ipam": {{"type": "host-local", "dataDir": "{}", "ranges": [[{{"subnet": "10.214.{}.0/24"}}]],
-                      "routes": [{{"dst": "0.0.0.0/0"}}]}}}}"#,
-        settings.tag(),
-        settings.dir.join("ipam").display(),
-        settings.tag().bytes().fold(0_u8, u8::wrapping_add),
-    )
-}
-
 on_both!(
     real_plugins_make_the_network_and_lead_host_ports,
-    setup: |s| {
-        let plugins = bridge(s) + r#", {"type": "portmap", "capabilities": {"portMappings": true}}"#;
-        cni(s, &plugins)
-    },
+    setup: |s| cni::bridge_and_ports(s),
     |t| {
         let host_port = free_port()?;
         let (pod, ip) = server(t, "web", vec![port(host_port, "")])?;
@@ -187,7 +163,7 @@ fn plugin(settings: &mut Settings, script: &str) -> Result<()> {
     std::fs::File::create(&path)?.write_all(text.as_bytes())?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
     settings.cni_bin_dir = dir;
-    cni(settings, r#"{"type": "own"}"#)
+    cni::configure(settings, r#"{"type": "own"}"#)
 }
 
 /// The calls of the plugin that make and unmake: others (VERSION, STATUS, GC, CHECK) come as the daemon likes.
