@@ -6,6 +6,11 @@
 
 pub mod bench;
 pub mod cni;
+//! nothing may be left behind ([`leaks`]); [`mod@test`] ties them together in few words, [`mod@bench`] measures with them, [`chaos`] kills. Owns no test: those are in `tests/`.
+//! Sees of davit only what its users see: its command line, its sockets and its files.
+
+pub mod bench;
+pub mod chaos;
 pub mod cri;
 pub mod critest;
 pub mod daemon;

@@ -16,8 +16,6 @@ pub(crate) enum Refusal {
     Creating(String),
     #[error("container {0:?} is not running")]
     NotRunning(String),
-    #[error("container {0:?} was started before")]
-    Started(String),
     #[error("container {0:?} has exited")]
     Exited(String),
     #[error("exec {exec:?} of container {id:?} exists")]

@@ -195,7 +195,6 @@ impl ToStatus for Refusal {
             Self::Exists(_)
             | Self::Creating(_)
             | Self::NotRunning(_)
-            | Self::Started(_)
             | Self::Exited(_)
             | Self::ExecExists { .. }
             | Self::Lives(_)

@@ -200,7 +200,7 @@ impl Drop for Subject {
 }
 
 /// The plugins bridge and portmap, on a bridge and a subnet of the subject's own.
-fn write_cni(settings: &Settings) -> Result<File> {
+pub(crate) fn write_cni(settings: &Settings) -> Result<File> {
     let (lock, subnet) = take_subnet()?;
     let (tag, ipam) = (settings.tag(), settings.dir.join("ipam"));
     let text = serde_json::json!({

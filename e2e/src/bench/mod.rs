@@ -20,6 +20,7 @@ mod report;
 use crate::images::{ImageBuilder, Layer, catalog};
 use crate::registry::{Digest, Registry, Store};
 use anyhow::{Context, Result, bail};
+pub(crate) use lane::write_cni;
 use lane::{Lane, Subject};
 use measure::Bench;
 use pods::Network;

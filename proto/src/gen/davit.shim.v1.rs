@@ -40,6 +40,12 @@ pub struct ContainerState {
     /// Set once it has exited.
     #[prost(message, optional, tag = "4")]
     pub exit: ::core::option::Option<Exit>,
+    /// When Start succeeded, in nanoseconds since the epoch; 0 if it has not, or if the shim is older than this field.
+    #[prost(int64, tag = "5")]
+    pub started_at: i64,
+    /// A Start is under way, and another one joins it. Never told by a shim that is older than this field.
+    #[prost(bool, tag = "6")]
+    pub starting: bool,
 }
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -442,7 +448,8 @@ pub mod shim_client {
             req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "Create"));
             self.inner.unary(req, path, codec).await
         }
-        /// The OCI runtime's `start`: the container's own command takes over its init.
+        /// The OCI runtime's `start`: the container's own command takes over its init. One that is under way is joined, one that has
+        /// succeeded answers as it did then; a shim that is older than ContainerState.started_at refuses both, with FAILED_PRECONDITION.
         pub async fn start(
             &mut self,
             request: impl tonic::IntoRequest<super::StartRequest>,
@@ -652,7 +659,8 @@ pub mod shim_server {
             &self,
             request: tonic::Request<super::CreateRequest>,
         ) -> std::result::Result<tonic::Response<super::CreateResponse>, tonic::Status>;
-        /// The OCI runtime's `start`: the container's own command takes over its init.
+        /// The OCI runtime's `start`: the container's own command takes over its init. One that is under way is joined, one that has
+        /// succeeded answers as it did then; a shim that is older than ContainerState.started_at refuses both, with FAILED_PRECONDITION.
         async fn start(
             &self,
             request: tonic::Request<super::StartRequest>,

@@ -6,6 +6,7 @@ mod create;
 mod error;
 mod remove;
 mod spec;
+mod start;
 mod state;
 mod stop;
 mod update;
@@ -24,6 +25,7 @@ pub use spec::{
     GroupsPolicy, HugepageLimit, ImageRequest, MountSource, MountSpec, Propagation, ReadOnly,
     Resources, RunAs, Seccomp, Signal, UnknownSignal,
 };
+pub(crate) use start::start;
 pub use state::{ContainerEvent, ContainerState, Denied, Exit, ExitReason};
 pub(crate) use stop::{Stop, exited, stop};
 pub(crate) use update::{Update, Updated, update, write_spec};

@@ -150,36 +150,38 @@ impl Pod {
         }
     }
 
+    /// Starts a container, or joins the start that is under way.
     pub(super) fn start(&mut self, id: ContainerId, reply: Reply<(), StartContainerError>) {
-        let answer = match self.may_start(&id) {
-            Ok(client) => {
-                if let Some(slot) = self.slots.get_mut(&id) {
-                    slot.starting = Some(reply);
-                }
-                self.busy += 1;
-                self.job(async move {
-                    let started = client.start(id.as_str()).await;
-                    if started.is_err() {
-                        // The init waits still: nothing will ever start it, so it goes. That it may not go is the removal's to tell.
-                        drop(client.delete(id.as_str()).await);
-                    }
-                    let result = started
-                        .map_err(|source| StartContainerError::Shim { id: id.clone(), source });
-                    Outcome::Started { id, result }
-                });
-                return;
-            }
-            Err(error) => error,
-        };
-        drop(reply.send(Err(Arc::new(answer))));
+        if let Some(waiting) = self.slots.get_mut(&id).and_then(|slot| slot.starting.as_mut()) {
+            waiting.push(reply);
+            return;
+        }
+        match self.may_start(&id) {
+            Ok(client) => self.begin_start(id, client, vec![reply]),
+            Err(error) => drop(reply.send(Err(Arc::new(error)))),
+        }
+    }
+
+    fn begin_start(
+        &mut self,
+        id: ContainerId,
+        client: ShimClient,
+        replies: Vec<Reply<(), StartContainerError>>,
+    ) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.starting = Some(replies);
+        }
+        self.busy += 1;
+        let limit = self.shared.config.deadlines.runtime;
+        self.job(async move {
+            let result = container::start(&client, &id, limit).await;
+            Outcome::Started { id, result }
+        });
     }
 
     fn may_start(&self, id: &ContainerId) -> Result<ShimClient, StartContainerError> {
         let slot = self.slot(id)?;
         let refuse = |state| StartContainerError::State { id: id.clone(), state };
-        if slot.starting.is_some() {
-            return Err(refuse("being started"));
-        }
         if slot.stopping.is_some() {
             return Err(refuse("being stopped"));
         }
@@ -210,14 +212,15 @@ impl Pod {
                 (ContainerEvent::StartRefused { at: clock::now(), message }, Err(error))
             }
         };
-        let reply = self.slots.get_mut(id).and_then(|slot| slot.starting.take());
+        let replies = self.slots.get_mut(id).and_then(|slot| slot.starting.take());
         let mut kept = self.apply(id, event);
         if let Some(exit) = self.slots.get_mut(id).and_then(|slot| slot.early_exit.take()) {
             kept = kept.and(self.apply(id, exit));
         }
         let kept = kept.map_err(|source| StartContainerError::Store { id: id.clone(), source });
-        if let Some(reply) = reply {
-            drop(reply.send(answer.and(kept).map_err(Arc::new)));
+        let answer = answer.and(kept).map_err(Arc::new);
+        for reply in replies.unwrap_or_default() {
+            drop(reply.send(answer.clone()));
         }
     }
 
@@ -333,13 +336,21 @@ impl Pod {
             .filter(|slot| slot.alive() && !known.contains(slot.record.id.as_str()))
             .map(|slot| slot.record.id.clone())
             .collect();
-        let started = told
-            .into_iter()
-            .filter(|container| container.started)
-            .filter_map(|container| ContainerId::try_from(container.id).ok());
         let mut events: Vec<(ContainerId, ContainerEvent)> =
-            started.map(|id| (id, ContainerEvent::Started { at: clock::now() })).collect();
-        events.extend(lost.into_iter().map(|id| (id.clone(), self.last_word(&id))));
+            lost.into_iter().map(|id| (id.clone(), self.last_word(&id))).collect();
+        for container in told {
+            let Ok(id) = ContainerId::try_from(container.id) else { continue };
+            if container.started {
+                // An older shim doesn't say when; then it is now, which is not before the truth.
+                let at = if container.started_at > 0 { container.started_at } else { clock::now() };
+                events.push((id, ContainerEvent::Started { at }));
+            } else if container.starting
+                && let Ok(client) = self.may_start(&id)
+            {
+                // The answer to a start went to a daemon that is no more. It is waited for here, so that it comes to be known.
+                self.begin_start(id, client, Vec::new());
+            }
+        }
         for (id, event) in events {
             if let Err(error) = self.apply(&id, event) {
                 tracing::error!(container = %id, error = &error as &dyn std::error::Error, "what the shim told could not be written down");

@@ -22,7 +22,7 @@ pub(crate) struct Slot {
     #[expect(dead_code, reason = "held, not looked at")]
     layers: Vec<LayerHold>,
     /// A start under way, and who waits for it.
-    pub(super) starting: Option<Reply<(), StartContainerError>>,
+    pub(super) starting: Option<Vec<Reply<(), StartContainerError>>>,
     /// An exit that was told while the start was under way: how the start went comes first.
     pub(super) early_exit: Option<ContainerEvent>,
     /// A stop under way.

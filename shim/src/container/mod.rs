@@ -53,6 +53,8 @@ struct Held {
     stdin: Option<OwnedFd>,
     logging: Vec<JoinHandle<()>>,
     execs: BTreeSet<String>,
+    /// Nanoseconds since the epoch.
+    started_at: Option<i64>,
 }
 
 /// A container's first process.
@@ -164,17 +166,24 @@ impl Container {
 
     /// What State answers; `None` for one that is not there yet, or not any more.
     pub(crate) fn to_proto(&self) -> Option<ContainerState> {
-        let state = |pid: u32, started, exit| {
-            Some(ContainerState { id: self.id.clone(), pid, started, exit })
+        let started_at = self.held().started_at.unwrap_or_default();
+        let state = |pid: u32, started, exit| ContainerState {
+            id: self.id.clone(),
+            pid,
+            started,
+            exit,
+            started_at,
+            starting: false,
         };
-        match &*self.phase.borrow() {
-            Phase::Creating | Phase::Gone => None,
-            Phase::Created(init) | Phase::Starting(init) => {
-                state(pid_number(init.pid), false, None)
+        Some(match &*self.phase.borrow() {
+            Phase::Creating | Phase::Gone => return None,
+            Phase::Created(init) => state(pid_number(init.pid), false, None),
+            Phase::Starting(init) => {
+                ContainerState { starting: true, ..state(pid_number(init.pid), false, None) }
             }
             Phase::Running(init) => state(pid_number(init.pid), true, None),
             Phase::Exited(death) => state(0, death.started, Some(death.verdict.to_proto())),
-        }
+        })
     }
 
     /// Moves to the phase that `next` answers, if it answers one.

@@ -16,14 +16,41 @@ pub(crate) enum StartError {
     Oci(#[from] OciError),
 }
 
-/// Starts a container and answers when, in nanoseconds since the epoch. To be run in a task of its own.
+/// What a start finds to do.
+enum Claim {
+    /// The start itself.
+    Ours,
+    /// To wait for the one that is under way.
+    Theirs,
+    /// Nothing: it was started then.
+    Done(i64),
+}
+
+/// Starts a container and answers when, in nanoseconds since the epoch. To be run in a task of its own. Whoever lost the answer asks again:
+/// a start that is under way is joined, and one that has succeeded answers as it did.
 pub(crate) async fn start(pod: &Pod, id: &str) -> Result<i64, StartError> {
     let container = pod.container(id)?;
-    claim(&container)?;
+    loop {
+        match claim(&container)? {
+            Claim::Ours => return run(pod, &container).await,
+            Claim::Done(at) => return Ok(at),
+            Claim::Theirs => {
+                container.wait_until(|phase| !matches!(phase, Phase::Starting(_))).await;
+            }
+        }
+    }
+}
+
+async fn run(pod: &Pod, container: &Container) -> Result<i64, StartError> {
     let log = container.bundle.join("start.log");
-    let call = Call { verb: Verb::Start, id, log, stdio: CallStdio::Quiet };
+    let call = Call { verb: Verb::Start, id: &container.id, log, stdio: CallStdio::Quiet };
     let result = container.oci.run(&pod.reaper, call, || Ok::<(), Infallible>(())).await;
+    // It may have ended meanwhile, and did not end before it started.
     let now = crate::process::now();
+    let at = container.death().map_or(now, |death| death.verdict.ended.at.min(now));
+    if result.is_ok() {
+        container.held().started_at = Some(at);
+    }
     container.advance(|phase| match (phase, result.is_ok()) {
         (Phase::Starting(init), true) => Some(Phase::Running(Arc::clone(init))),
         (Phase::Starting(init), false) => Some(Phase::Created(Arc::clone(init))),
@@ -37,26 +64,24 @@ pub(crate) async fn start(pod: &Pod, id: &str) -> Result<i64, StartError> {
         ) => None,
     });
     result?;
-    // It may have ended meanwhile, and did not end before it started.
-    Ok(container.death().map_or(now, |death| death.verdict.ended.at.min(now)))
+    Ok(at)
 }
 
 /// One start at a time, and one that succeeds.
-fn claim(container: &Container) -> Result<(), Refusal> {
-    let mut claimed = Ok(());
-    container.advance(|phase| match phase {
-        Phase::Created(init) => Some(Phase::Starting(Arc::clone(init))),
-        Phase::Creating => refuse(&mut claimed, Refusal::Creating(container.id.clone())),
-        Phase::Starting(_) | Phase::Running(_) => {
-            refuse(&mut claimed, Refusal::Started(container.id.clone()))
-        }
-        Phase::Exited(_) => refuse(&mut claimed, Refusal::Exited(container.id.clone())),
-        Phase::Gone => refuse(&mut claimed, Refusal::NoContainer(container.id.clone())),
+fn claim(container: &Container) -> Result<Claim, Refusal> {
+    let mut claimed = Ok(Claim::Ours);
+    container.advance(|phase| {
+        claimed = match phase {
+            Phase::Created(init) => return Some(Phase::Starting(Arc::clone(init))),
+            Phase::Starting(_) => Ok(Claim::Theirs),
+            Phase::Creating => Err(Refusal::Creating(container.id.clone())),
+            Phase::Running(_) | Phase::Exited(_) => match container.held().started_at {
+                Some(at) => Ok(Claim::Done(at)),
+                None => Err(Refusal::Exited(container.id.clone())),
+            },
+            Phase::Gone => Err(Refusal::NoContainer(container.id.clone())),
+        };
+        None
     });
     claimed
-}
-
-fn refuse(claimed: &mut Result<(), Refusal>, why: Refusal) -> Option<Phase> {
-    *claimed = Err(why);
-    None
 }

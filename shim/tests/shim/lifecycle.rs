@@ -101,7 +101,6 @@ async fn an_operation_that_the_state_does_not_allow_is_refused() {
     pod.run("c", &sh("sleep 1000")).await;
     assert_eq!(pod.create("c", &sh("true")).await.unwrap_err().code(), Code::FailedPrecondition);
     let start = |id: &str| StartRequest { id: id.into() };
-    assert_eq!(pod.client.start(start("c")).await.unwrap_err().code(), Code::FailedPrecondition);
     assert_eq!(pod.client.start(start("none")).await.unwrap_err().code(), Code::NotFound);
     let error = pod.client.shutdown(davit_proto::shim::ShutdownRequest {}).await.unwrap_err();
     assert_eq!(
@@ -110,6 +109,27 @@ async fn an_operation_that_the_state_does_not_allow_is_refused() {
     );
     pod.delete("c").await;
     pod.finish().await;
+}
+
+#[tokio::test]
+async fn a_start_whose_answer_was_lost_can_be_asked_for_again() {
+    for runtime in RUNTIMES {
+        let mut pod = Pod::new(runtime).await;
+        pod.create("c", &sh("sleep 0.2; exit 4")).await.unwrap();
+        let start = || StartRequest { id: "c".into() };
+        let (mut one, mut two) = (pod.client.clone(), pod.client.clone());
+        // The first caller goes away while the start is under way; the second joins it.
+        let lost =
+            tokio::time::timeout(std::time::Duration::from_millis(1), one.start(start())).await;
+        assert!(lost.is_err(), "{lost:?}");
+        let at = two.start(start()).await.unwrap().into_inner().started_at;
+        assert_eq!(two.start(start()).await.unwrap().into_inner().started_at, at);
+        assert_eq!(pod.exit("c").await.code, 4);
+        assert_eq!(two.start(start()).await.unwrap().into_inner().started_at, at);
+        let state = pod.state().await;
+        assert_eq!((state.containers[0].started_at, state.containers[0].starting), (at, false));
+        pod.finish().await;
+    }
 }
 
 #[tokio::test]
