@@ -11,6 +11,7 @@
 //! | [`service`] | the gRPC services |
 //! | [`serve`] | the daemon's life: locks, sockets, signals, drain |
 //! | [`layer`] | what every call goes through |
+//! | [`streaming`] | exec, attach and port-forward: what flows outside gRPC |
 //! | [`metrics`] | the counters, and the endpoint that shows them |
 //! | [`convert`] | CRI's words ↔ davit's |
 //! | [`wipe`] | the end of everything |
@@ -27,6 +28,8 @@ mod open;
 mod output;
 mod serve;
 mod service;
+#[expect(dead_code, reason = "the streaming server, which is to come, is the only user")]
+mod streaming;
 mod wipe;
 
 use cli::Action;

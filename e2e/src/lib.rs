@@ -1,16 +1,13 @@
 //! davit, run for real: the daemon's own binary, real OCI runtimes, images from a registry on loopback, crictl.
 //!
 //! Owns what such a test needs ([`registry`], [`images`], [`daemon`], the clients in [`cri`] and [`tools`]) and the rule that
-//! nothing may be left behind ([`leaks`]); [`mod@test`] ties them together in few words, [`mod@bench`] measures with them, [`critest`] runs the validation suite. Owns no test: those are in `tests/`.
-//! Sees of davit only what its users see: its command line, its sockets and its files.
-
-pub mod bench;
-pub mod cni;
-//! nothing may be left behind ([`leaks`]); [`mod@test`] ties them together in few words, [`mod@bench`] measures with them, [`chaos`] kills. Owns no test: those are in `tests/`.
-//! Sees of davit only what its users see: its command line, its sockets and its files.
+//! nothing may be left behind ([`leaks`]); [`mod@test`] ties them together in few words, [`mod@bench`] measures with them, [`critest`]
+//! runs the validation suite, [`chaos`] kills. Owns no test: those are in `tests/`. Sees of davit only what its users see: its command
+//! line, its sockets and its files.
 
 pub mod bench;
 pub mod chaos;
+pub mod cni;
 pub mod cri;
 pub mod critest;
 pub mod daemon;

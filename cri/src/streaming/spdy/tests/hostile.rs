@@ -1,0 +1,1 @@
+//! What bad peers get.
