@@ -59,17 +59,30 @@ pub(super) enum Violation {
     HeaderSize,
 }
 
-/// What a peer said.
+/// A stream's direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Half {
+    Open,
+    Finished,
+}
+
+impl Half {
+    fn after(flags: u8) -> Self {
+        if flags & FIN == 0 { Self::Open } else { Self::Finished }
+    }
+}
+
+/// What a peer said. `then` is what it makes of the peer's half of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    /// A stream is opened; `fin`: by one that will write nothing to it.
-    Open { id: u32, headers: Headers, fin: bool },
+    /// A stream is opened; finished: by one that will write nothing to it.
+    Open { id: u32, headers: Headers, then: Half },
     /// A stream is opened that only the peer may write to. No client of ours has a use for one.
     OpenOneWay { id: u32 },
-    /// A piece of a stream's data; `fin`: its last.
-    Data { id: u32, bytes: Bytes, fin: bool },
-    /// More headers for a stream. Nobody's protocol has any; only their `fin` counts.
-    Headers { id: u32, fin: bool },
+    /// A piece of a stream's data; finished: its last.
+    Data { id: u32, bytes: Bytes, then: Half },
+    /// More headers for a stream. Nobody's protocol has any; only what follows counts.
+    Headers { id: u32, then: Half },
     /// A stream is given up.
     Reset { id: u32 },
     /// To be sent back as it is, if the number is one of the peer's.
@@ -83,7 +96,7 @@ pub(super) enum Frame {
 struct Body {
     id: u32,
     left: usize,
-    fin: bool,
+    then: Half,
 }
 
 /// Takes frames off the front of what was read.
@@ -117,7 +130,8 @@ impl Decoder {
                 return Err(Violation::Unopened(id));
             }
             input.advance(HEAD);
-            self.body = Some(Body { id, left: length, fin: flags & FIN != 0 });
+            let then = Half::after(flags);
+            self.body = Some(Body { id, left: length, then });
             return Ok(self.piece(input));
         }
         let version = u16::from_be_bytes([a & !CONTROL, b]);
@@ -153,16 +167,17 @@ impl Decoder {
         };
         body.left = body.left.saturating_sub(here);
         let id = body.id;
-        let fin = body.fin && body.left == 0;
+        let mut then = body.then;
         if body.left > 0 {
+            then = Half::Open;
             self.body = Some(body);
         }
-        Some(Frame::Data { id, bytes, fin })
+        Some(Frame::Data { id, bytes, then })
     }
 
     fn control(&mut self, kind: u16, flags: u8, payload: &[u8]) -> Result<Frame, Violation> {
         let wrong = || Violation::Length(kind, payload.len());
-        let fin = flags & FIN != 0;
+        let then = Half::after(flags);
         match (kind, payload) {
             (SYN_STREAM, [a, b, c, d, _, _, _, _, _priority, _slot, block @ ..]) => {
                 let id = stream_id([*a, *b, *c, *d]);
@@ -170,12 +185,12 @@ impl Decoder {
                 if flags & ONE_WAY != 0 {
                     return Ok(Frame::OpenOneWay { id });
                 }
-                Ok(Frame::Open { id, headers, fin })
+                Ok(Frame::Open { id, headers, then })
             }
             (HEADERS, [a, b, c, d, block @ ..]) => {
                 let id = stream_id([*a, *b, *c, *d]);
                 self.inflate.headers(block)?;
-                Ok(Frame::Headers { id, fin })
+                Ok(Frame::Headers { id, then })
             }
             (RST_STREAM, [a, b, c, d, _, _, _, _]) => {
                 Ok(Frame::Reset { id: stream_id([*a, *b, *c, *d]) })

@@ -10,7 +10,7 @@
 //!                             └─ refuse, dropped ─► RST        └─ RST either way: failed, until its handles are dropped
 //! ```
 
-use super::frame::{self, Frame, Parting, Reason, Violation};
+use super::frame::{self, Frame, Half, Parting, Reason, Violation};
 use super::headers::{Deflate, Headers};
 use super::limits::Limits;
 use super::outbox::Outbox;
@@ -39,13 +39,6 @@ pub(super) enum Failure {
     Reset,
     /// The connection ended before the stream did.
     Gone,
-}
-
-/// A direction of a stream, or who is at our end of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Half {
-    Open,
-    Finished,
 }
 
 /// Whether our end of a direction is held by anybody.
@@ -211,20 +204,20 @@ impl State {
     /// A frame that the peer sent.
     pub(super) fn receive(&mut self, frame: Frame) -> Result<(), Violation> {
         match frame {
-            Frame::Open { id, headers, fin } => self.open(id, headers, half(fin)),
+            Frame::Open { id, headers, then } => self.open(id, headers, then),
             Frame::OpenOneWay { id } => {
                 self.advance(id)?;
                 self.outbox.control(frame::reset(id, Reason::Refused));
                 Ok(())
             }
-            Frame::Data { id, bytes, fin } => self.data(id, bytes, half(fin)),
-            Frame::Headers { id, fin } => self.data(id, Bytes::new(), half(fin)),
+            Frame::Data { id, bytes, then } => self.data(id, bytes, then),
+            Frame::Headers { id, then } => self.data(id, Bytes::new(), then),
             Frame::Reset { id } => {
                 self.drop_stream(id, Failure::Reset);
                 Ok(())
             }
             // An even number would be the answer to one of ours, of which there are none.
-            Frame::Ping { id } if id % 2 == 1 => {
+            Frame::Ping { id } if !id.is_multiple_of(2) => {
                 self.outbox.control(frame::ping(id));
                 Ok(())
             }
@@ -245,7 +238,9 @@ impl State {
     /// The connection is gone: whoever waits for it finds out.
     pub(super) fn end(&mut self) {
         self.phase = Phase::Ended;
-        self.arrivals.clear();
+        for (id, _) in std::mem::take(&mut self.arrivals) {
+            self.let_go(id, Reason::Refused);
+        }
         self.outbox = Outbox::default();
         for slot in self.slots.values_mut() {
             slot.failure.get_or_insert(Failure::Gone);
@@ -269,7 +264,7 @@ impl State {
 
     /// Clients' streams have odd numbers that only rise.
     fn advance(&mut self, id: u32) -> Result<(), Violation> {
-        if id % 2 == 0 || id <= self.last {
+        if id.is_multiple_of(2) || id <= self.last {
             return Err(Violation::StreamId(id));
         }
         self.last = id;
@@ -279,7 +274,7 @@ impl State {
     fn data(&mut self, id: u32, bytes: Bytes, then: Half) -> Result<(), Violation> {
         let Some(slot) = self.slots.get_mut(&id) else {
             // Let go by us already: what was under way is of no interest, but what never was is no stream.
-            let known = id % 2 == 1 && id <= self.last;
+            let known = !id.is_multiple_of(2) && id <= self.last;
             return known.then_some(()).ok_or(Violation::Unopened(id));
         };
         if slot.failure.is_some() {
@@ -482,6 +477,25 @@ impl State {
     }
 }
 
-fn half(fin: bool) -> Half {
-    if fin { Half::Finished } else { Half::Open }
+#[cfg(test)]
+impl State {
+    /// What must hold at any time.
+    pub(super) fn check(&self) {
+        let sum: usize = self.slots.values().map(|slot| slot.charged).sum();
+        assert_eq!(sum, self.charged);
+        assert!(self.slots.len() <= self.limits.streams);
+        assert!(self.arrivals.len() <= self.limits.streams);
+        for slot in self.slots.values() {
+            let pieces: usize = slot.unread.iter().map(|piece| piece.len() + RECORD).sum();
+            assert_eq!(pieces, slot.charged);
+            // Up to a piece more than the limit: here pieces have at most 3000 bytes.
+            assert!(slot.charged < self.limits.unread + 3000 + RECORD);
+            assert!(slot.unsent <= self.limits.unsent);
+        }
+        assert!(self.outbox.len() <= self.limits.streams * self.limits.unsent * 3 + (2 << 20));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.charged == 0
+    }
 }

@@ -96,7 +96,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
             match self.seen().await.expect("a fin") {
                 Seen::Data(from, bytes) if from == id => all.extend(bytes),
                 Seen::Fin(from) if from == id => return all,
-                other => panic!("{other:?}"),
+                other @ (Seen::Reply(..)
+                | Seen::Data(..)
+                | Seen::Fin(_)
+                | Seen::Reset(..)
+                | Seen::Ping(_)
+                | Seen::GoAway(..)
+                | Seen::NoSettings) => panic!("{other:?}"),
             }
         }
     }
@@ -140,7 +146,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
         loop {
             let before = self.inflate.total_in();
             let result = self.inflate.decompress_vec(input, &mut out, FlushDecompress::Sync);
-            input = &input[(self.inflate.total_in() - before) as usize..];
+            let eaten = usize::try_from(self.inflate.total_in() - before).unwrap();
+            input = &input[eaten..];
             match result {
                 Err(error) if error.needs_dictionary().is_some() => {
                     self.inflate.set_dictionary(&DICTIONARY).unwrap();

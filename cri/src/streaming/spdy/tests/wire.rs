@@ -2,7 +2,7 @@
 
 use super::client::{self, block, control};
 use crate::streaming::spdy::dictionary::{CHECKSUM, DICTIONARY};
-use crate::streaming::spdy::frame::{Decoder, Frame, Violation};
+use crate::streaming::spdy::frame::{Decoder, Frame, Half, Violation};
 use crate::streaming::spdy::headers::Headers;
 use bytes::{Bytes, BytesMut};
 use flate2::{Compress, Compression};
@@ -37,20 +37,20 @@ fn headers_of_many_streams_go_through_one_zlib_stream() {
         let pairs = [("streamtype", "data"), ("port", "8080"), ("requestid", &request)];
         let frame = client.opening(id, 0, &pairs);
         let headers = Headers::from(pairs);
-        let fin = false;
-        assert_eq!(decode(&mut decoder, &frame), Ok(Some(Frame::Open { id, headers, fin })));
+        let then = Half::Open;
+        assert_eq!(decode(&mut decoder, &frame), Ok(Some(Frame::Open { id, headers, then })));
     }
 }
 
 #[test]
 fn the_first_of_a_headers_values_is_the_one_that_counts() {
     let frame = client().opening(1, 1, &[("port", "80\u{0}81")]);
-    let Ok(Some(Frame::Open { headers, fin, .. })) = one(&frame) else {
+    let Ok(Some(Frame::Open { headers, then, .. })) = one(&frame) else {
         panic!("no stream");
     };
     assert_eq!(headers.get("port"), Some("80"));
     assert_eq!(headers.get("streamtype"), None);
-    assert!(fin);
+    assert_eq!(then, Half::Finished);
 }
 
 #[test]
@@ -58,16 +58,16 @@ fn a_data_frame_is_handed_on_as_it_arrives() {
     let mut decoder = Decoder::new(LIMIT);
     let mut input = BytesMut::new();
     input.extend_from_slice(&client::data(5, 1, &[7; 100_000])[..10]);
-    let piece = |bytes: Vec<u8>, fin| {
+    let piece = |bytes: Vec<u8>, then| {
         let bytes = Bytes::from(bytes);
-        Ok(Some(Frame::Data { id: 5, bytes, fin }))
+        Ok(Some(Frame::Data { id: 5, bytes, then }))
     };
-    assert_eq!(decoder.next(&mut input), piece(vec![7; 2], false));
+    assert_eq!(decoder.next(&mut input), piece(vec![7; 2], Half::Open));
     assert_eq!(decoder.next(&mut input), Ok(None));
     input.extend_from_slice(&[7; 50_000]);
-    assert_eq!(decoder.next(&mut input), piece(vec![7; 50_000], false));
+    assert_eq!(decoder.next(&mut input), piece(vec![7; 50_000], Half::Open));
     input.extend_from_slice(&[7; 49_998]);
-    assert_eq!(decoder.next(&mut input), piece(vec![7; 49_998], true));
+    assert_eq!(decoder.next(&mut input), piece(vec![7; 49_998], Half::Finished));
     assert_eq!(decoder.next(&mut input), Ok(None));
 }
 
