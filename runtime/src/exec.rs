@@ -21,7 +21,25 @@ const OUTPUT_LIMIT: usize = (16 << 20) - (4 << 10);
 pub(crate) struct ExecTarget {
     pub(crate) id: ContainerId,
     pub(crate) client: ShimClient,
+    /// The version of the shim's interface.
+    pub(crate) protocol: u32,
     pub(crate) bundle: PathBuf,
+}
+
+impl ExecTarget {
+    /// The process that runs `command`, as the shim wants it: the container's own with that command.
+    pub(crate) fn process(
+        &self,
+        command: &[String],
+        terminal: Terminal,
+    ) -> Result<Vec<u8>, ExecError> {
+        let config = self.bundle.join("config.json");
+        let store = |source| ExecError::Store { id: self.id.clone(), source };
+        let spec = read_json(&config).map_err(store)?;
+        let process = oci::exec_process(&spec, command, terminal)?;
+        serde_json::to_vec(&process)
+            .map_err(|source| store(StoreError::Broken { path: config, source }))
+    }
 }
 
 /// What a command said and how it ended.
@@ -81,16 +99,10 @@ fn request(
     command: &[String],
     timeout: Option<Duration>,
 ) -> Result<ExecSyncRequest, ExecError> {
-    let config = target.bundle.join("config.json");
-    let store = |source| ExecError::Store { id: target.id.clone(), source };
-    let spec = read_json(&config).map_err(store)?;
-    let process = oci::exec_process(&spec, command, Terminal::No)?;
-    let process = serde_json::to_vec(&process)
-        .map_err(|source| store(StoreError::Broken { path: config, source }))?;
     Ok(ExecSyncRequest {
         id: target.id.to_string(),
         exec_id: ContainerId::random()?.to_string(),
-        process,
+        process: target.process(command, Terminal::No)?,
         timeout_ms: millis(timeout.unwrap_or_default()),
         output_limit: u64::try_from(OUTPUT_LIMIT).unwrap_or(u64::MAX),
         drain_ms: millis(shared.config.deadlines.drain),

@@ -23,6 +23,7 @@ pub mod shim;
 pub mod stats;
 pub mod store;
 pub mod sweep;
+pub mod stream;
 mod undo;
 
 pub use clock::now;

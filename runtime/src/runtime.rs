@@ -3,6 +3,8 @@
 //! Owns the way from an id or a name to the pod's task, nothing else. Every change is made by that task: a caller that goes away, or whose deadline
 //! passes, takes nothing with it. What only reads, reads a snapshot.
 
+mod streams;
+
 use crate::config::RuntimeConfig;
 use crate::container::{
     self, ContainerSpec, ContainerView, CreateContainerError, ExecError, RemoveContainerError,

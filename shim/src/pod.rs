@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 
 /// The version of the interface that this shim speaks.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 /// More containers than any pod has, those deleted not counted.
 const MAX_CONTAINERS: usize = 1024;
 /// How long the killed init of a shared PID namespace may take to be reaped.

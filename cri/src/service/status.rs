@@ -204,11 +204,11 @@ impl WireError for ExecError {
     fn code(&self) -> Code {
         match self {
             Self::Lookup(error) => error.code(),
-            Self::NotRunning { .. } => Code::FailedPrecondition,
+            Self::NotRunning { .. } | Self::OldShim { .. } => Code::FailedPrecondition,
             Self::Process(_) => Code::InvalidArgument,
-            Self::Store { .. } | Self::Id(_) => Code::Internal,
+            Self::Store { .. } | Self::Id(_) | Self::Pipes { .. } => Code::Internal,
             Self::Timeout { .. } => Code::DeadlineExceeded,
-            Self::Shim { source, .. } => source.code(),
+            Self::Shim { source, .. } | Self::Attach { source, .. } => source.code(),
         }
     }
 }

@@ -5,7 +5,7 @@ pub struct StateRequest {}
 /// Who this shim is, and what runs here.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StateResponse {
-    /// The version of this interface: 1.
+    /// The version of this interface: 2. Version 1 had no sessions.
     #[prost(uint32, tag = "1")]
     pub protocol: u32,
     /// The shim's own.
@@ -325,6 +325,122 @@ pub struct ShutdownRequest {}
 /// The shim is about to exit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShutdownResponse {}
+/// What the daemon sends in a session. At most 4 MiB to open, 4 KiB afterwards.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionRequest {
+    #[prost(oneof = "session_request::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<session_request::Kind>,
+}
+/// Nested message and enum types in `SessionRequest`.
+pub mod session_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// Only as the first message.
+        #[prost(message, tag = "1")]
+        Exec(super::OpenExec),
+        /// Only as the first message.
+        #[prost(message, tag = "2")]
+        Attach(super::OpenAttach),
+        /// Only later.
+        #[prost(message, tag = "3")]
+        Resize(super::Resize),
+    }
+}
+/// What the shim sends in a session. At most 64 KiB.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionAnswer {
+    #[prost(oneof = "session_answer::Kind", tags = "1, 2, 3, 4")]
+    pub kind: ::core::option::Option<session_answer::Kind>,
+}
+/// Nested message and enum types in `SessionAnswer`.
+pub mod session_answer {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// The first message, if it is done.
+        #[prost(message, tag = "1")]
+        Opened(super::Opened),
+        /// The first message and the last, if it is not.
+        #[prost(message, tag = "2")]
+        Refused(super::Refused),
+        /// The exec'd process, or the container attached to, has ended, and the shim has passed on all of its output.
+        #[prost(message, tag = "3")]
+        Exit(super::Exit),
+        /// The attached client was cut off; the container lives on.
+        #[prost(message, tag = "4")]
+        Detached(super::Detached),
+    }
+}
+/// Runs a command in a running container. Without a terminal it gets the descriptors of this message as its own, and the shim
+/// copies nothing. With one, Opened comes with the terminal's master side.
+///
+/// If the connection ends before the process has, the process and its session are killed, after some time to notice the end of its
+/// streams.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenExec {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Unique among the container's execs; 64 hexadecimal digits.
+    #[prost(string, tag = "2")]
+    pub exec_id: ::prost::alloc::string::String,
+    /// The OCI process, as JSON (`exec --process`); its `terminal` is that of this message.
+    #[prost(bytes = "vec", tag = "3")]
+    pub process: ::prost::alloc::vec::Vec<u8>,
+    /// It has a terminal. No descriptor comes with this message then.
+    #[prost(bool, tag = "4")]
+    pub terminal: bool,
+    /// The descriptors that come with this message, all of them pipes: first the end to read standard input from, if it is wanted;
+    /// what isn't is /dev/null.
+    #[prost(bool, tag = "5")]
+    pub stdin: bool,
+    /// Then the end to write standard output to.
+    #[prost(bool, tag = "6")]
+    pub stdout: bool,
+    /// Then the end to write standard error to.
+    #[prost(bool, tag = "7")]
+    pub stderr: bool,
+}
+/// Attaches to a container that was created and has not ended: output from now on, and nothing of what was before.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenAttach {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// The descriptors that come with this message, all of them pipes: first the end to read from what goes into the container's
+    /// standard input. It is closed at once if the container's own is, or never was open.
+    #[prost(bool, tag = "2")]
+    pub stdin: bool,
+    /// Then the end to which its standard output is copied, or what its terminal shows.
+    #[prost(bool, tag = "3")]
+    pub stdout: bool,
+    /// Then the end to which its standard error is copied; a terminal has none.
+    #[prost(bool, tag = "4")]
+    pub stderr: bool,
+}
+/// The size of the terminal, in characters. Ignored where there is no terminal, or if one of the two is 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resize {
+    #[prost(uint32, tag = "1")]
+    pub width: u32,
+    #[prost(uint32, tag = "2")]
+    pub height: u32,
+}
+/// The session stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Opened {}
+/// The session does not come to be. Nothing is left of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refused {
+    /// A gRPC status code, with the meaning that it has in the calls above. RESOURCE_EXHAUSTED: too many sessions.
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+}
+/// The client was cut off.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Detached {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod shim_client {
     #![allow(

@@ -188,14 +188,14 @@ pub enum RemoveContainerError {
     },
 }
 
-/// Why a command could not be run in a container.
+/// Why a command could not be run in a container, or a client not be attached to it.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
     /// There is none, or more than one.
     #[error(transparent)]
     Lookup(#[from] LookupError),
     /// It doesn't run.
-    #[error("container {id} is {state}: commands run in one that is running")]
+    #[error("container {id} is {state}: only one that is running can be entered or attached to")]
     NotRunning {
         /// Which.
         id: ContainerId,
@@ -222,6 +222,30 @@ pub enum ExecError {
     Timeout {
         /// How long it was given.
         after: Duration,
+    },
+    /// The pod's shim was started by a davit that had no streams.
+    #[error("the shim of container {id} is older than streams: they work in pods made from now on")]
+    OldShim {
+        /// Which.
+        id: ContainerId,
+    },
+    /// The pipes could not be made.
+    #[error("make pipes to container {id}")]
+    Pipes {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The shim could not attach to it.
+    #[error("attach to container {id}")]
+    Attach {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: ShimError,
     },
     /// The shim or the OCI runtime could not run it.
     #[error("run a command in container {id}")]

@@ -413,6 +413,7 @@ impl Pod {
             (ContainerState::Running { .. }, Some(shim)) => Ok(ExecTarget {
                 id: id.clone(),
                 client: shim.client.clone(),
+                protocol: shim.protocol,
                 bundle: self.shared.layout.bundle(&self.record.id, id),
             }),
             (_, _) => Err(ExecError::NotRunning { id: id.clone(), state: slot.state_name() }),

@@ -13,6 +13,8 @@ pub(crate) struct Shim {
     pub(crate) client: ShimClient,
     pub(crate) process: ProcessHandle,
     pub(crate) pid: u32,
+    /// The version of its interface, which may be older or newer than this daemon's.
+    pub(crate) protocol: u32,
     pub(crate) namespaces: Namespaces,
 }
 
@@ -54,7 +56,8 @@ impl Shim {
                     uts: path(state.utsns_path),
                     pid: path(state.pidns_path),
                 };
-                Ok((Self { client, process, pid: record.pid, namespaces }, state.containers))
+                let (pid, protocol) = (record.pid, state.protocol);
+                Ok((Self { client, process, pid, protocol, namespaces }, state.containers))
             }
             Ok(Err(_)) if ProcessHandle::open(record).ok().flatten().is_none() => Err(ended()),
             Ok(Err(error)) => Err(SpawnError::State(error)),

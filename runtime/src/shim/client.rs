@@ -13,7 +13,8 @@ use davit_proto::shim::{
 use hyper_util::rt::TokioIo;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -61,6 +62,11 @@ pub enum ShimError {
 }
 
 impl ShimError {
+    /// What the shim says in a session about a container.
+    pub(crate) fn refused(id: &str, code: i32, message: String) -> Self {
+        Self::of(id)(Status::new(Code::from(code), message))
+    }
+
     fn of(id: &str) -> impl FnOnce(Status) -> Self {
         move |status| {
             let message = status.message().to_owned();
@@ -92,6 +98,7 @@ impl ShimError {
 #[derive(Debug, Clone)]
 pub struct ShimClient {
     wire: Wire<Channel>,
+    directory: Arc<Path>,
     deadline: Duration,
 }
 
@@ -100,14 +107,28 @@ impl ShimClient {
     /// each call that runs no OCI runtime.
     #[must_use]
     pub fn new(directory: &Path, deadline: Duration) -> Self {
-        let directory = directory.to_owned();
-        let connector = tower::service_fn(move |_| connect(directory.clone()));
+        let directory: Arc<Path> = directory.into();
+        let to = Arc::clone(&directory);
+        let connector = tower::service_fn(move |_| {
+            let to = Arc::clone(&to);
+            async move { Ok::<_, io::Error>(TokioIo::new(connect(&to).await?)) }
+        });
         // The address is never used: the connector knows where to go. Small windows: there is one connection per pod.
         let endpoint = Endpoint::from_static("http://shim")
             .initial_stream_window_size(1 << 16)
             .initial_connection_window_size(1 << 17);
         let channel = endpoint.connect_with_connector_lazy(connector);
-        Self { wire: Wire::new(channel), deadline }
+        Self { wire: Wire::new(channel), directory, deadline }
+    }
+
+    /// A connection of its own, for a session ([`davit_proto::session`]).
+    ///
+    /// # Errors
+    /// [`ShimError::Gone`].
+    pub(crate) async fn session(&self) -> Result<UnixStream, ShimError> {
+        connect(&self.directory)
+            .await
+            .map_err(|error| ShimError::Gone { message: error.to_string() })
     }
 
     async fn within<T>(
@@ -256,7 +277,7 @@ impl ShimClient {
     }
 }
 
-async fn connect(directory: PathBuf) -> io::Result<TokioIo<UnixStream>> {
+async fn connect(directory: &Path) -> io::Result<UnixStream> {
     let handle = File::open(directory)?;
-    Ok(TokioIo::new(UnixStream::connect(socket_path(&handle)).await?))
+    UnixStream::connect(socket_path(&handle)).await
 }

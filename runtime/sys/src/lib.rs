@@ -9,6 +9,7 @@ pub mod inherit;
 pub mod inherited;
 pub mod memory;
 pub mod namespace;
+pub mod passing;
 pub mod process;
 pub mod readiness;
 pub mod signal;

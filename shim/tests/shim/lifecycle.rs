@@ -13,7 +13,7 @@ async fn a_container_runs_to_its_exit_code_and_its_output_is_in_the_log() {
         let pid = pod.create("c", &container).await.unwrap();
         assert!(alive(pid));
         let state = pod.client.state(StateRequest {}).await.unwrap().into_inner();
-        assert_eq!((state.protocol, state.pid), (1, pod.shim.id()));
+        assert_eq!((state.protocol, state.pid), (2, pod.shim.id()));
         assert_eq!((state.containers[0].pid, state.containers[0].started), (pid, false));
         let started_at = pod
             .client

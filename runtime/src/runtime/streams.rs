@@ -1,0 +1,124 @@
+//! The runtime's streams: whom they may reach, and the way to the pod's shim.
+
+use super::Runtime;
+use crate::container::{ContainerState, ContainerView, ExecError};
+use crate::exec::ExecTarget;
+use crate::id::{ContainerId, SandboxId};
+use crate::oci::Terminal;
+use crate::sandbox::handle::{Command, Gone};
+use crate::sandbox::{SandboxState, SandboxView, unknown};
+use crate::stream::{
+    self, Attachable, ForwardError, OpenFailure, Opening, PodNetwork, Session, Wanted,
+};
+use std::sync::Arc;
+
+impl Runtime {
+    /// Whether a command can be run in a container, as it is now; answers with its whole id.
+    ///
+    /// # Errors
+    /// [`ExecError`]: there is no such container, or it does not run.
+    pub fn may_exec(&self, id: &str) -> Result<ContainerId, ExecError> {
+        Ok(self.running(id)?.id.clone())
+    }
+
+    /// Whether a client can be attached to a container, as it is now, and to what.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn may_attach(&self, id: &str) -> Result<Attachable, ExecError> {
+        let container = self.running(id)?;
+        let (terminal, stdin) = (container.spec.tty, container.spec.stdin);
+        Ok(Attachable { id: container.id.clone(), terminal, stdin })
+    }
+
+    /// Whether connections can be made into a pod, as it is now; answers with its whole id.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub fn may_forward(&self, pod: &str) -> Result<SandboxId, ForwardError> {
+        Ok(self.ready(pod)?.id.clone())
+    }
+
+    /// Runs a command in a container, with streams. Dropping the session ends the command.
+    ///
+    /// # Errors
+    /// [`ExecError`]; nothing is left of it then.
+    pub async fn exec(
+        &self,
+        id: &str,
+        command: &[String],
+        wanted: Wanted,
+    ) -> Result<Session, Arc<ExecError>> {
+        let target = self.target(id).await?;
+        let terminal = if wanted.terminal { Terminal::Yes } else { Terminal::No };
+        let process = target.process(command, terminal)?;
+        let exec_id = ContainerId::random().map_err(ExecError::Id)?.to_string();
+        let id = target.id;
+        let opening = Opening::Exec { id: id.to_string(), exec_id, process };
+        let drain = self.shared.config.deadlines.drain;
+        stream::open(&target.client, opening, wanted, drain).await.map_err(|failure| {
+            Arc::new(match failure {
+                OpenFailure::Pipes(source) => ExecError::Pipes { id, source },
+                OpenFailure::Shim(source) => ExecError::Shim { id, source },
+            })
+        })
+    }
+
+    /// Attaches to a container: its output from now on, and its input. Dropping the session leaves the container as it is.
+    ///
+    /// # Errors
+    /// [`ExecError`].
+    pub async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session, Arc<ExecError>> {
+        let target = self.target(id).await?;
+        let id = target.id;
+        let opening = Opening::Attach { id: id.to_string() };
+        let drain = self.shared.config.deadlines.drain;
+        stream::open(&target.client, opening, wanted, drain).await.map_err(|failure| {
+            Arc::new(match failure {
+                OpenFailure::Pipes(source) => ExecError::Pipes { id, source },
+                OpenFailure::Shim(source) => ExecError::Attach { id, source },
+            })
+        })
+    }
+
+    /// A pod's network, to connect to its ports.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    #[expect(clippy::unused_async, reason = "so that a look at the pod's task can come to it")]
+    pub async fn port_forward(&self, pod: &str) -> Result<PodNetwork, ForwardError> {
+        Ok(PodNetwork::new(self.ready(pod)?.netns.clone()))
+    }
+
+    fn running(&self, id: &str) -> Result<Arc<ContainerView>, ExecError> {
+        let (_, container) = self.container(id)?;
+        match &container.state {
+            ContainerState::Running { .. } => Ok(container),
+            state @ (ContainerState::Creating
+            | ContainerState::Created { .. }
+            | ContainerState::Exited(_)) => {
+                Err(ExecError::NotRunning { id: container.id.clone(), state: state.name() })
+            }
+        }
+    }
+
+    fn ready(&self, pod: &str) -> Result<Arc<SandboxView>, ForwardError> {
+        let sandbox = self.sandbox(pod)?;
+        match sandbox.state {
+            SandboxState::Ready => Ok(sandbox),
+            SandboxState::NotReady => Err(ForwardError::NotReady { id: sandbox.id.clone() }),
+        }
+    }
+
+    async fn target(&self, id: &str) -> Result<ExecTarget, Arc<ExecError>> {
+        let (id, handle) =
+            self.shared.index.container(id).map_err(|error| Arc::new(error.into()))?;
+        let target = handle.call(|reply| Command::Exec { id: id.clone(), reply }).await;
+        let target = target
+            .unwrap_or_else(|Gone| Err(Arc::new(unknown("container", id.as_str()).into())))?;
+        if target.protocol < stream::SINCE {
+            return Err(Arc::new(ExecError::OldShim { id }));
+        }
+        Ok(target)
+    }
+}
