@@ -126,7 +126,7 @@ async fn a_start_whose_answer_was_lost_can_be_asked_for_again() {
         assert_eq!(two.start(start()).await.unwrap().into_inner().started_at, at);
         assert_eq!(pod.exit("c").await.code, 4);
         assert_eq!(two.start(start()).await.unwrap().into_inner().started_at, at);
-        let state = pod.state().await;
+        let state = two.state(StateRequest {}).await.unwrap().into_inner();
         assert_eq!((state.containers[0].started_at, state.containers[0].starting), (at, false));
         pod.finish().await;
     }
