@@ -22,8 +22,8 @@ mod shared;
 pub mod shim;
 pub mod stats;
 pub mod store;
-pub mod sweep;
 pub mod stream;
+pub mod sweep;
 mod undo;
 
 pub use clock::now;
