@@ -62,6 +62,7 @@ struct Slot {
     unsent: usize,
     reading: Option<Waker>,
     writing: Option<Waker>,
+    watching: Option<Waker>,
 }
 
 impl Slot {
@@ -77,12 +78,14 @@ impl Slot {
             unsent: 0,
             reading: None,
             writing: None,
+            watching: None,
         }
     }
 
     fn wake(&mut self) {
         wake(&mut self.reading);
         wake(&mut self.writing);
+        wake(&mut self.watching);
     }
 
     fn can_say_more(&self) -> bool {
@@ -398,6 +401,17 @@ impl State {
                 Taken::Later
             }
         }
+    }
+
+    /// Whether the stream has failed; the waker is kept if not.
+    pub(super) fn watch(&mut self, id: u32, waker: &Waker) -> Option<Failure> {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return Some(Failure::Gone);
+        };
+        if slot.failure.is_none() {
+            slot.watching = Some(waker.clone());
+        }
+        slot.failure
     }
 
     /// Takes of `bytes` what there is room for.

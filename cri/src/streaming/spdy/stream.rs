@@ -85,6 +85,17 @@ impl Stream {
         (self.reader, self.writer)
     }
 
+    /// Resolves when the stream can't be used any more, also for somebody who is neither reading nor writing just then. Holds nothing.
+    /// One such future at a time is told.
+    pub(crate) fn broken(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = Arc::clone(&self.reader.shared);
+        let id = self.reader.id;
+        std::future::poll_fn(move |cx| match shared.lock().watch(id, cx.waker()) {
+            Some(_) => Poll::Ready(()),
+            None => Poll::Pending,
+        })
+    }
+
     /// Gives it up, with what was written to it and not yet sent: RST_STREAM, cancelled.
     pub(crate) fn reset(self) {
         self.writer.shared.lock().reset(self.writer.id);
