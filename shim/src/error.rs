@@ -26,6 +26,8 @@ pub(crate) enum Refusal {
     Ending,
     #[error("the pod has {0} containers, the most it can have")]
     Full(usize),
+    #[error("the pod has {0} streams open, the most it can have")]
+    Sessions(usize),
 }
 
 /// A field of a request that cannot be used.

@@ -8,11 +8,12 @@
 //! here are small and on tmpfs, and a log's disk that hangs hangs the pod's logging, as it would in any writer.
 //!
 //! ```text
-//! args → config → process → namespaces → serve ─► service ─► container/{create,start,signal,exit,delete}, exec
+//! args → config → process → namespaces → serve ─┬► service ─► container/{create,start,signal,exit,delete}, exec
+//!                                                └► session ─► a command with streams, an attached client
 //!                                                              │ oci      one call of the OCI runtime
 //!                                                              │ rootfs   in the child, before it becomes the runtime
 //!                                                              │ cgroup   who is left, and whether the kernel killed
-//!                                                              └ stdio/   pipes and terminals → log lines
+//!                                                              └ stdio/   pipes and terminals → log lines, attached clients
 //! reaper: the only one that waits for children.     events: what subscribers are told.     init: PID 1 of a shared pod.
 //! ```
 
@@ -33,6 +34,7 @@ mod reaper;
 mod rootfs;
 mod serve;
 mod service;
+mod session;
 mod stdio;
 mod sysctl;
 

@@ -48,6 +48,7 @@ pub(crate) enum Verb<'a> {
     Exec {
         process: &'a Path,
         pid_file: &'a Path,
+        console_socket: Option<&'a Path>,
     },
     /// With the limits on its standard input.
     Update,
@@ -211,13 +212,16 @@ impl Oci {
             }
             // Detached: the process becomes the shim's own child, so that its end comes from the reaper and not through a
             // runtime that would have to stay for as long.
-            Verb::Exec { process, pid_file } => {
+            Verb::Exec { process, pid_file, console_socket } => {
                 command
                     .arg("--detach")?
                     .arg("--process")?
                     .arg(process)?
                     .arg("--pid-file")?
                     .arg(pid_file)?;
+                if let Some(socket) = console_socket {
+                    command.arg("--console-socket")?.arg(socket)?;
+                }
             }
             Verb::Update => {
                 command.arg("--resources")?.arg("-")?;

@@ -7,12 +7,13 @@ use crate::error::Refusal;
 use crate::events::{Events, Subscription};
 use crate::namespaces::{NamespaceError, Pinned};
 use crate::reaper::{Ended, Reaper};
+use crate::session::SESSIONS;
 use davit_proto::shim::{Event, StateResponse, event};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 /// The version of the interface that this shim speaks.
 const PROTOCOL: u32 = 2;
@@ -30,6 +31,8 @@ pub(crate) struct Pod {
     pub(crate) directory: PathBuf,
     pub(crate) reaper: Arc<Reaper>,
     pub(crate) events: Events,
+    /// Places for sessions.
+    pub(crate) sessions: Semaphore,
     containers: Mutex<Containers>,
     namespaces: Mutex<Namespaces>,
     stopped: watch::Sender<bool>,
@@ -65,6 +68,7 @@ impl Pod {
             directory,
             reaper,
             events: Events::default(),
+            sessions: Semaphore::new(SESSIONS),
             containers: Mutex::default(),
             namespaces: Mutex::new(Namespaces { pinned, init_ended }),
             stopped: watch::Sender::new(false),

@@ -20,6 +20,8 @@ use std::path::{Component, Path, PathBuf};
 
 /// The kernel takes no longer value for one option.
 const OPTION_LIMIT: usize = 255;
+/// How often a directory is looked for while others mount and rename.
+const OPEN_TRIES: usize = 1000;
 
 /// A step that failed, as it goes through the pipe to the shim.
 #[derive(Debug, thiserror::Error)]
@@ -257,13 +259,13 @@ fn make_dir(root: BorrowedFd<'_>, directory: &Directory) -> Result<(), RootfsErr
 
 fn open_beneath(root: BorrowedFd<'_>, path: &Path, access: OFlags) -> Result<OwnedFd, Errno> {
     let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat2(
-        root,
-        path,
-        flags,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-    )
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let open = || rustix::fs::openat2(root, path, flags, Mode::empty(), resolve);
+    // Any mount or rename on the host while `..` is resolved makes the kernel refuse to vouch for it.
+    let tries = std::iter::repeat_with(open).take(OPEN_TRIES);
+    let refused =
+        |result: &Result<OwnedFd, Errno>| result.as_ref().is_err_and(|e| *e == Errno::AGAIN);
+    tries.skip_while(refused).next().unwrap_or(Err(Errno::AGAIN))
 }
 
 fn own(

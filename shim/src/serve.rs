@@ -9,11 +9,13 @@ use crate::namespaces::{NamespaceError, Pinned};
 use crate::pod::Pod;
 use crate::process::{self, ProcessError};
 use crate::service::Service;
+use crate::session::{self, SESSIONS};
 use davit_proto::disk::SHIM_FD;
+use davit_proto::session::FIRST_BYTE;
 use davit_proto::shim::shim_server::ShimServer;
 use davit_sys::inherited::{self, InheritedError};
-use davit_sys::readiness;
 use davit_sys::signal::{Signals, Wait, Watched};
+use davit_sys::{passing, readiness};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
@@ -23,10 +25,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Connections at a time: the daemon's, and a few of people who look.
+/// Connections with calls at a time: the daemon's, and a few of people who look.
 const CONNECTIONS: usize = 32;
+/// How long a connection may say nothing at all: whoever connects has something to say.
+const SILENCE: Duration = Duration::from_secs(10);
 /// How long the last answers may take to get out.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Events of the kernel's that are taken at once: the buffer for them stays for ever.
@@ -90,13 +95,17 @@ async fn serve(
     let small = Arc::clone(&pod);
     tokio::spawn(async move { small.keep_small().await });
     let mut connections = JoinSet::new();
+    let calls = Arc::new(Semaphore::new(CONNECTIONS));
     let stopped = pod.stopped();
     tokio::pin!(stopped);
     loop {
         tokio::select! {
             () = &mut stopped => break,
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(converse(Arc::clone(&pod), service.clone(), stream))),
+            accepted = listener.accept(), if connections.len() < CONNECTIONS + SESSIONS => match accepted {
+                Ok((stream, _)) => {
+                    let (pod, service, calls) = (Arc::clone(&pod), service.clone(), Arc::clone(&calls));
+                    drop(connections.spawn(converse(pod, service, stream, calls)));
+                }
                 Err(error) => rest_after(&error).await,
             },
             Some(_) = connections.join_next() => {}
@@ -113,8 +122,27 @@ async fn rest_after(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-/// Serves one connection until it ends, or the shim does.
-async fn converse(pod: Arc<Pod>, service: ShimServer<Service>, stream: UnixStream) {
+/// Serves one connection, of calls or of a session, by its first byte.
+async fn converse(
+    pod: Arc<Pod>,
+    service: ShimServer<Service>,
+    stream: UnixStream,
+    calls: Arc<Semaphore>,
+) {
+    match tokio::time::timeout(SILENCE, passing::first_byte(&stream)).await {
+        // On the heap: a connection of calls, which there always is, need not be as large as a session.
+        Ok(Ok(Some(FIRST_BYTE))) => Box::pin(session::serve(&pod, stream)).await,
+        Ok(Ok(Some(_))) => {
+            if let Ok(_place) = calls.acquire().await {
+                Box::pin(serve_calls(pod, service, stream)).await;
+            }
+        }
+        Ok(Ok(None) | Err(_)) | Err(_) => {}
+    }
+}
+
+/// Serves calls until the connection ends, or the shim does.
+async fn serve_calls(pod: Arc<Pod>, service: ShimServer<Service>, stream: UnixStream) {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .initial_stream_window_size(STREAM_WINDOW)

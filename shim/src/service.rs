@@ -14,6 +14,7 @@ use crate::events::Subscription;
 use crate::exec::{self, ExecError, Message};
 use crate::oci::OciError;
 use crate::pod::{Pod, ShutdownError};
+use crate::session::OpenError;
 use davit_proto::shim::shim_server::Shim;
 use davit_proto::shim::{
     CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, EventsRequest, ExecSyncOutput,
@@ -173,7 +174,7 @@ impl Stream for ExecStream {
 }
 
 /// Which gRPC code an error has: by its type, never by its text.
-trait ToStatus {
+pub(crate) trait ToStatus {
     fn code(&self) -> tonic::Code;
 }
 
@@ -191,7 +192,7 @@ impl ToStatus for Refusal {
     fn code(&self) -> tonic::Code {
         match self {
             Self::NoContainer(_) => tonic::Code::NotFound,
-            Self::Full(_) => tonic::Code::ResourceExhausted,
+            Self::Full(_) | Self::Sessions(_) => tonic::Code::ResourceExhausted,
             Self::Exists(_)
             | Self::Creating(_)
             | Self::NotRunning(_)
@@ -272,6 +273,19 @@ impl ToStatus for ExecError {
             Self::Refused(e) => e.code(),
             Self::Oci(e) => e.code(),
             Self::Step { .. } => tonic::Code::Internal,
+        }
+    }
+}
+
+impl ToStatus for OpenError {
+    fn code(&self) -> tonic::Code {
+        match self {
+            Self::Invalid(e) => e.code(),
+            Self::Refused(e) => e.code(),
+            Self::Exec(e) => e.code(),
+            Self::Frame(_) => tonic::Code::InvalidArgument,
+            Self::Unknown(_) => tonic::Code::Unimplemented,
+            Self::Attach { .. } => tonic::Code::Internal,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::pod::Pod;
 use crate::reaper::Ended;
 use crate::rootfs::{self, RootfsError};
 use crate::stdio::console::Console;
+use crate::stdio::feed::{Ends, Feed};
 use crate::stdio::log::{Log, LogError, Source};
 use crate::stdio::stream;
 use davit_proto::disk::{EXIT_RECORD, INIT_PID};
@@ -29,6 +30,9 @@ use tokio::task::JoinHandle;
 
 /// How long an init that is killed while it is undone may take to be reaped.
 const UNDO_LIMIT: Duration = Duration::from_secs(5);
+
+/// The socket in the bundle on which the terminal comes.
+const CONSOLE: &str = "console.sock";
 
 /// Why a container was not created.
 #[derive(Debug, thiserror::Error)]
@@ -65,15 +69,17 @@ struct Plan {
 /// The standard streams that a container is to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Streams {
-    Terminal,
+    Terminal {
+        input: bool,
+    },
     /// Standard input is at its end from the start.
     Output,
-    InputAndOutput,
+    InputAndOutput(Ends),
 }
 
 impl Plan {
     fn checked(request: CreateRequest, pod_dir: &Path) -> Result<Self, Invalid> {
-        let CreateRequest { id, bundle, runtime, rootfs, terminal, stdin, stdin_once: _, .. } =
+        let CreateRequest { id, bundle, runtime, rootfs, terminal, stdin, stdin_once, .. } =
             request;
         let CreateRequest { log_path, max_log_line, own_pid_namespace, oom_score_adj, .. } =
             request;
@@ -88,9 +94,10 @@ impl Plan {
         let log_path = (!log_path.is_empty()).then(|| log_path.into());
         let bundle = bundle.into();
         let streams = match (terminal, stdin) {
-            (true, _) => Streams::Terminal,
+            (true, input) => Streams::Terminal { input },
             (false, false) => Streams::Output,
-            (false, true) => Streams::InputAndOutput,
+            (false, true) if stdin_once => Streams::InputAndOutput(Ends::WithTheFirst),
+            (false, true) => Streams::InputAndOutput(Ends::Never),
         };
         let pids = if own_pid_namespace { PidNamespace::Own } else { PidNamespace::Joined };
         Ok(Self { id, bundle, oci, rootfs, streams, log_path, max_log_line, pids, oom_score_adj })
@@ -112,6 +119,7 @@ pub(crate) async fn create(pod: &Arc<Pod>, request: CreateRequest) -> Result<Pid
             container.log.discard();
             pod.remove(&container.id);
             container.advance(|_| Some(Phase::Gone));
+            container.tee.close();
             Err(error)
         }
     }
@@ -121,13 +129,14 @@ pub(crate) async fn create(pod: &Arc<Pod>, request: CreateRequest) -> Result<Pid
 struct Born {
     init: Init,
     ended: oneshot::Receiver<Ended>,
-    stdin: Option<OwnedFd>,
+    stdin: Option<Feed>,
+    terminal: Option<OwnedFd>,
     logging: Vec<JoinHandle<()>>,
 }
 
 /// The shim's side of a container's streams.
 enum Ours {
-    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    Pipes { stdin: Option<Feed>, stdout: OwnedFd, stderr: OwnedFd },
     Terminal(Console),
 }
 
@@ -169,14 +178,14 @@ async fn build(pod: &Arc<Pod>, container: &Container, plan: Plan) -> Result<Born
 fn streams(plan: &Plan) -> std::io::Result<([OwnedFd; 3], Ours)> {
     let null = crate::process::null;
     let (stdin, feed) = match plan.streams {
-        Streams::Terminal => {
-            let console = Console::listen(&plan.bundle)?;
+        Streams::Terminal { .. } => {
+            let console = Console::listen(&plan.bundle, CONSOLE)?;
             return Ok(([null()?, null()?, null()?], Ours::Terminal(console)));
         }
         Streams::Output => (null()?, None),
-        Streams::InputAndOutput => {
+        Streams::InputAndOutput(ends) => {
             let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-            (reader, Some(writer))
+            (reader, Some(Feed::pipe(writer, ends)?))
         }
     };
     let (stdout, their_stdout) = stream::pipe_to_read()?;
@@ -200,19 +209,27 @@ async fn adopt(
         return Err(CreateError::Died { id: plan.id.clone(), code: ended.code });
     }
     let init = held?;
-    let log = || Arc::clone(&container.log);
-    let read =
-        |fd, source| stream::spawn_logging(fd, source, log()).map_err(step("read its output"));
-    let (stdin, logging) = match ours {
+    let read = |fd, source| {
+        let (log, tee) = (Arc::clone(&container.log), Arc::clone(&container.tee));
+        stream::spawn_logging(fd, source, log, tee).map_err(step("read its output"))
+    };
+    let (stdin, terminal, logging) = match ours {
         Ours::Pipes { stdin, stdout, stderr } => {
-            (stdin, vec![read(stdout, Source::Stdout)?, read(stderr, Source::Stderr)?])
+            (stdin, None, vec![read(stdout, Source::Stdout)?, read(stderr, Source::Stderr)?])
         }
         Ours::Terminal(console) => {
             let terminal = console.receive().await.map_err(step("receive its terminal"))?;
-            (None, vec![read(terminal, Source::Stdout)?])
+            let again = || terminal.try_clone().map_err(step("share its terminal"));
+            let stdin = match plan.streams {
+                Streams::Terminal { input: true } => Some(Feed::terminal(again()?)),
+                Streams::Terminal { input: false }
+                | Streams::Output
+                | Streams::InputAndOutput(_) => None,
+            };
+            (stdin, Some(again()?), vec![read(terminal, Source::Stdout)?])
         }
     };
-    Ok(Born { init, ended, stdin, logging })
+    Ok(Born { init, ended, stdin, terminal, logging })
 }
 
 fn hold(plan: &Plan, pid: Pid) -> Result<Init, CreateError> {
@@ -231,10 +248,13 @@ fn hold(plan: &Plan, pid: Pid) -> Result<Init, CreateError> {
 
 /// From here on the container has an owner: the task that watches for its end.
 fn take_over(pod: &Arc<Pod>, container: &Arc<Container>, born: Born) -> Pid {
-    let Born { init, ended, stdin, logging } = born;
+    let Born { init, ended, stdin, terminal, logging } = born;
     let pid = init.pid;
     let init = Arc::new(init);
-    container.held().stdin = stdin;
+    {
+        let mut held = container.held();
+        (held.stdin, held.terminal) = (stdin, terminal);
+    }
     container.advance(|_| Some(Phase::Created(Arc::clone(&init))));
     exit::spawn_watch(Arc::clone(pod), Arc::clone(container), init, ended, logging);
     pid

@@ -44,6 +44,7 @@ pub(crate) async fn delete(pod: &Pod, id: &str) -> Result<(), DeleteError> {
     }
     pod.remove(id);
     container.advance(|_| Some(Phase::Gone));
+    container.tee.close();
     Ok(())
 }
 

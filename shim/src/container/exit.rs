@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! reaped → the rest of it killed (unless the kernel did) → OOM counter read → output drained, for so long → exit.json
-//!        → phase Exited, event published → OCI runtime's delete, while nobody waits
+//!        → phase Exited, event published → clients let go → OCI runtime's delete, while nobody waits
 //! ```
 //!
 //! The order is the promise: whoever hears of the end finds the log complete, the record on disk, and the OOM verdict in both.
@@ -55,6 +55,8 @@ async fn finish(
         crate::say(&error);
     }
     let oom_killed = init.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0);
+    // Nobody waits for a client from here on, so that the log is complete soon.
+    container.tee.hurry();
     let drained = async {
         for reading in &mut logging {
             let _ = reading.await;
@@ -64,12 +66,16 @@ async fn finish(
         container.held().logging =
             logging.into_iter().filter(|reading| !reading.is_finished()).collect();
     }
-    container.held().stdin = None;
+    {
+        let mut held = container.held();
+        (held.stdin, held.terminal) = (None, None);
+    }
     let verdict = Verdict { ended, oom_killed };
     if let Err(error) = record(container, verdict) {
         crate::say(&error);
     }
     publish(pod, container, init, verdict);
+    container.tee.close();
 }
 
 fn record(container: &Container, verdict: Verdict) -> std::io::Result<()> {

@@ -22,7 +22,10 @@ use crate::cgroup::Cgroup;
 use crate::error::Refusal;
 use crate::oci::Oci;
 use crate::reaper::Ended;
+use crate::stdio::console;
+use crate::stdio::feed::{Ends, Feed, Mouth};
 use crate::stdio::log::Log;
+use crate::stdio::tee::Tee;
 use davit_proto::shim::{ContainerState, Exit};
 use rustix::process::Pid;
 use std::collections::BTreeSet;
@@ -40,6 +43,7 @@ pub(crate) struct Container {
     pub(crate) oci: Oci,
     pub(crate) pids: PidNamespace,
     pub(crate) log: Arc<Log>,
+    pub(crate) tee: Arc<Tee>,
     phase: watch::Sender<Phase>,
     held: Mutex<Held>,
     /// Set once the OCI runtime has deleted the container: whoever wants that joins the one that does it.
@@ -50,7 +54,9 @@ pub(crate) struct Container {
 #[derive(Debug, Default)]
 struct Held {
     /// The other end of its standard input: as long as it is open, reading there waits.
-    stdin: Option<OwnedFd>,
+    stdin: Option<Feed>,
+    /// The master side of its terminal, to change its size.
+    terminal: Option<OwnedFd>,
     logging: Vec<JoinHandle<()>>,
     execs: BTreeSet<String>,
     /// Nanoseconds since the epoch.
@@ -116,6 +122,7 @@ impl Container {
             oci,
             pids,
             log: Arc::new(log),
+            tee: Arc::default(),
             phase: watch::Sender::new(Phase::Creating),
             held: Mutex::default(),
             deleted: OnceCell::new(),
@@ -198,7 +205,7 @@ impl Container {
     }
 
     /// Waits until `wanted` holds of the phase.
-    async fn wait_until(&self, wanted: impl Fn(&Phase) -> bool) {
+    pub(crate) async fn wait_until(&self, wanted: impl Fn(&Phase) -> bool) {
         // The sender lives as long as `self`, so this cannot fail.
         let _ = self.phase.subscribe().wait_for(wanted).await;
     }
@@ -210,6 +217,32 @@ impl Container {
 
     pub(crate) fn end_exec(&self, exec: &str) {
         self.held().execs.remove(exec);
+    }
+
+    /// A client's way into its standard input; `None` if that is closed, or never was open.
+    pub(crate) fn mouth(&self) -> Option<Mouth> {
+        self.held().stdin.as_ref()?.tap().ok()
+    }
+
+    /// A client's input has ended.
+    pub(crate) fn fed(&self) {
+        let mut held = self.held();
+        match held.stdin.as_ref().map(|feed| feed.ends) {
+            Some(Ends::WithTheFirst) => held.stdin = None,
+            Some(Ends::Never) | None => {}
+        }
+    }
+
+    /// Whether its output is one terminal's.
+    pub(crate) fn has_terminal(&self) -> bool {
+        self.held().terminal.is_some()
+    }
+
+    /// Changes the size of its terminal, if it has one.
+    pub(crate) fn resize(&self, width: u32, height: u32) {
+        if let Some(master) = &self.held().terminal {
+            console::resize(master, width, height);
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

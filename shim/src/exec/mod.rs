@@ -1,4 +1,4 @@
-//! ExecSync: a command in a running container, its output as a stream, its end as the last message.
+//! Commands in a running container, and ExecSync: one with its output as a stream of messages, and its end as the last.
 //!
 //! ```text
 //! request ─► task: OCI runtime's exec --detach ─► pid adopted ─► ended │ time up │ client gone
@@ -8,29 +8,26 @@
 //! ```
 //!
 //! The task owns the process: it ends only when the process has, whoever listens. The client's slowness stops the pumps
-//! and so the exec'd process, and nothing else.
+//! and so the exec'd process, and nothing else. A command with streams of its client's is [`crate::session`]'s.
 
+pub(crate) mod command;
 mod kill;
 mod output;
 
-use crate::container::create::read_pid;
-use crate::container::{Container, Init, Verdict};
-use crate::error::{Invalid, Refusal, checked_name};
-use crate::files;
-use crate::oci::{Call, CallStdio, OciError, Verb};
+use crate::container::Verdict;
+use crate::error::{Invalid, Refusal};
+use crate::oci::OciError;
 use crate::pod::Pod;
-use crate::reaper::Ended;
 use crate::stdio::stream::{self, Reader};
+use command::{Begun, Command, Streams};
 use davit_proto::shim::exec_sync_output::Kind;
 use davit_proto::shim::{ExecSyncEnd, ExecSyncOutput, ExecSyncRequest};
-use kill::Target;
 use output::{Drain, Pump};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// Messages that may wait for the client, each at most one chunk.
@@ -61,12 +58,11 @@ pub(crate) fn spawn(
     let pod = Arc::clone(pod);
     let (sender, receiver) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
-        let begun = exec.begin(&pod).await;
-        let last = match begun {
-            Ok(begun) => exec.see_through(begun, &sender).await,
+        let last = match exec.begin(&pod).await {
+            Ok((begun, outputs)) => exec.see_through(begun, outputs, &sender).await,
             Err(error) => Err(error),
         };
-        exec.container.end_exec(&exec.name);
+        drop(exec);
         pod.worked();
         // Nobody there any more: then there is nobody to tell.
         let _ = sender.send(last).await;
@@ -74,93 +70,43 @@ pub(crate) fn spawn(
     Ok(receiver)
 }
 
-/// A request that was checked, and the claim to its name.
+/// A request that was checked.
 struct Exec {
-    container: Arc<Container>,
-    init: Arc<Init>,
-    name: String,
-    process: Vec<u8>,
+    command: Command,
     timeout: Option<Duration>,
     output_limit: u64,
     drain: Duration,
 }
 
-/// A command that runs, or did.
-struct Begun {
-    ended: oneshot::Receiver<Ended>,
-    target: Target,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-}
-
 impl Exec {
     fn checked(pod: &Pod, request: ExecSyncRequest) -> Result<Self, ExecError> {
-        let ExecSyncRequest { id, exec_id: name, process, timeout_ms, output_limit, drain_ms } =
-            request;
-        checked_name("exec_id", &name)?;
-        let container = pod.container(&id)?;
-        let init = container.running()?;
-        if !container.begin_exec(&name) {
-            return Err(Refusal::ExecExists { id, exec: name }.into());
-        }
+        let ExecSyncRequest { id, exec_id, process, timeout_ms, output_limit, drain_ms } = request;
+        let command = Command::claim(pod, &id, exec_id, process)?;
         let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
-        let drain = Duration::from_millis(drain_ms);
-        Ok(Self { container, init, name, process, timeout, output_limit, drain })
+        Ok(Self { command, timeout, output_limit, drain: Duration::from_millis(drain_ms) })
     }
 
-    /// Has the runtime start the command; what it needs for that is gone when this answers.
-    async fn begin(&self, pod: &Pod) -> Result<Begun, ExecError> {
-        let [process, pid_file, log] = ["json", "pid", "log"].map(|kind| self.file(kind));
-        let result = self.call(pod, &process, &pid_file, log).await;
-        for file in [process, pid_file] {
-            let _ = files::remove_if_there(&file);
-        }
-        result
-    }
-
-    async fn call(
-        &self,
-        pod: &Pod,
-        process: &Path,
-        pid_file: &Path,
-        log: PathBuf,
-    ) -> Result<Begun, ExecError> {
-        let step = |step| self.step(step);
-        files::write_new(process, &self.process).map_err(step("write its process"))?;
+    /// Starts the command; answers with the ends of its standard output and error, too.
+    async fn begin(&self, pod: &Pod) -> Result<(Begun, [OwnedFd; 2]), ExecError> {
+        let step = |step| self.command.step(step);
         let (stdout, their_stdout) = stream::pipe_to_read().map_err(step("make a pipe"))?;
         let (stderr, their_stderr) = stream::pipe_to_read().map_err(step("make a pipe"))?;
         let stdin = crate::process::null().map_err(step("open /dev/null"))?;
-        let stdio = CallStdio::Theirs { stdio: [stdin, their_stdout, their_stderr], errors: None };
-        let call =
-            Call { verb: Verb::Exec { process, pid_file }, id: &self.container.id, log, stdio };
-        let expecting = pod.reaper.expect_unknown();
-        let adjusted = oom_score_adj_of(&self.init);
-        // As the container's, and not the shim's, which the runtime would pass on. Best effort: raising is always allowed.
-        let prepare = || {
-            if let Some(value) = &adjusted {
-                let _ = files::write_kernel(Path::new("/proc/self/oom_score_adj"), value);
-            }
-            Ok::<(), std::convert::Infallible>(())
-        };
-        if let Err(error) = self.container.oci.run(&pod.reaper, call, prepare).await {
-            // Killed because it took too long, it may have started the command all the same.
-            if let Ok(pid) = read_pid(pid_file) {
-                Target::find(pid, Arc::clone(&self.init)).kill().await;
-            }
-            return Err(error.into());
-        }
-        let pid = read_pid(pid_file).map_err(step("read its pid"))?;
-        let ended = expecting.adopt(pid);
-        let target = Target::find(pid, Arc::clone(&self.init));
-        Ok(Begun { ended, target, stdout, stderr })
+        let streams = Streams::Given([stdin, their_stdout, their_stderr]);
+        Ok((self.command.begin(pod, streams).await?, [stdout, stderr]))
     }
 
     /// Streams the output until the command has ended, and answers how it did.
-    async fn see_through(&self, begun: Begun, sender: &mpsc::Sender<Message>) -> Message {
-        let Begun { mut ended, target, stdout, stderr } = begun;
+    async fn see_through(
+        &self,
+        begun: Begun,
+        [stdout, stderr]: [OwnedFd; 2],
+        sender: &mpsc::Sender<Message>,
+    ) -> Message {
+        let Begun { mut ended, target, terminal: _ } = begun;
         let drain = Drain::default();
         let pump = |fd, kind: fn(Vec<u8>) -> Kind| -> Result<_, ExecError> {
-            let reader = Reader::new(fd).map_err(self.step("read its output"))?;
+            let reader = Reader::new(fd).map_err(self.command.step("read its output"))?;
             let pump = Pump {
                 reader,
                 kind,
@@ -195,23 +141,11 @@ impl Exec {
         for pump in pumps {
             dropped += pump?.await.unwrap_or(0);
         }
-        let reaped = result
-            .map_err(|_dropped| self.step("learn its end")(io::ErrorKind::NotFound.into()))?;
+        let reaped = result.map_err(|_dropped| {
+            self.command.step("learn its end")(io::ErrorKind::NotFound.into())
+        })?;
         let verdict = Verdict { ended: reaped, oom_killed: false };
         let end = ExecSyncEnd { exit: Some(verdict.to_proto()), timed_out, dropped };
         Ok(ExecSyncOutput { kind: Some(Kind::End(end)) })
     }
-
-    fn file(&self, kind: &str) -> PathBuf {
-        self.container.bundle.join(format!("exec-{}.{kind}", self.name))
-    }
-
-    fn step(&self, step: &'static str) -> impl FnOnce(io::Error) -> ExecError + use<> {
-        let id = self.container.id.clone();
-        move |source| ExecError::Step { id, step, source }
-    }
-}
-
-fn oom_score_adj_of(init: &Init) -> Option<String> {
-    files::read_small(Path::new(&format!("/proc/{}/oom_score_adj", init.pid.as_raw_pid())), 32).ok()
 }

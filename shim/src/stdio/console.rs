@@ -1,20 +1,18 @@
-//! A container's terminal: the OCI runtime makes it and passes its master side over a socket.
+//! A container's or a command's terminal: the OCI runtime makes it and passes its master side over a socket.
 //!
 //! The socket's path must be shorter than a bundle's may be; so it is named through a descriptor of its directory.
 
 use super::stream::nonblocking;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use davit_sys::passing;
+use rustix::termios::{Winsize, tcsetwinsize};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::io::Interest;
 use tokio::net::UnixListener;
 
 /// How long the terminal may take to arrive once the runtime has ended successfully: it was sent before.
 const LIMIT: Duration = Duration::from_secs(5);
-const NAME: &str = "console.sock";
 
 /// The socket on which the terminal comes. Its file is removed when this is dropped.
 #[derive(Debug)]
@@ -26,10 +24,10 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Listens in `bundle`.
-    pub(crate) fn listen(bundle: &Path) -> io::Result<Self> {
+    /// Listens in `bundle`, as `name`.
+    pub(crate) fn listen(bundle: &Path, name: &str) -> io::Result<Self> {
         use rustix::fs::{Mode, OFlags};
-        let file = bundle.join(NAME);
+        let file = bundle.join(name);
         crate::files::remove_if_there(&file)?;
         let directory = rustix::fs::open(
             bundle,
@@ -37,7 +35,7 @@ impl Console {
             Mode::empty(),
         )?;
         let own = rustix::process::getpid().as_raw_pid();
-        let short = PathBuf::from(format!("/proc/{own}/fd/{}/{NAME}", directory.as_raw_fd()));
+        let short = PathBuf::from(format!("/proc/{own}/fd/{}/{name}", directory.as_raw_fd()));
         let listener = UnixListener::bind(&short)?;
         Ok(Self { listener, file, short, _directory: directory })
     }
@@ -57,13 +55,11 @@ impl Console {
 
     async fn accept(&self) -> io::Result<OwnedFd> {
         let (stream, _) = self.listener.accept().await?;
-        loop {
-            stream.readable().await?;
-            match stream.try_io(Interest::READABLE, || receive_descriptor(&stream)) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                other => return other,
-            }
-        }
+        // The terminal's name comes with it, and means nothing outside of the container.
+        let received = passing::receive(&stream, &mut [0; 256]).await?;
+        let none =
+            || io::Error::new(io::ErrorKind::InvalidData, "the OCI runtime sent no terminal");
+        received.descriptors.into_iter().next().ok_or_else(none)
     }
 }
 
@@ -73,18 +69,10 @@ impl Drop for Console {
     }
 }
 
-fn receive_descriptor(stream: &tokio::net::UnixStream) -> io::Result<OwnedFd> {
-    // The terminal's name comes with it, and means nothing outside of the container.
-    let mut name = [0_u8; 256];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(stream, &mut [IoSliceMut::new(&mut name)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
-            && let Some(fd) = descriptors.next()
-        {
-            return Ok(fd);
-        }
+/// Changes the size of a terminal, in characters, by its master side. A size of 0 is ignored, and so is what no terminal can have.
+pub(crate) fn resize(master: &OwnedFd, width: u32, height: u32) {
+    if let (Ok(ws_col @ 1..), Ok(ws_row @ 1..)) = (u16::try_from(width), u16::try_from(height)) {
+        // It fails only for what is no terminal.
+        let _ = tcsetwinsize(master, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 });
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "the OCI runtime sent no terminal"))
 }

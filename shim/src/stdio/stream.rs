@@ -1,8 +1,9 @@
-//! Reading descriptors without waiting: pipes and terminals.
+//! Reading and writing descriptors without waiting: pipes and terminals.
 //!
 //! Buffers live only from one read to its handing on: a pod whose containers are quiet holds none.
 
 use super::log::{Log, Source};
+use super::tee::Tee;
 use davit_sys::readiness;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
@@ -60,6 +61,34 @@ impl Reader {
     }
 }
 
+/// A descriptor that is written to as it takes bytes.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl Writer {
+    /// `fd` must not block.
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { fd: readiness::writable(fd)? })
+    }
+
+    /// Writes all of it. If the future is dropped, some of it may be written.
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let mut guard = self.fd.writable().await?;
+            let written = guard.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), bytes)?));
+            match written {
+                Ok(Ok(written)) => bytes = bytes.get(written..).unwrap_or_default(),
+                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(e)) => return Err(e),
+                Err(_would_block) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 fn read_now(fd: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
     let mut bytes = Vec::with_capacity(CHUNK);
     loop {
@@ -73,18 +102,24 @@ fn read_now(fd: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
     }
 }
 
-/// Reads a stream into the log until it ends.
+/// Reads a stream until it ends, into the log and to whoever is attached.
 pub(crate) fn spawn_logging(
     fd: OwnedFd,
     source: Source,
     log: Arc<Log>,
+    tee: Arc<Tee>,
 ) -> io::Result<JoinHandle<()>> {
     let reader = Reader::new(fd)?;
     Ok(tokio::spawn(async move {
         while let Ok(Some(bytes)) = reader.read().await {
             log.write(source, &bytes);
+            // On the heap, and only if there is somebody: every container has two of these tasks.
+            if tee.has_clients() {
+                Box::pin(tee.pass_on(source, bytes)).await;
+            }
         }
         log.end(source);
+        tee.end(source);
     }))
 }
 

@@ -133,7 +133,7 @@ impl Setup {
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
         for applet in [
             "sh", "sleep", "cat", "echo", "tail", "seq", "head", "true", "ls", "yes", "test",
-            "stat", "id", "hostname",
+            "stat", "id", "hostname", "stty", "dd", "wc", "tty", "usleep",
         ] {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }

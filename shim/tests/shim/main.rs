@@ -4,6 +4,8 @@
 //! Every test ends with [`harness::Pod::finish`], which checks that nothing is left: process, mount, cgroup, runtime state.
 
 #[cfg(test)]
+mod attach;
+#[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod failures;
@@ -17,3 +19,7 @@ mod logs;
 mod memory;
 #[cfg(test)]
 mod namespaces;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
+mod streams;

@@ -1,0 +1,143 @@
+//! A command in a running container: from the claim to its name to the process that runs.
+
+use super::ExecError;
+use super::kill::Target;
+use crate::container::create::read_pid;
+use crate::container::{Container, Init};
+use crate::error::{Refusal, checked_name};
+use crate::files;
+use crate::oci::{Call, CallStdio, Verb};
+use crate::pod::Pod;
+use crate::reaper::Ended;
+use crate::stdio::console::Console;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// A command that is to run, and the claim to its name, which is given up when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Command {
+    container: Arc<Container>,
+    init: Arc<Init>,
+    name: String,
+    process: Vec<u8>,
+}
+
+/// What a command's standard streams are to be.
+#[derive(Debug)]
+pub(crate) enum Streams {
+    /// These.
+    Given([OwnedFd; 3]),
+    /// A terminal, which the OCI runtime makes.
+    Terminal,
+}
+
+/// A command that runs, or did.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) ended: oneshot::Receiver<Ended>,
+    pub(crate) target: Target,
+    /// The master side of its terminal, which does not block.
+    pub(crate) terminal: Option<OwnedFd>,
+}
+
+impl Command {
+    /// Claims `name` for a command in a container that runs.
+    pub(crate) fn claim(
+        pod: &Pod,
+        id: &str,
+        name: String,
+        process: Vec<u8>,
+    ) -> Result<Self, ExecError> {
+        checked_name("exec_id", &name)?;
+        let container = pod.container(id)?;
+        let init = container.running()?;
+        if !container.begin_exec(&name) {
+            return Err(Refusal::ExecExists { id: id.to_owned(), exec: name }.into());
+        }
+        Ok(Self { container, init, name, process })
+    }
+
+    /// Has the OCI runtime start the command; what it needs for that is gone when this answers.
+    pub(crate) async fn begin(&self, pod: &Pod, streams: Streams) -> Result<Begun, ExecError> {
+        let [process, pid_file, log] = ["json", "pid", "log"].map(|kind| self.file(kind));
+        let result = self.call(pod, [&process, &pid_file, &log], streams).await;
+        for file in [process, pid_file] {
+            let _ = files::remove_if_there(&file);
+        }
+        result
+    }
+
+    async fn call(
+        &self,
+        pod: &Pod,
+        [process, pid_file, log]: [&Path; 3],
+        streams: Streams,
+    ) -> Result<Begun, ExecError> {
+        let step = |step| self.step(step);
+        files::write_new(process, &self.process).map_err(step("write its process"))?;
+        let (stdio, console) = match streams {
+            Streams::Given(stdio) => (CallStdio::Theirs { stdio, errors: None }, None),
+            Streams::Terminal => {
+                let name = format!("exec-{}.sock", self.name);
+                let console = Console::listen(&self.container.bundle, &name);
+                (CallStdio::Quiet, Some(console.map_err(step("listen for its terminal"))?))
+            }
+        };
+        let console_socket = console.as_ref().map(Console::path);
+        let verb = Verb::Exec { process, pid_file, console_socket };
+        let call = Call { verb, id: &self.container.id, log: log.to_owned(), stdio };
+        let expecting = pod.reaper.expect_unknown();
+        let adjusted = oom_score_adj_of(&self.init);
+        // As the container's, and not the shim's, which the runtime would pass on. Best effort: raising is always allowed.
+        let prepare = || {
+            if let Some(value) = &adjusted {
+                let _ = files::write_kernel(Path::new("/proc/self/oom_score_adj"), value);
+            }
+            Ok::<(), std::convert::Infallible>(())
+        };
+        if let Err(error) = self.container.oci.run(&pod.reaper, call, prepare).await {
+            // Killed because it took too long, it may have started the command all the same.
+            if let Ok(pid) = read_pid(pid_file) {
+                Target::find(pid, Arc::clone(&self.init)).kill().await;
+            }
+            return Err(error.into());
+        }
+        let pid = read_pid(pid_file).map_err(step("read its pid"))?;
+        let ended = expecting.adopt(pid);
+        let target = Target::find(pid, Arc::clone(&self.init));
+        let terminal = match console {
+            None => None,
+            Some(console) => match console.receive().await {
+                Ok(terminal) => Some(terminal),
+                Err(error) => {
+                    target.kill().await;
+                    return Err(step("receive its terminal")(error));
+                }
+            },
+        };
+        Ok(Begun { ended, target, terminal })
+    }
+
+    fn file(&self, kind: &str) -> PathBuf {
+        self.container.bundle.join(format!("exec-{}.{kind}", self.name))
+    }
+
+    /// Names what failed.
+    pub(crate) fn step(&self, step: &'static str) -> impl FnOnce(io::Error) -> ExecError + use<> {
+        let id = self.container.id.clone();
+        move |source| ExecError::Step { id, step, source }
+    }
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        self.container.end_exec(&self.name);
+    }
+}
+
+fn oom_score_adj_of(init: &Init) -> Option<String> {
+    files::read_small(Path::new(&format!("/proc/{}/oom_score_adj", init.pid.as_raw_pid())), 32).ok()
+}
