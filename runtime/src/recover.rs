@@ -4,6 +4,7 @@
 //! is; one whose creation was interrupted is undone; after a reboot nothing of any pod is left, so all are swept. A record that can't be read is put
 //! aside and named, and hinders nobody else.
 
+use crate::cdi::Cdi;
 use crate::cgroup::{CgroupError, Cgroups, Driver, Group, InvalidGroup};
 use crate::config::RuntimeConfig;
 use crate::container::{ContainerState, leftover, remove_files};
@@ -95,6 +96,7 @@ async fn parts(config: RuntimeConfig, layout: Layout) -> Result<Shared, OpenErro
         host.cgroups.ensure(&above).await.map_err(OpenError::Cgroup)?;
     }
     Ok(Shared {
+        cdi: Cdi::new(config.cdi_spec_dirs.clone()),
         config,
         layout,
         images,

@@ -5,6 +5,7 @@
 
 mod streams;
 
+use crate::cdi::Cdi;
 use crate::config::RuntimeConfig;
 use crate::container::{
     self, ContainerSpec, ContainerView, CreateContainerError, ExecError, RemoveContainerError,
@@ -326,6 +327,12 @@ impl Runtime {
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.shared.host
+    }
+
+    /// The devices that vendors describe.
+    #[must_use]
+    pub fn cdi(&self) -> &Cdi {
+        &self.shared.cdi
     }
 
     /// How many there are of what.

@@ -1,5 +1,6 @@
 //! What every pod's task works with.
 
+use crate::cdi::Cdi;
 use crate::cgroup::{Driver, Group, InvalidGroup};
 use crate::config::RuntimeConfig;
 use crate::counters::Counters;
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) network: Network,
     pub(crate) handlers: Handlers,
     pub(crate) host: Host,
+    pub(crate) cdi: Cdi,
     /// The files through which a shim enters its own cgroup.
     pub(crate) shim_procs: Vec<PathBuf>,
     pub(crate) counters: Arc<Counters>,

@@ -67,6 +67,7 @@ const WELL_KNOWN: [&str; 3] = ["crun", "runc", "youki"];
 const ROOT: &str = "/var/lib/davit";
 const STATE: &str = "/run/davit";
 const SOCKET: &str = "davit.sock";
+const CDI: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// A value for a key that was not given. The texts are constants, and a test reads every one of them.
 fn or_default<T: std::str::FromStr>(given: Option<T>, text: &str) -> Option<T> {
@@ -153,6 +154,12 @@ impl Config {
     /// Where registries' hosts.toml files are.
     pub(crate) fn registry_config_dir(&self) -> &Path {
         path(self.full.registry_config_dir.as_ref(), "/etc/davit/certs.d")
+    }
+
+    /// Where CDI specifications are.
+    pub(crate) fn cdi_spec_dirs(&self) -> Vec<PathBuf> {
+        let given = self.full.cdi_spec_dirs.iter().flatten();
+        given.map(|path| path.as_path().to_owned()).collect()
     }
 
     /// How long a pull may receive nothing.
@@ -267,6 +274,10 @@ fn with_defaults(layer: Layer) -> Layer {
         cni_bin_dir: or_default(layer.cni_bin_dir, "/opt/cni/bin"),
         netns_dir: or_default(layer.netns_dir, "/run/netns"),
         registry_config_dir: or_default(layer.registry_config_dir, "/etc/davit/certs.d"),
+        cdi_spec_dirs: layer.cdi_spec_dirs.or_else(|| {
+            let directories = CDI.iter().filter_map(|directory| directory.parse().ok());
+            Some(directories.collect())
+        }),
         pull_progress_timeout: layer.pull_progress_timeout.or(Some(Span::seconds(300))),
         default_handler: layer.default_handler,
         shim: layer.shim,

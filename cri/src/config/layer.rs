@@ -46,6 +46,9 @@ pub(crate) struct Layer {
     /// Where registries' hosts.toml files are; read again at each pull
     #[arg(long, value_name = "DIR")]
     pub(crate) registry_config_dir: Option<AbsolutePath>,
+    /// Where vendors describe devices (CDI), a later directory before an earlier; read when a container asks for one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cdi_spec_dirs: Option<Vec<AbsolutePath>>,
     /// A pull that receives nothing for this long is given up
     #[arg(long, value_name = "TIME")]
     pub(crate) pull_progress_timeout: Option<Span>,
@@ -236,6 +239,7 @@ impl Layer {
             cni_bin_dir: over.cni_bin_dir.or(self.cni_bin_dir),
             netns_dir: over.netns_dir.or(self.netns_dir),
             registry_config_dir: over.registry_config_dir.or(self.registry_config_dir),
+            cdi_spec_dirs: over.cdi_spec_dirs.or(self.cdi_spec_dirs),
             pull_progress_timeout: over.pull_progress_timeout.or(self.pull_progress_timeout),
             default_handler: over.default_handler.or(self.default_handler),
             shim: over.shim.or(self.shim),

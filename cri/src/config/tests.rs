@@ -93,6 +93,7 @@ fn the_getters_agree_with_the_defaults_that_are_dumped() {
     assert_eq!(full.cni_bin_dir.as_ref().unwrap().as_path(), config.cni_bin_dir());
     assert_eq!(full.netns_dir.as_ref().unwrap().as_path(), config.netns_dir());
     assert_eq!(full.registry_config_dir.as_ref().unwrap().as_path(), config.registry_config_dir());
+    assert_eq!(config.cdi_spec_dirs(), [Path::new("/etc/cdi"), Path::new("/var/run/cdi")]);
     assert_eq!(config.listen().len(), 1);
     assert_eq!(config.pod_cgroup_parent().as_str(), "davit-pods");
     assert_eq!(config.handlers().len(), 0);

@@ -1,6 +1,6 @@
 //! ContainerConfig → ContainerSpec.
 
-use super::error::{InvalidField, refuse, unsupported};
+use super::error::{InvalidField, refuse};
 use super::image::image_request;
 use super::{mount, resources, security, signal, text};
 use davit_proto::cri;
@@ -40,9 +40,6 @@ pub(crate) fn container_spec(
     if let Some(windows) = windows {
         return Err(refuse("windows", &windows, "makes no sense on Linux"));
     }
-    if !cdi_devices.is_empty() {
-        return Err(unsupported("CDI_devices", &cdi_devices));
-    }
     let (name, attempt) = identity(metadata)?;
     let cri::LinuxContainerConfig { resources, security_context } = linux.unwrap_or_default();
     let mounts = mounts.into_iter().enumerate().map(|(at, wire)| mount::mount(at, wire, pod));
@@ -57,6 +54,11 @@ pub(crate) fn container_spec(
         envs: envs.into_iter().map(environment).collect::<Result<_, _>>()?,
         mounts: mounts.collect::<Result<_, _>>()?,
         devices: devices.collect::<Result<_, _>>()?,
+        cdi_devices: cdi_devices
+            .into_iter()
+            .enumerate()
+            .map(|(at, wire)| cdi_device(at, wire))
+            .collect::<Result<_, _>>()?,
         labels: text::labels("labels", labels)?,
         annotations,
         log_path: log(log_path, pod)?,
@@ -67,6 +69,15 @@ pub(crate) fn container_spec(
         security: security::security(security_context.unwrap_or_default(), pod)?,
         stop_signal: signal::signal("stop_signal", stop_signal)?,
     })
+}
+
+/// Which file describes it is found out where it is given; what is no name is in none.
+fn cdi_device(at: usize, wire: cri::CdiDevice) -> Result<String, InvalidField> {
+    let cri::CdiDevice { name } = wire;
+    if davit_runtime::cdi::is_qualified(&name) {
+        return Ok(name);
+    }
+    Err(refuse(format!("CDI_devices[{at}]"), &name, "is not of the form vendor/class=name"))
 }
 
 fn identity(metadata: Option<cri::ContainerMetadata>) -> Result<(String, u32), InvalidField> {

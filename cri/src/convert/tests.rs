@@ -212,6 +212,10 @@ fn mount(config: &mut cri::ContainerConfig) -> &mut cri::Mount {
     config.mounts.last_mut().unwrap()
 }
 
+fn cdi(name: &str) -> cri::CdiDevice {
+    cri::CdiDevice { name: name.to_owned() }
+}
+
 fn image_mount(config: &mut cri::ContainerConfig) -> &mut cri::Mount {
     config.mounts.push(cri::Mount {
         container_path: "/c".to_owned(),
@@ -266,7 +270,10 @@ fn a_container_that_cannot_be_is_refused_by_the_name_of_the_field() {
         ("log_path", |c| c.log_path = "a/".into()),
         ("log_path", |c| c.log_path = "a\nb".into()),
         ("windows", |c| c.windows = Some(cri::WindowsContainerConfig::default())),
-        ("CDI_devices", |c| c.cdi_devices = vec![cri::CdiDevice { name: "v/d=1".into() }]),
+        ("CDI_devices[0]", |c| c.cdi_devices = vec![cri::CdiDevice { name: "1".into() }]),
+        ("CDI_devices[1]", |c| c.cdi_devices = vec![cdi("v/d=1"), cdi("v/d=")]),
+        ("CDI_devices[0]", |c| c.cdi_devices = vec![cdi("/d=1")]),
+        ("CDI_devices[0]", |c| c.cdi_devices = vec![cdi("v/d=../1")]),
         ("stop_signal", |c| c.stop_signal = 66),
         ("mounts[0].container_path", |c| mount(c).container_path = "relative".into()),
         ("mounts[0].container_path", |c| mount(c).container_path = "/a/../b".into()),
@@ -423,11 +430,14 @@ fn limits_that_the_kernel_would_not_take_are_refused() {
 }
 
 #[test]
-fn refusals_of_what_is_to_come_say_so_and_tell_no_megabytes() {
+fn refusals_of_what_is_to_come_say_so_and_refusals_tell_no_megabytes() {
     let mut config = container_config();
-    config.cdi_devices = vec![cri::CdiDevice { name: "x".repeat(10_000) }];
+    mount(&mut config).uid_mappings = vec![cri::IdMapping::default()];
     let refused = container_spec(config, &pod()).unwrap_err().to_string();
     assert!(refused.contains("is not supported yet"), "{refused}");
+    let mut config = container_config();
+    config.cdi_devices = vec![cdi(&"x".repeat(10_000))];
+    let refused = container_spec(config, &pod()).unwrap_err().to_string();
     assert!(refused.len() < 300, "{refused}");
 }
 

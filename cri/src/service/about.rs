@@ -46,6 +46,10 @@ pub(super) fn verbose(runtime: &Runtime) -> BTreeMap<String, String> {
     let config = runtime.config();
     let network = runtime.network().status();
     let counts = runtime.counters().read();
+    let broken = tokio::task::block_in_place(|| runtime.cdi().broken());
+    let broken: BTreeMap<_, _> =
+        broken.into_iter().map(|file| (file.path.display().to_string(), file.problem)).collect();
+    let cdi = serde_json::json!({ "specDirs": config.cdi_spec_dirs, "broken": broken });
     let config = serde_json::json!({
         "rootDir": config.root,
         "stateDir": config.state,
@@ -64,8 +68,13 @@ pub(super) fn verbose(runtime: &Runtime) -> BTreeMap<String, String> {
         "images": runtime.images().list().len(),
         "eventListeners": counts.event_listeners,
     });
-    [("config", config.to_string()), ("counters", counters.to_string()), ("network", network.name)]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
+    [
+        ("config", config.to_string()),
+        ("cdi", cdi.to_string()),
+        ("counters", counters.to_string()),
+        ("network", network.name),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
 }

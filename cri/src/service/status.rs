@@ -3,6 +3,7 @@
 //! Owns the one mapping from each operation's errors to gRPC codes, exhaustive, so that a new error can't slip through as `Unknown`. The kubelet acts on
 //! NotFound (gone: forget it) and on DeadlineExceeded from ExecSync (a probe that timed out); the others are for people.
 
+use davit_runtime::cdi::CdiError;
 use davit_runtime::container::{
     CreateContainerError, ExecError, RemoveContainerError, ReopenLogError, StartContainerError,
     StopContainerError, UpdateContainerError, VolumeError,
@@ -131,8 +132,18 @@ impl WireError for CreateContainerError {
             Self::ImageUnknown { .. } => Code::NotFound,
             Self::Image(_) | Self::Spec(_) | Self::UserFiles { .. } => Code::InvalidArgument,
             Self::Volume(error) => error.code(),
+            Self::Cdi(error) => error.code(),
             Self::Layers { .. } | Self::Handler(_) | Self::Id(_) | Self::Store(_) => Code::Internal,
             Self::Shim(error) => error.code(),
+        }
+    }
+}
+
+impl WireError for CdiError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Unknown { .. } => Code::NotFound,
+            Self::Conflict { .. } | Self::Edit { .. } => Code::FailedPrecondition,
         }
     }
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod cdi;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod containers;

@@ -142,7 +142,8 @@ impl Creation {
             handler,
             host: &self.shared.host,
         };
-        let built = oci::build(&input)?;
+        let mut built = oci::build(&input)?;
+        self.shared.cdi.inject(&self.spec.cdi_devices, &mut built, handler)?;
         for warning in &built.warnings {
             tracing::warn!(container = %id, "{warning}");
         }

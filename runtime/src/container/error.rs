@@ -1,6 +1,7 @@
 //! What can go wrong with a container, by operation.
 
 use super::VolumeError;
+use crate::cdi::CdiError;
 use crate::id::{ContainerId, NoRandomness, SandboxId};
 use crate::image::{FindError, HoldError};
 use crate::oci::handlers::HandlerError;
@@ -78,6 +79,9 @@ pub enum CreateContainerError {
     /// Something in the configuration can't be honoured.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// A device that a vendor describes can't be given.
+    #[error(transparent)]
+    Cdi(#[from] CdiError),
     /// The pod's handler is gone from the configuration.
     #[error("the pod's runtime handler")]
     Handler(#[from] HandlerError),

@@ -30,6 +30,9 @@ pub struct ContainerSpec {
     pub mounts: Vec<MountSpec>,
     /// Devices of the host.
     pub devices: Vec<DeviceSpec>,
+    /// Devices that vendors describe ([`crate::cdi`]), each `vendor/class=name`.
+    #[serde(default)]
+    pub cdi_devices: Vec<String>,
     /// Told back as they came.
     pub labels: BTreeMap<String, String>,
     /// Told back as they came.

@@ -33,19 +33,19 @@ pub(super) fn security() -> ContainerSecurity {
 
 /// Everything that a test may change before a spec is built.
 #[derive(Debug, Clone)]
-pub(super) struct Given {
-    pub(super) container: ContainerSpec,
-    pub(super) sandbox: SandboxSpec,
-    pub(super) image: ImageDefaults,
-    pub(super) users: UserFiles,
-    pub(super) pod: PodPaths,
-    pub(super) rootfs: PathBuf,
-    pub(super) handler: Handler,
-    pub(super) host: Host,
+pub(crate) struct Given {
+    pub(crate) container: ContainerSpec,
+    pub(crate) sandbox: SandboxSpec,
+    pub(crate) image: ImageDefaults,
+    pub(crate) users: UserFiles,
+    pub(crate) pod: PodPaths,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) handler: Handler,
+    pub(crate) host: Host,
 }
 
 impl Given {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             container: container(),
             sandbox: sandbox(),
@@ -67,7 +67,7 @@ impl Given {
         ContainerId::try_from("c".repeat(64)).unwrap()
     }
 
-    pub(super) fn build(&self) -> Result<Built, SpecError> {
+    pub(crate) fn build(&self) -> Result<Built, SpecError> {
         let sandbox_id = SandboxId::try_from("d".repeat(64)).unwrap();
         build(&SpecInput {
             id: &Self::id(),
@@ -96,6 +96,7 @@ pub(super) fn container() -> ContainerSpec {
         envs: Vec::new(),
         mounts: Vec::new(),
         devices: Vec::new(),
+        cdi_devices: Vec::new(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         log_path: None,

@@ -49,6 +49,9 @@ pub struct Features {
     pub user_namespaces: bool,
     /// Seccomp filters: announced; `true` where nothing is announced.
     pub seccomp: bool,
+    /// Network devices of the host that are moved into a container: announced.
+    #[serde(default)]
+    pub net_devices: bool,
     /// The newest `ociVersion` it takes, if it says.
     pub oci_version_max: Option<String>,
 }

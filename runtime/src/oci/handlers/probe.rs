@@ -271,6 +271,9 @@ fn parse_features(json: &[u8]) -> Features {
     Features {
         user_namespaces: user && idmap == Some(true),
         seccomp: seccomp.unwrap_or(true),
+        net_devices: linux
+            .and_then(|linux| linux.net_devices().as_ref())
+            .is_some_and(|devices| *devices.enabled() == Some(true)),
         oci_version_max: Some(announced.oci_version_max().clone())
             .filter(|version| !version.is_empty()),
         ..Features::default()
