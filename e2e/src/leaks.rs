@@ -108,7 +108,7 @@ fn belongs(pid: u32, dir: &str, tag: &str) -> bool {
     let contains = |file: &str, what: &str| String::from_utf8_lossy(&text(file)).contains(what);
     let status = String::from_utf8_lossy(&text("stat")).into_owned();
     let zombie = status.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
-    if zombie {
+    if zombie || exits(&text("status"), &text("cmdline")) {
         return false;
     }
     contains("cmdline", dir)
@@ -118,6 +118,17 @@ fn belongs(pid: u32, dir: &str, tag: &str) -> bool {
             std::fs::read_link(proc.join(link))
                 .is_ok_and(|path| path.to_string_lossy().contains(dir))
         })
+}
+
+/// PID 1 of a namespace that was killed and has let go of its memory: all that it waits for is that the machine's own init reaps those who were in there.
+fn exits(status: &[u8], command_line: &[u8]) -> bool {
+    const KILL: u64 = 1 << 8;
+    let status = String::from_utf8_lossy(status).into_owned();
+    let pending = status.lines().filter_map(|line| {
+        let bits = line.strip_prefix("ShdPnd:").or_else(|| line.strip_prefix("SigPnd:"))?;
+        u64::from_str_radix(bits.trim(), 16).ok()
+    });
+    command_line.is_empty() && pending.fold(0, |all, bits| all | bits) & KILL != 0
 }
 
 fn command_line(pid: u32) -> String {

@@ -1,20 +1,19 @@
 //! Taking up what an earlier daemon has left.
 //!
 //! Owns the order of the start: the parts first, then the records, then what no record names. A pod that was given to its caller is taken up as it
-//! is; one whose creation was interrupted is undone; after a reboot nothing of any pod is left, so all are swept. A record that can't be read is put
-//! aside and named, and hinders nobody else.
+//! is; one whose creation was interrupted is undone, while others are served already; after a reboot nothing of any pod is left, so all are swept.
+//! A record that can't be read is put aside and named, and hinders nobody else.
 
 use crate::cdi::Cdi;
 use crate::cgroup::{CgroupError, Cgroups, Driver, Group, InvalidGroup};
 use crate::config::RuntimeConfig;
-use crate::container::{ContainerState, leftover, remove_files};
+use crate::container::ContainerState;
 use crate::counters::Counters;
 use crate::events::Events;
 use crate::id::{ContainerId, SandboxId};
 use crate::oci::{Handlers, Host};
-use crate::sandbox::{Index, Slot, end_shim, spawn_recovered, undo_creation};
+use crate::sandbox::{Index, Slot, end_shim, spawn_recovered, spawn_undoing};
 use crate::shared::Shared;
-use crate::shim::{ProcessHandle, ShimClient};
 use crate::stats::Walkers;
 use crate::store::{
     ContainerRecord, Layout, SandboxPhase, SandboxRecord, StoreError, VERSION, ensure_dir,
@@ -75,8 +74,16 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
     }
     let records = read_pods(&shared).await?;
     let live: Vec<SandboxId> = records.iter().map(|record| record.id.clone()).collect();
-    take_up(&shared, records).await;
-    sweep(&shared, &live).await?;
+    let (interrupted, given): (Vec<_>, Vec<_>) =
+        records.into_iter().partition(|record| record.phase == SandboxPhase::Creating);
+    let undoing = take_up(&shared, given).await;
+    let report = shared.network.recover(&live).await;
+    tracing::debug!(?report, "networks");
+    for record in interrupted {
+        // Only now: the network's own recovery must not be met by a detachment.
+        spawn_undoing(&shared, record);
+    }
+    sweep(&shared, &undoing).await?;
     Ok(shared)
 }
 
@@ -196,6 +203,8 @@ enum ReadError {
     Store(#[from] StoreError),
     #[error("the record is of {0}")]
     Other(SandboxId),
+    #[error("the record is of container {id} in pod {sandbox}")]
+    OtherContainer { id: ContainerId, sandbox: SandboxId },
 }
 
 impl ReadError {
@@ -207,7 +216,8 @@ impl ReadError {
             }
             Self::Store(StoreError::Broken { .. } | StoreError::Version { .. })
             | Self::Id(_)
-            | Self::Other(_) => false,
+            | Self::Other(_)
+            | Self::OtherContainer { .. } => false,
         }
     }
 }
@@ -244,27 +254,21 @@ fn quarantine(shared: &Shared, directory: &Path, error: &ReadError) -> Result<()
     fs::rename(directory, &to).map_err(StoreError::io("put aside", directory))
 }
 
-/// All at once: a pod that takes long holds up none of the others.
-async fn take_up(shared: &Arc<Shared>, records: Vec<SandboxRecord>) {
+/// All at once: a pod that takes long holds up none of the others. Answers with the containers that are being undone.
+async fn take_up(shared: &Arc<Shared>, records: Vec<SandboxRecord>) -> Vec<ContainerId> {
     let mut tasks = JoinSet::new();
     for record in records {
         let shared = Arc::clone(shared);
-        tasks.spawn(async move {
-            match record.phase {
-                SandboxPhase::Creating => undo_creation(&shared, record).await,
-                SandboxPhase::Ready | SandboxPhase::NotReady => take_up_one(&shared, record).await,
-            }
-        });
+        tasks.spawn(async move { take_up_one(&shared, record) });
     }
-    while tasks.join_next().await.is_some() {}
+    tasks.join_all().await.concat()
 }
 
-async fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) {
-    let mut slots = Vec::new();
+fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) -> Vec<ContainerId> {
+    let (mut slots, mut interrupted) = (Vec::new(), Vec::new());
     for name in names(&shared.layout.containers(&record.id)).unwrap_or_default() {
         let Ok(id) = ContainerId::try_from(name) else { continue };
-        let path = shared.layout.container_record(&record.id, &id);
-        match read_json::<ContainerRecord>(&path) {
+        match read_container(shared, &record.id, &id) {
             Ok(container) if container.state != ContainerState::Creating => {
                 let facts = &container.facts;
                 let layers: Vec<_> = [&facts.layers[..], &facts.volume_layers].concat();
@@ -274,13 +278,17 @@ async fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) {
                 }
                 slots.push(Slot::new(container, layers.into_iter().collect()));
             }
-            // Interrupted, or not even begun: nobody was told of it.
-            Ok(_) | Err(_) => undo_container(shared, &record, &id).await,
+            // Interrupted: nobody was told of it.
+            Ok(_) => interrupted.push(id),
+            Err(error) => {
+                put_away_container(shared, &record.id, &id, &error);
+                interrupted.push(id);
+            }
         }
     }
     let ids: Vec<ContainerId> = slots.iter().map(|slot| slot.id().clone()).collect();
     let (key, sandbox) = (record.spec.key.clone(), record.id.clone());
-    let handle = spawn_recovered(Arc::clone(shared), record, slots);
+    let handle = spawn_recovered(Arc::clone(shared), record, slots, interrupted.clone());
     let taken = shared
         .index
         .pod_of_key(&key, || Ok::<_, std::convert::Infallible>((sandbox.clone(), handle)));
@@ -291,33 +299,45 @@ async fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) {
     for id in ids {
         shared.index.add_container(&id, &sandbox);
     }
+    interrupted
 }
 
-async fn undo_container(shared: &Arc<Shared>, record: &SandboxRecord, id: &ContainerId) {
-    let mut removal = leftover(shared, &record.id, &record.handler, id);
-    let alive = record.shim.and_then(|shim| ProcessHandle::open(shim).ok().flatten());
-    if alive.is_some() {
-        let client = ShimClient::new(&shared.layout.pod(&record.id), shared.config.deadlines.shim);
-        // What the shim can't delete is the pod's own to end.
-        drop(client.delete(id.as_str()).await);
-        removal.client = Some(client);
+fn read_container(
+    shared: &Shared,
+    sandbox: &SandboxId,
+    id: &ContainerId,
+) -> Result<ContainerRecord, ReadError> {
+    let path = shared.layout.container_record(sandbox, id);
+    let record: ContainerRecord = read_json(&path)?;
+    if record.version != VERSION {
+        return Err(StoreError::Version { path, found: record.version, known: VERSION }.into());
     }
-    match remove_files(&removal).await {
-        Ok(()) => tracing::info!(container = %id, "undone: its creation was interrupted"),
-        Err(error) => {
-            tracing::error!(container = %id, error = &error as &dyn std::error::Error, "an interrupted creation could not be undone")
-        }
+    if record.id != *id || record.sandbox != *sandbox {
+        return Err(ReadError::OtherContainer { id: record.id, sandbox: record.sandbox });
     }
+    Ok(record)
 }
 
-/// What no record names: networks, layers, writable layers.
-async fn sweep(shared: &Arc<Shared>, live: &[SandboxId]) -> Result<(), OpenError> {
-    let report = shared.network.recover(live).await;
-    tracing::debug!(?report, "networks");
+/// The record is kept for people; what it was of can't be known, and so can't go on.
+fn put_away_container(shared: &Shared, sandbox: &SandboxId, id: &ContainerId, error: &ReadError) {
+    if error.is_absent() {
+        // Its creation had hardly begun, or its removal was all but done.
+        return;
+    }
+    let to = shared.layout.quarantine().join(format!("{id}.json"));
+    let kept = ensure_dir(&shared.layout.quarantine()).and_then(|()| {
+        let from = shared.layout.container_record(sandbox, id);
+        fs::rename(&from, &to).map_err(StoreError::io("put aside", &from))
+    });
+    tracing::error!(%sandbox, container = %id, to = %to.display(), kept = kept.is_ok(), error = error as &dyn std::error::Error, "put aside: the record can't be read; the container ends");
+}
+
+/// What no record names: layers, writable layers.
+async fn sweep(shared: &Arc<Shared>, undoing: &[ContainerId]) -> Result<(), OpenError> {
     let report = shared.images.sweep().await;
     tracing::debug!(?report, "layers");
-    let known: BTreeSet<String> =
-        shared.index.container_ids().into_iter().map(String::from).collect();
+    let known = shared.index.container_ids().into_iter().chain(undoing.iter().cloned());
+    let known: BTreeSet<String> = known.map(String::from).collect();
     for name in names(&shared.layout.writable_layers())? {
         if !known.contains(&name) {
             let path = shared.layout.writable_layers().join(&name);

@@ -23,6 +23,8 @@ const UNKNOWN: i32 = 255;
 const SHIM_LOST: &str = "ShimLost";
 /// How much later than planned an end may be, in nanoseconds: the machine is busy.
 const LATE: i64 = 20_000_000_000;
+/// How much earlier: a start is told when the OCI runtime has returned from it, and the command runs by then.
+const EARLY: i64 = 1_000_000_000;
 
 /// What a container does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub(super) enum Fate {
     Killed,
     /// Its shim was killed.
     ShimLost,
+    /// SIGKILL, and then its shim was killed, maybe before it saw the end.
+    KilledAndLost,
 }
 
 /// A container of a life.
@@ -57,6 +61,8 @@ pub(super) struct Made {
     pub(super) fate: Fate,
     /// As it was told first.
     pub(super) started_at: i64,
+    /// Its end has been looked at.
+    pub(super) seen: bool,
 }
 
 impl Work {
@@ -112,8 +118,9 @@ pub(super) fn config(world: &World<'_>, name: &str, attempt: u32, work: Work) ->
 
 impl Made {
     /// Compares how it ended with how it must have.
-    pub(super) fn check_end(&self, world: &World<'_>, status: &ContainerStatus) -> Result<()> {
+    pub(super) fn check_end(&mut self, world: &World<'_>, status: &ContainerStatus) -> Result<()> {
         world.tally.did(Did::Exit);
+        self.seen = true;
         let told = (status.exit_code, status.reason.as_str());
         if !self.may_end_so(told) {
             world.tally.lose(
@@ -139,7 +146,8 @@ impl Made {
             Fate::Own => is(own),
             Fate::Asked => is(own) || told == with(if own.is_some() { TERMINATED } else { ASKED }),
             Fate::Killed => is(own) || told == with(KILLED),
-            Fate::ShimLost => {
+            Fate::KilledAndLost if told == with(KILLED) => true,
+            Fate::ShimLost | Fate::KilledAndLost => {
                 is(own) || told == (UNKNOWN, SHIM_LOST) || told == (KILLED, SHIM_LOST)
             }
         }
@@ -156,7 +164,7 @@ impl Made {
         let well = created <= started
             && started <= finished
             && (self.started_at == 0 || self.started_at == started)
-            && planned.is_none_or(|planned| (planned..planned + LATE).contains(&ran));
+            && planned.is_none_or(|planned| (planned - EARLY..planned + LATE).contains(&ran));
         if !well {
             world.tally.lose(
                 Loss::Exit,

@@ -6,7 +6,7 @@ use super::tally::{Did, Loss};
 use super::world::{KnownContainer, World};
 use super::{audit, world};
 use crate::cri::Cri;
-use crate::host::pause;
+use crate::host::{eventually, pause};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_cri::v1::{
     ContainerState, ContainerStatus, CreateContainerRequest, LinuxPodSandboxConfig,
@@ -14,6 +14,7 @@ use k8s_cri::v1::{
     PodSandboxState, RunPodSandboxRequest,
 };
 use rustix::process::{Pid, Signal, kill_process};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tonic::{Code, Status};
@@ -173,56 +174,43 @@ impl Life<'_> {
         self.world.tally.did(Did::Container);
         let known = KnownContainer { name: format!("{name}/{attempt}"), pid: None };
         self.world.note(&self.id, |pod| drop(pod.containers.insert(id.clone(), known)));
-        self.made.push(Made { id, config, work, fate: Fate::Own, started_at: 0 });
+        self.made.push(Made { id, config, work, fate: Fate::Own, started_at: 0, seen: false });
         self.start(self.made.len() - 1)
     }
 
     /// Starts it; if the answer was cut off, looks whether it was started before it tries again, as the kubelet would find out.
     fn start(&mut self, index: usize) -> Result<()> {
         let made = self.made.get_mut(index).context("a container that was made")?;
+        let mut cut = false;
         loop {
             let before = self.world.epoch();
             self.world.tally.did(Did::Call);
             let Err(status) = self.world.cri().start(&made.id) else { break };
-            if !self.world.excused(before) {
+            let excused = self.world.excused(before);
+            self.world.wait_until_up();
+            let seen = self.world.call("ContainerStatus", |cri| cri.status(&made.id))?;
+            // The first start may have come to its end since the look.
+            if (excused || cut) && seen.state() != ContainerState::ContainerCreated {
+                break;
+            }
+            if !excused {
                 self.world
                     .tally
                     .lose(Loss::Refused, format!("StartContainer {}: {status}", made.id));
                 bail!("StartContainer: {status}");
             }
             self.world.tally.did(Did::Cut);
-            self.world.wait_until_up();
-            let seen = self.world.call("ContainerStatus", |cri| cri.status(&made.id))?;
-            if seen.state() != ContainerState::ContainerCreated {
-                break;
-            }
+            cut = true;
         }
         let status = self.world.call("ContainerStatus", |cri| cri.status(&made.id))?;
         made.started_at = status.started_at;
         if status.state() == ContainerState::ContainerCreated || made.started_at == 0 {
-            self.world.tally.lose(
-                Loss::Running,
-                format!(
-                    "{}: started, and told as {:?}, started at {}",
-                    made.id,
-                    status.state(),
-                    made.started_at
-                ),
-            );
+            self.world
+                .tally
+                .lose(Loss::Running, format!("{}: started, and told as {status:?}", made.id));
         }
         if made.work == Work::Runs {
-            let pid = self.world.call("ContainerStatus", |cri| audit::pid(cri, &made.id))?;
-            let id = made.id.clone();
-            if pid.is_none() {
-                self.world
-                    .tally
-                    .lose(Loss::Running, format!("{id}: has no pid after its start: {status:?}"));
-            }
-            self.world.note(&self.id, |pod| {
-                if let Some(known) = pod.containers.get_mut(&id) {
-                    known.pid = pid;
-                }
-            });
+            watch(self.world, &self.id, made, &status)?;
         }
         Ok(())
     }
@@ -321,9 +309,13 @@ impl Life<'_> {
             pod.containers.values_mut().for_each(|known| known.pid = None);
         });
         for made in &mut self.made {
-            if made.fate == Fate::Own {
-                made.fate = Fate::ShimLost;
-            }
+            made.fate = match made.fate {
+                Fate::Own => Fate::ShimLost,
+                Fate::Killed if !made.seen => Fate::KilledAndLost,
+                known @ (Fate::Asked | Fate::Killed | Fate::ShimLost | Fate::KilledAndLost) => {
+                    known
+                }
+            };
         }
         self.world.tally.did(Did::ShimKill);
         kill_process(shim, Signal::KILL).context("kill a shim")?;
@@ -437,6 +429,23 @@ impl Life<'_> {
             drop(self.world.call("RemovePodSandbox", |cri| cri.remove_pod(&self.id)));
         }
     }
+}
+
+/// Notes the process of one that is to run on, once its command does: before, a signal would end the OCI runtime's init in its place.
+fn watch(world: &World<'_>, pod: &str, made: &Made, status: &ContainerStatus) -> Result<()> {
+    let log = Path::new(&status.log_path);
+    let begun = || Ok(std::fs::metadata(log).is_ok_and(|log| log.len() > 0).then_some(()));
+    eventually(END, "its command runs", begun).with_context(|| made.id.clone())?;
+    let pid = world.call("ContainerStatus", |cri| audit::pid(cri, &made.id))?;
+    if pid.is_none() {
+        world.tally.lose(Loss::Running, format!("{}: runs, and has no pid", made.id));
+    }
+    world.note(pod, |pod| {
+        if let Some(known) = pod.containers.get_mut(&made.id) {
+            known.pid = pid;
+        }
+    });
+    Ok(())
 }
 
 fn wait_for_end(world: &World<'_>, id: &str) -> Result<ContainerStatus> {

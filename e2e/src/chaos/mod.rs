@@ -25,7 +25,6 @@ use crate::bench::write_cni;
 use crate::test::Test;
 use anyhow::{Context, Result, bail};
 use dice::Dice;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 pub use tally::{Loss, Summary};
@@ -71,7 +70,7 @@ const AUDIT: u32 = 5;
 /// # Errors
 /// If it could not be run to its end, or something was left behind, or the daemon complained. A loss is no error: it is in the summary.
 pub fn run(options: &Options) -> Result<Summary> {
-    let summary = Mutex::new(None);
+    let mut summary = None;
     let mut subnet = None;
     let cni = options.cni;
     let ran = crate::test::run(
@@ -83,12 +82,10 @@ pub fn run(options: &Options) -> Result<Summary> {
             Ok(())
         },
         |test| {
-            let told = storm(test, options)?;
-            *summary.lock().map_err(|_| anyhow::anyhow!("a worker panicked"))? = Some(told);
+            summary = Some(storm(test, options)?);
             Ok(())
         },
     );
-    let summary = summary.into_inner().ok().flatten();
     match (ran, summary) {
         (Ok(()), Some(summary)) => Ok(summary),
         (Err(error), Some(summary)) => Err(error).with_context(|| summary.to_string()),

@@ -136,9 +136,6 @@ impl<'a> World<'a> {
             pause(Duration::from_millis(1));
         }
         self.tally.restarted(begun.elapsed());
-        if begun.elapsed() > Duration::from_millis(500) {
-            eprintln!("slow restart {:?}: {}", begun.elapsed(), daemon.log_tail());
-        }
         *self.cri.lock().unwrap_or_else(PoisonError::into_inner) = cri;
         self.epoch.fetch_add(1, Ordering::SeqCst);
         Ok(())

@@ -5,6 +5,8 @@ mod bad_input;
 #[cfg(test)]
 mod cdi;
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod containers;
@@ -36,6 +38,8 @@ mod restart;
 mod rollback;
 #[cfg(test)]
 mod security;
+#[cfg(test)]
+mod shim_loss;
 #[cfg(test)]
 mod stats;
 #[cfg(test)]

@@ -87,6 +87,16 @@ fn rounds(directory: &Path, group: &Path) -> Result<usize, CgroupError> {
     Ok(seen.len())
 }
 
+/// Whether the process runs, and in the group or below: a pid that was reused is elsewhere, and one that has ended nowhere.
+pub(super) fn runs_in(pid: u32, group: &Path) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, field 2, is in parentheses and may hold anything; the state follows the last one.
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    let runs = state.is_some_and(|state| !state.starts_with(['Z', 'X']));
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    runs && pid.is_some_and(|pid| is_in(pid, group))
+}
+
 /// Whether the process is (still) in the group or below, in any hierarchy.
 fn is_in(pid: Pid, group: &Path) -> bool {
     let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());

@@ -75,6 +75,11 @@ pub enum CgroupError {
     },
 }
 
+/// Whether the process runs, and in the group or below.
+pub(crate) fn runs_in(pid: u32, group: &Group) -> bool {
+    kill::runs_in(pid, group.path())
+}
+
 impl CgroupError {
     /// One error for all of `errors`, or none.
     fn of_all(mut errors: Vec<Self>) -> Result<(), Self> {

@@ -1,18 +1,19 @@
 //! A container's creation: a list of steps, each with its undo.
 //!
 //! Owns the order. The record says `Creating` before anything is made and `Created` after the OCI runtime has: that write is the commit point.
-//! What fails before it is undone here; a crash before it is undone by [`crate::recover`].
+//! What fails before it is undone here; a crash before it is undone by [`super::undo`].
 
 use super::remove::{Removal, remove_files};
 use super::volume::{self, Volume};
 use super::{ContainerEvent, ContainerFacts, ContainerSpec, ContainerState, CreateContainerError};
 use crate::clock;
-use crate::id::{ContainerId, SandboxId};
+use crate::id::ContainerId;
 use crate::image::view::LayerView;
 use crate::image::{Image, ImageConfig, LayerHold};
 use crate::oci::{self, Built, Handler, ImageDefaults, PodPaths, SpecInput, UserFiles};
 use crate::sandbox::{SandboxSpec, Shim, files};
 use crate::shared::Shared;
+use crate::shim::ShimError;
 use crate::store::{
     ContainerRecord, SandboxRecord, StoreError, VERSION, ensure_dir, new_dir, write_json,
 };
@@ -93,7 +94,19 @@ impl Creation {
         write_json(&bundle.join("config.json"), &built.spec)?;
 
         let (client, gone) = (self.shim.client.clone(), id.clone());
-        undo.push("the container's process", async move { client.delete(gone.as_str()).await });
+        undo.push("the container's process", async move {
+            match client.delete(gone.as_str()).await {
+                // What a shim that is gone has left is found with the files.
+                Ok(()) | Err(ShimError::Gone { .. }) => Ok(()),
+                Err(
+                    error @ (ShimError::Unknown { .. }
+                    | ShimError::State { .. }
+                    | ShimError::Runtime { .. }
+                    | ShimError::Deadline { .. }
+                    | ShimError::Failed { .. }),
+                ) => Err(error),
+            }
+        });
         let request = self.request(&record, handler, rootfs);
         let pid = self.shim.client.create(request).await.map_err(CreateContainerError::Shim)?;
 
@@ -314,20 +327,4 @@ fn padded(layers: &LayerHold, writable: &Path, least: usize) -> Result<Vec<Strin
 /// Our own paths are below the roots, which the configuration took as UTF-8.
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
-}
-
-/// Finds out what a crashed creation has left, for its undoing.
-pub(crate) fn leftover(
-    shared: &Arc<Shared>,
-    sandbox: &SandboxId,
-    handler: &str,
-    id: &ContainerId,
-) -> Removal {
-    Removal {
-        shared: Arc::clone(shared),
-        sandbox: sandbox.clone(),
-        handler: handler.to_owned(),
-        id: id.clone(),
-        client: None,
-    }
 }

@@ -13,12 +13,12 @@ mod update;
 mod view;
 mod volume;
 
-pub(crate) use create::{Creation, MadeContainer, create, leftover};
+pub(crate) use create::{Creation, MadeContainer, create};
 pub use error::{
     CreateContainerError, ExecError, RemoveContainerError, ReopenLogError, StartContainerError,
     StopContainerError, UpdateContainerError,
 };
-pub(crate) use remove::{Removal, remove, remove_files};
+pub(crate) use remove::{Removal, remove, remove_files, undo};
 
 pub use spec::{
     AppArmor, Capabilities, ContainerPid, ContainerSecurity, ContainerSpec, DeviceSpec,

@@ -7,8 +7,8 @@ use super::{RemoveContainerError, StopContainerError};
 use crate::id::{ContainerId, SandboxId};
 use crate::sandbox::SandboxView;
 use crate::shared::Shared;
-use crate::shim::{ShimClient, ShimError};
-use crate::store::{StoreError, remove_tree};
+use crate::shim::{ProcessHandle, ShimClient, ShimError};
+use crate::store::{SandboxRecord, StoreError, remove_tree};
 use std::io;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -56,11 +56,34 @@ pub(crate) async fn remove(
         .map_err(|source| RemoveContainerError::Files { id: removal.id.clone(), source })
 }
 
+/// Ends and removes what an interrupted creation has left, whatever that is.
+pub(crate) async fn undo(shared: Arc<Shared>, sandbox: SandboxRecord, id: ContainerId) {
+    let mut removal = Removal {
+        shared,
+        sandbox: sandbox.id.clone(),
+        handler: sandbox.handler.clone(),
+        id,
+        client: None,
+    };
+    let alive = sandbox.shim.and_then(|shim| ProcessHandle::open(shim).ok().flatten());
+    if alive.is_some() {
+        let pod = removal.shared.layout.pod(&removal.sandbox);
+        let client = ShimClient::new(&pod, removal.shared.config.deadlines.shim);
+        // What the shim can't delete is the pod's own to end.
+        drop(client.delete(removal.id.as_str()).await);
+        removal.client = Some(client);
+    }
+    match remove_files(&removal).await {
+        Ok(()) => tracing::info!(container = %removal.id, "undone: its creation was interrupted"),
+        Err(error) => {
+            tracing::error!(container = %removal.id, error = &error as &dyn std::error::Error, "an interrupted creation could not be undone")
+        }
+    }
+}
+
 /// Removes what is on disk of a container that has no process.
 pub(crate) async fn remove_files(removal: &Removal) -> Result<(), StoreError> {
-    if removal.client.is_none() {
-        delete_without_shim(removal).await;
-    }
+    delete_without_shim(removal).await;
     let writable = removal.shared.layout.writable(&removal.id);
     let bundle = removal.shared.layout.bundle(&removal.sandbox, &removal.id);
     let removed = tokio::task::spawn_blocking({
@@ -75,7 +98,7 @@ pub(crate) async fn remove_files(removal: &Removal) -> Result<(), StoreError> {
     })
 }
 
-/// The shim deletes what it had created when that exits; one that was killed could not. The OCI runtime forgets an id that it doesn't know, so
+/// The shim deletes what it had created when that exits, and nothing is left to do; one that was killed could not. The OCI runtime forgets an id that it doesn't know, so
 /// asking once too often does no harm, and that it may fail is no reason to keep the files.
 async fn delete_without_shim(removal: &Removal) {
     let Ok(handler) = removal.shared.handlers.get(&removal.handler) else { return };

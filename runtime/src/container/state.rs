@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 
 /// 128 + SIGTERM. A container may have lost a process to the OOM killer and go on; stopped long after, it was not killed for that.
 const STOPPED: i32 = 143;
+/// 128 + SIGKILL.
+const KILLED: i32 = 137;
+/// No code is known. The one that the kubelet knows from other runtimes for it.
+const UNKNOWN: i32 = 255;
 
 /// Where a container is in its life. Times are nanoseconds since the epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,12 +67,12 @@ pub enum ExitReason {
     OomKilled,
     /// It could not be started.
     StartError,
-    /// Its shim is gone and left no record: how it ended is not known.
+    /// Its shim is gone and left no record: it was killed for that, or how it ended is not known.
     Lost,
 }
 
 impl ExitReason {
-    /// As CRI tells it. `OOMKilled` is spelled so by the interface; the others are what people know.
+    /// As CRI tells it. `OOMKilled` is spelled so by the interface; the others are what people know, but for `ShimLost`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -76,7 +80,7 @@ impl ExitReason {
             Self::Error => "Error",
             Self::OomKilled => "OOMKilled",
             Self::StartError => "StartError",
-            Self::Lost => "Unknown",
+            Self::Lost => "ShimLost",
         }
     }
 }
@@ -114,6 +118,8 @@ pub enum ContainerEvent {
     Lost {
         /// When that was noticed.
         at: i64,
+        /// Its init still ran then and was killed: only so its exit code is known.
+        killed: bool,
     },
 }
 
@@ -164,16 +170,8 @@ impl ContainerState {
                     message: String::new(),
                 }))
             }
-            (Self::Created { .. } | Self::Running { .. }, ContainerEvent::Lost { at }) => {
-                Ok(Self::Exited(Exit {
-                    started_at: self.started_at(),
-                    finished_at: at,
-                    code: 255,
-                    reason: ExitReason::Lost,
-                    message:
-                        "the pod's shim is gone and left no record of how this container ended"
-                            .to_owned(),
-                }))
+            (Self::Created { .. } | Self::Running { .. }, ContainerEvent::Lost { at, killed }) => {
+                Ok(Self::Exited(self.lost(at, killed)))
             }
             // A command that ends at once may be reaped before the start's answer is here: it did run.
             (Self::Exited(exit), ContainerEvent::Started { at })
@@ -186,6 +184,21 @@ impl ContainerState {
                 Ok(Self::Exited(exit.clone()))
             }
             (state, event) => Err(Denied { state: state.name(), event: event.name() }),
+        }
+    }
+
+    fn lost(&self, at: i64, killed: bool) -> Exit {
+        let (code, message) = if killed {
+            (KILLED, "the pod's shim has died, and so this container was killed")
+        } else {
+            (UNKNOWN, "the pod's shim is gone and left no record of how this container ended")
+        };
+        Exit {
+            started_at: self.started_at(),
+            finished_at: at,
+            code,
+            reason: ExitReason::Lost,
+            message: message.to_owned(),
         }
     }
 
@@ -287,14 +300,26 @@ mod tests {
         );
     }
 
+    #[test]
+    fn one_whose_shim_is_gone_has_a_code_only_if_it_was_killed() {
+        let state = ContainerState::Running { pid: 7, started_at: 20 };
+        for (killed, code) in [(true, 137), (false, 255)] {
+            let lost = state.next(ContainerEvent::Lost { at: 30, killed }).unwrap();
+            let told = (exit(&lost).code, exit(&lost).reason.as_str(), exit(&lost).started_at);
+            assert_eq!(told, (code, "ShimLost", Some(20)));
+            assert_eq!(lost.next(exited(0)).unwrap(), lost, "what is told stays");
+        }
+    }
+
     fn any_event() -> impl Strategy<Value = ContainerEvent> {
         prop_oneof![
             any::<u32>().prop_map(|pid| ContainerEvent::Made { pid }),
             (1..100_i64).prop_map(|at| ContainerEvent::Started { at }),
             (1..100_i64).prop_map(|at| ContainerEvent::StartRefused { at, message: String::new() }),
+            (1..100_i64, any::<bool>())
+                .prop_map(|(at, killed)| ContainerEvent::Lost { at, killed }),
             (1..100_i64, any::<i32>(), any::<bool>())
                 .prop_map(|(at, code, oom_killed)| ContainerEvent::Exited { at, code, oom_killed }),
-            (1..100_i64).prop_map(|at| ContainerEvent::Lost { at }),
         ]
     }
 

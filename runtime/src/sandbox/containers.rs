@@ -337,7 +337,7 @@ impl Pod {
             .map(|slot| slot.record.id.clone())
             .collect();
         let mut events: Vec<(ContainerId, ContainerEvent)> =
-            lost.into_iter().map(|id| (id.clone(), self.last_word(&id))).collect();
+            lost.into_iter().map(|id| (id.clone(), self.last_word(&id, false))).collect();
         for container in told {
             let Ok(id) = ContainerId::try_from(container.id) else { continue };
             if container.started {

@@ -132,7 +132,7 @@ fn shim_config(shared: &Shared, record: &SandboxRecord, group: &Group) -> ShimCo
 }
 
 /// Undoes a creation that a crash has interrupted: every step, whether it was reached or not.
-pub(crate) async fn undo_creation(shared: &Arc<Shared>, record: SandboxRecord) {
+pub(super) async fn undo_creation(shared: &Arc<Shared>, record: SandboxRecord) {
     let mut undo = Undo::default();
     let own = if record.spec.cgroup_parent.is_none() {
         shared.own_cgroups(&record.id)

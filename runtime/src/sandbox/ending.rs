@@ -6,9 +6,9 @@
 use super::error::{RemoveSandboxError, StopSandboxError};
 use super::job::Outcome;
 use super::shim::Shim;
+use super::slot::Slot;
 use super::task::{Ending, Next, Pod};
 use super::teardown;
-use crate::cgroup::Driver;
 use crate::clock;
 use crate::container::{self, ContainerEvent};
 use crate::id::{ContainerId, SandboxId};
@@ -42,7 +42,7 @@ impl Pod {
             slot.hurry(Instant::now());
         }
         let is_removal = matches!(self.endings.front(), Some(Ending::Remove(_)));
-        if !self.creating.is_empty() || (is_removal && self.busy > 0) {
+        if !self.creating.is_empty() || self.undoing > 0 || (is_removal && self.busy > 0) {
             return;
         }
         if let Err(source) = self.mark_not_ready() {
@@ -125,39 +125,38 @@ impl Pod {
         } else {
             self.shim_is_gone();
         }
-        let orphans: Vec<ContainerId> = self
-            .slots
-            .values()
-            .filter(|slot| slot.alive())
-            .map(|slot| slot.record.id.clone())
-            .collect();
-        for id in orphans {
-            if let Err(error) = self.apply(&id, self.last_word(&id)) {
-                tracing::error!(container = %id, error = &error as &dyn std::error::Error, "an exit could not be written down");
-            }
-        }
         if !wanted {
             tracing::warn!(sandbox = %self.record.id, said = crate::shim::last_words(&self.shared.layout.pod(&self.record.id)), "the pod's shim has ended");
-            self.kill_orphans();
         }
+        self.end_orphans();
         self.end_if_due();
         Next::Go
     }
 
-    /// What a shim that died has left running. Each container's cgroup, not the pod's: that one may be shared.
-    fn kill_orphans(&self) {
-        let Ok(pod) = self.shared.pod_group(&self.record.id, &self.spec) else { return };
-        for id in self.slots.keys() {
-            let name = match pod.made_by() {
-                Driver::Cgroupfs => id.to_string(),
-                Driver::Systemd => format!("davit-{id}.scope"),
-            };
-            let killed =
-                pod.child(&name).ok().and_then(|group| self.shared.host.cgroups.kill(&group).ok());
-            if killed.is_none() {
-                tracing::error!(container = %id, "what a lost shim has left running could not be killed");
+    /// What a shim that died has left running ends, and is told. Of one that had ended before, nothing but what outlived its init may be there.
+    fn end_orphans(&mut self) {
+        let ids: Vec<ContainerId> = self.slots.keys().cloned().collect();
+        for id in ids {
+            let killed = self.kill_orphan(&id);
+            let alive = self.slots.get(&id).is_some_and(Slot::alive);
+            let told = if alive { self.apply(&id, self.last_word(&id, killed)) } else { Ok(()) };
+            if let Err(error) = told {
+                tracing::error!(container = %id, error = &error as &dyn std::error::Error, "an exit could not be written down");
             }
         }
+    }
+
+    /// Kills all of a container; answers whether its init was there to be killed. The container's cgroup, not the pod's: that one may be shared.
+    fn kill_orphan(&self, id: &ContainerId) -> bool {
+        let Some(slot) = self.slots.get(id) else { return false };
+        let group = self.shared.pod_group(&self.record.id, &self.spec);
+        let Ok(group) = group.and_then(|pod| pod.container(id)) else { return false };
+        let init = slot.record.state.pid();
+        let ran = init.is_some_and(|pid| crate::cgroup::runs_in(pid, &group));
+        if let Err(error) = self.shared.host.cgroups.kill(&group) {
+            tracing::error!(container = %id, error = &error as &dyn std::error::Error, "what a lost shim has left running could not be killed");
+        }
+        ran
     }
 
     fn shim_is_gone(&mut self) {
@@ -170,8 +169,8 @@ impl Pod {
         }
     }
 
-    /// What the shim had written down of a container's end, if it had.
-    pub(super) fn last_word(&self, id: &ContainerId) -> ContainerEvent {
+    /// What the shim had written down of a container's end, if it had; else whether it was killed for want of a shim.
+    pub(super) fn last_word(&self, id: &ContainerId, killed: bool) -> ContainerEvent {
         let path = self.shared.layout.bundle(&self.record.id, id).join(EXIT_RECORD);
         match read_json::<ExitRecord>(&path) {
             Ok(exit) => ContainerEvent::Exited {
@@ -179,7 +178,7 @@ impl Pod {
                 code: exit.code,
                 oom_killed: exit.oom_killed,
             },
-            Err(_) => ContainerEvent::Lost { at: clock::now() },
+            Err(_) => ContainerEvent::Lost { at: clock::now(), killed },
         }
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Outcome {
     Removed { id: ContainerId, result: Result<(), RemoveContainerError> },
     /// A container's limits were changed, or not.
     Updated { id: ContainerId, result: Result<Box<Updated>, UpdateContainerError> },
+    /// What an interrupted creation of a container had left is gone, or was told.
+    Undone,
     /// The pod's processes and network are gone, or not.
     SandboxStopped(Result<(), StopSandboxError>),
     /// All of the pod but its entry is gone, or is not.

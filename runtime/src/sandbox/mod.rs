@@ -17,13 +17,12 @@ mod update;
 mod view;
 mod watch_shim;
 
-pub(crate) use create::undo_creation;
 pub use error::{RemoveSandboxError, RunSandboxError, StopSandboxError, UpdateSandboxError};
 pub use index::LookupError;
 pub(crate) use index::{Index, container_in, unknown};
 pub(crate) use shim::Shim;
 pub(crate) use slot::Slot;
-pub(crate) use task::{spawn_new, spawn_recovered};
+pub(crate) use task::{spawn_new, spawn_recovered, spawn_undoing};
 pub(crate) use teardown::unborn_shim as end_shim;
 
 pub use spec::{

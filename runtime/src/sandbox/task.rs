@@ -19,7 +19,7 @@ use super::job::Outcome;
 use super::shim::Shim;
 use super::slot::Slot;
 use super::{SandboxSpec, SandboxState, SandboxView, create, watch_shim};
-use crate::container::ContainerSpec;
+use crate::container::{self, ContainerSpec};
 use crate::counters::Share;
 use crate::id::{ContainerId, SandboxId};
 use crate::shared::Shared;
@@ -43,6 +43,8 @@ pub(super) struct Pod {
     pub(super) creating: HashMap<(String, u32), InFlight>,
     /// Jobs on containers that are under way, creations included.
     pub(super) busy: usize,
+    /// Interrupted creations that are being undone.
+    pub(super) undoing: usize,
     /// Stops and removals of the pod: the first is under way if `ending`, the others wait.
     pub(super) endings: VecDeque<Ending>,
     pub(super) ending: bool,
@@ -96,6 +98,7 @@ pub(crate) fn spawn_recovered(
     shared: Arc<Shared>,
     record: SandboxRecord,
     slots: Vec<Slot>,
+    interrupted: Vec<ContainerId>,
 ) -> PodHandle {
     let (outbox, inbox) = mpsc::channel(INBOX);
     let (view, seen) = watch::channel(None);
@@ -104,10 +107,29 @@ pub(crate) fn spawn_recovered(
     pod.slots = slots.into_iter().map(|slot| (slot.record.id.clone(), slot)).collect();
     pod.publish();
     tokio::spawn(async move {
+        pod.undo(interrupted);
         pod.reconnect().await;
         pod.run(inbox).await;
     });
     handle
+}
+
+/// Undoes a creation that a crash has interrupted, in a task of its own. Until that is done the pod's name stays taken: whoever asks for it waits, and makes
+/// the pod anew. A pod that has the name already keeps it.
+pub(crate) fn spawn_undoing(shared: &Arc<Shared>, record: SandboxRecord) {
+    let (outbox, inbox) = mpsc::channel(INBOX);
+    let (view, seen) = watch::channel(None);
+    let handle = PodHandle::new(outbox, seen);
+    let (id, key) = (record.id.clone(), record.spec.key.clone());
+    let taken = || Ok::<_, std::convert::Infallible>((id.clone(), handle));
+    let Ok(_) = shared.index.pod_of_key(&key, taken);
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        create::undo_creation(&shared, record).await;
+        // Out of the index first: who waits looks there again.
+        shared.index.remove_pod(&id, &key);
+        drop((inbox, view));
+    });
 }
 
 /// Tells all who wait for a pod that could not be created, and frees its name.
@@ -143,6 +165,7 @@ impl Pod {
             slots: BTreeMap::new(),
             creating: HashMap::new(),
             busy: 0,
+            undoing: 0,
             endings: VecDeque::new(),
             ending: false,
             share: Share::default(),
@@ -156,6 +179,18 @@ impl Pod {
     pub(super) fn adopt(&mut self, shim: Shim) {
         watch_shim::spawn(shim.clone(), self.outbox.clone());
         self.shim = Some(shim);
+    }
+
+    /// Undoes what a crash has left of containers that nobody was told of.
+    fn undo(&mut self, interrupted: Vec<ContainerId>) {
+        for id in interrupted {
+            self.undoing += 1;
+            let (shared, record) = (Arc::clone(&self.shared), self.record.clone());
+            self.job(async move {
+                container::undo(shared, record, id).await;
+                Outcome::Undone
+            });
+        }
     }
 
     async fn reconnect(&mut self) {
@@ -224,6 +259,7 @@ impl Pod {
             Outcome::Stopped { id, result } => self.stopped(&id, result),
             Outcome::Removed { id, result } => self.removed(&id, result),
             Outcome::Updated { id, result } => self.updated(&id, result),
+            Outcome::Undone => self.undoing -= 1,
             Outcome::SandboxStopped(result) => self.sandbox_stopped(result),
             Outcome::SandboxRemoved(result) => {
                 if self.sandbox_removed(result) == Next::End {
