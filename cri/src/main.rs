@@ -28,7 +28,6 @@ mod open;
 mod output;
 mod serve;
 mod service;
-#[expect(dead_code, reason = "the streaming server, which is to come, is the only user")]
 mod streaming;
 mod wipe;
 

@@ -7,6 +7,7 @@ use crate::convert;
 use crate::metrics::Counters;
 use crate::serve::{Opened, Services};
 use crate::service::{Admin, Images, RuntimeApi};
+use crate::streaming::{Limits, Server, Urls};
 use anyhow::Context as _;
 use davit_runtime::Runtime;
 use davit_runtime::cgroup::Driver;
@@ -25,20 +26,23 @@ const DEBIAN_CNI: &str = "/usr/lib/cni";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SHIM: &str = "davit-shim";
 
-/// Opens the runtime and makes the services.
+/// Opens the runtime and makes the services; `urls` are those of the streams.
 ///
 /// # Errors
 /// In one line, what keeps it from working at all.
-pub(crate) async fn open(config: Arc<Config>) -> anyhow::Result<Opened> {
+pub(crate) async fn open(config: Arc<Config>, urls: Urls) -> anyhow::Result<Opened> {
     let runtime = Runtime::open(runtime_config(&config)?).await?;
+    let limits = Limits { idle: config.stream_idle(), creation: config.stream_creation() };
+    let streams = Server::new(urls.clone(), Arc::new(runtime.clone()), limits)?;
     let services = Services {
-        runtime: RuntimeApi::new(runtime.clone()),
+        runtime: RuntimeApi::new(runtime.clone(), urls),
         image: Images::new(runtime.clone()),
         davit: Admin::new(runtime.clone()),
     };
     let (counting, dumping) = (runtime.clone(), runtime.clone());
     Ok(Opened {
         routes: services.routes(),
+        streams,
         counters: Arc::new(move || counters(&counting)),
         state: Arc::new(move || state(&dumping)),
         announcement: announcement(&runtime),

@@ -1,13 +1,13 @@
 //! The configuration that davit runs with: every key has its value, and the values make sense together.
 //!
-//! Owns the defaults and the checks that look at more than one key. Whether one value makes sense by itself is its type's business
-//! ([`super::value`]).
+//! Owns the defaults. Whether one value makes sense by itself is its type's business ([`super::value`]), and whether they do together is
+//! looked at in [`super::check`].
 
+use super::check;
 use super::layer::{self, Layer};
 use super::load::{ConfigError, Sources};
 use super::value::{
-    AbsolutePath, CgroupDriver, HandlerKind, HostPort, Interface, Listen, LogLevel, Name, Span,
-    Subnet,
+    AbsolutePath, CgroupDriver, HostPort, Interface, Listen, LogLevel, Name, Span, Subnet,
 };
 use davit_runtime::sandbox::CgroupParent;
 use std::collections::BTreeMap;
@@ -24,17 +24,19 @@ pub(crate) struct Config {
     pod_cgroup_parent: CgroupParent,
     /// Complete, if it was given at all.
     tls: Option<Tls>,
+    /// The same.
+    streaming_tls: Option<Tls>,
 }
 
-/// What a `tcp://` listener shows and demands: PEM files.
+/// What a listener shows and demands: PEM files.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tls {
     /// Its certificate chain.
     pub(crate) cert: PathBuf,
     /// Its key.
     pub(crate) key: PathBuf,
-    /// Who signs the clients' certificates.
-    pub(crate) client_ca: PathBuf,
+    /// Who signs the clients' certificates; `None`: they need none.
+    pub(crate) client_ca: Option<PathBuf>,
 }
 
 /// A runtime handler.
@@ -62,7 +64,7 @@ pub(crate) struct Bridge {
 }
 
 /// The handlers that are looked for whether or not a `[handlers]` table names them.
-const WELL_KNOWN: [&str; 3] = ["crun", "runc", "youki"];
+pub(super) const WELL_KNOWN: [&str; 3] = ["crun", "runc", "youki"];
 
 const ROOT: &str = "/var/lib/davit";
 const STATE: &str = "/run/davit";
@@ -81,24 +83,17 @@ impl Config {
     /// [`ConfigError::Value`] for values that make no sense together, with the source that gave the last word on the key.
     pub(crate) fn new(sources: &Sources) -> Result<Self, ConfigError> {
         let full = with_defaults(sources.merged());
-        check_directories(&full, sources)?;
-        check_handlers(&full, sources)?;
-        check_limits(&full, sources)?;
-        let tls = check_tls(&full, sources)?;
-        if let Some(address) = full.streaming_listen {
-            return Err(sources.wrong(
-                |layer| layer.streaming_listen.is_some(),
-                "streaming_listen",
-                &address,
-                "is not supported yet: exec, attach and port-forward are not served",
-            ));
-        }
+        check::directories(&full, sources)?;
+        check::handlers(&full, sources)?;
+        check::limits(&full, sources)?;
+        let tls = check::tls(&full, sources)?;
+        let streaming_tls = check::streaming_tls(&full, sources)?;
         let parent = full.pod_cgroup_parent.clone().unwrap_or_default();
         let pod_cgroup_parent = CgroupParent::try_from(parent.clone()).map_err(|problem| {
             let set = |layer: &Layer| layer.pod_cgroup_parent.is_some();
             sources.wrong(set, "pod_cgroup_parent", &parent, problem.to_string())
         })?;
-        Ok(Self { full, pod_cgroup_parent, tls })
+        Ok(Self { full, pod_cgroup_parent, tls, streaming_tls })
     }
 
     /// Every key with its value, for `davit config dump` and to compare two configurations.
@@ -129,6 +124,26 @@ impl Config {
     /// Where metrics are served.
     pub(crate) fn metrics_listen(&self) -> Option<SocketAddr> {
         self.full.metrics_listen.map(|HostPort(address)| address)
+    }
+
+    /// Where the streams of exec, attach and port-forward are served.
+    pub(crate) fn streaming_listen(&self) -> SocketAddr {
+        self.full.streaming_listen.map_or(STREAMING, |HostPort(address)| address)
+    }
+
+    /// What the streaming listener shows and demands; `None`: it speaks plain HTTP.
+    pub(crate) fn streaming_tls(&self) -> Option<&Tls> {
+        self.streaming_tls.as_ref()
+    }
+
+    /// How long nothing may happen on a stream.
+    pub(crate) fn stream_idle(&self) -> Duration {
+        span(self.full.timeouts.stream_idle, 4 * 60 * 60)
+    }
+
+    /// How long a client may take to open its streams.
+    pub(crate) fn stream_creation(&self) -> Duration {
+        span(self.full.timeouts.stream_creation, 30)
     }
 
     /// Where the pid is written.
@@ -249,6 +264,8 @@ impl Config {
     }
 }
 
+const STREAMING: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const SUBNET: Subnet = Subnet { address: std::net::Ipv4Addr::new(10, 88, 0, 0), prefix: 16 };
 
 fn path<'a>(given: Option<&'a AbsolutePath>, default: &'static str) -> &'a Path {
@@ -268,7 +285,7 @@ fn with_defaults(layer: Layer) -> Layer {
         state: or_default(layer.state, STATE),
         listen: layer.listen.filter(|listen| !listen.is_empty()).or(listen),
         metrics_listen: layer.metrics_listen,
-        streaming_listen: layer.streaming_listen,
+        streaming_listen: layer.streaming_listen.or(Some(HostPort(STREAMING))),
         pidfile: layer.pidfile,
         cni_conf_dir: or_default(layer.cni_conf_dir, "/etc/cni/net.d"),
         cni_bin_dir: or_default(layer.cni_bin_dir, "/opt/cni/bin"),
@@ -296,106 +313,11 @@ fn with_defaults(layer: Layer) -> Layer {
             cni: layer.timeouts.cni.or(Some(Span::seconds(120))),
             runtime: layer.timeouts.runtime.or(Some(Span::seconds(60))),
             shim: layer.timeouts.shim.or(Some(Span::seconds(10))),
+            stream_idle: layer.timeouts.stream_idle.or(Some(Span::seconds(4 * 60 * 60))),
+            stream_creation: layer.timeouts.stream_creation.or(Some(Span::seconds(30))),
         },
         tls: layer.tls,
+        streaming_tls: layer.streaming_tls,
         handlers: layer.handlers,
     }
-}
-
-/// One directory for both would mix what a boot must forget with what it must keep.
-fn check_directories(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
-    let (Some(root), Some(state)) = (&full.root, &full.state) else { return Ok(()) };
-    let (root, state) = (root.as_path(), state.as_path());
-    if root.starts_with(state) || state.starts_with(root) {
-        return Err(sources.wrong(
-            |layer| layer.state.is_some() || layer.root.is_some(),
-            "state",
-            &state.display(),
-            format!("is not apart from root {}: one would hold the other", root.display()),
-        ));
-    }
-    Ok(())
-}
-
-fn check_handlers(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
-    for (name, handler) in &full.handlers {
-        if handler.kind == Some(HandlerKind::ShimV2) {
-            let set =
-                |layer: &Layer| layer.handlers.get(name).is_some_and(|own| own.kind.is_some());
-            let key = format!("handlers.{name}.kind");
-            return Err(sources.wrong(set, &key, &"shim-v2", "is not supported yet: oci is"));
-        }
-    }
-    let Some(default) = &full.default_handler else { return Ok(()) };
-    if full.handlers.contains_key(default) || WELL_KNOWN.contains(&default.as_str()) {
-        return Ok(());
-    }
-    let problem = format!(
-        "is no handler: those configured are [{}], and crun, runc and youki are known",
-        full.handlers.keys().map(Name::as_str).collect::<Vec<_>>().join(", ")
-    );
-    Err(sources.wrong(|layer| layer.default_handler.is_some(), "default_handler", default, problem))
-}
-
-fn check_limits(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
-    let line = full.max_log_line.unwrap_or_default();
-    if !(1024..=1 << 20).contains(&line) {
-        let set = |layer: &Layer| layer.max_log_line.is_some();
-        return Err(sources.wrong(set, "max_log_line", &line, "is not between 1024 and 1048576"));
-    }
-    let listen = full.listen.as_deref().unwrap_or_default();
-    if listen.is_empty() {
-        // The default address is made from it, and only too long a path can't be one.
-        let state = full.state.as_ref().map(ToString::to_string).unwrap_or_default();
-        let set = |layer: &Layer| layer.state.is_some();
-        return Err(sources.wrong(
-            set,
-            "state",
-            &state,
-            "is too long for a socket in it: give listen",
-        ));
-    }
-    if listen.len() > 16 {
-        let set = |layer: &Layer| layer.listen.is_some();
-        return Err(sources.wrong(set, "listen", &listen.len(), "addresses are more than 16"));
-    }
-    for (at, address) in listen.iter().enumerate() {
-        if listen.iter().take(at).any(|earlier| earlier == address) {
-            let set = |layer: &Layer| layer.listen.is_some();
-            return Err(sources.wrong(set, "listen", address, "is given twice"));
-        }
-    }
-    Ok(())
-}
-
-/// Whoever reaches a listener is root on this node: beyond loopback only somebody with a certificate may.
-fn check_tls(full: &Layer, sources: &Sources) -> Result<Option<Tls>, ConfigError> {
-    let pem = |path: &AbsolutePath| path.as_path().to_owned();
-    let layer::Tls { cert, key, client_ca } = &full.tls;
-    if let (Some(cert), Some(key), Some(client_ca)) = (cert, key, client_ca) {
-        return Ok(Some(Tls { cert: pem(cert), key: pem(key), client_ca: pem(client_ca) }));
-    }
-    if let Some(given) = cert.as_ref().or(key.as_ref()).or(client_ca.as_ref()) {
-        let set = |layer: &Layer| layer.tls != layer::Tls::default();
-        return Err(sources.wrong(
-            set,
-            "tls",
-            given,
-            "is not enough: cert, key and client_ca go together",
-        ));
-    }
-    for address in full.listen.as_deref().unwrap_or_default() {
-        match address {
-            Listen::Tcp(tcp) if !tcp.ip().is_loopback() => {
-                return Err(sources.wrong(
-                    |layer| layer.listen.is_some(),
-                    "listen",
-                    address,
-                    "is not loopback and so demands mutual TLS: give tls.cert, tls.key and tls.client_ca",
-                ));
-            }
-            Listen::Tcp(_) | Listen::Unix(_) => {}
-        }
-    }
-    Ok(None)
 }

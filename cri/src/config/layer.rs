@@ -28,7 +28,7 @@ pub(crate) struct Layer {
     /// Where /metrics and /healthz are served; nowhere unless given
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) metrics_listen: Option<HostPort>,
-    /// Reserved: where exec, attach and port-forward streams will be served
+    /// Where the streams of exec, attach and port-forward are served
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) streaming_listen: Option<HostPort>,
     /// A file that holds the daemon's pid while it runs
@@ -85,6 +85,9 @@ pub(crate) struct Layer {
     /// What a tcp:// listener shows and demands.
     #[command(flatten)]
     pub(crate) tls: Tls,
+    /// What the streaming listener shows and demands.
+    #[command(flatten)]
+    pub(crate) streaming_tls: StreamingTls,
     /// Runtime handlers by name. As a flag: [`HandlerFlag`].
     #[arg(skip)]
     pub(crate) handlers: BTreeMap<Name, Handler>,
@@ -118,6 +121,12 @@ pub(crate) struct Timeouts {
     /// How long a shim may take to answer
     #[arg(long = "timeouts-shim", id = "timeouts-shim", value_name = "TIME")]
     pub(crate) shim: Option<Span>,
+    /// How long nothing may happen on a stream of exec, attach or port-forward before it is cut
+    #[arg(long = "timeouts-stream-idle", id = "timeouts-stream-idle", value_name = "TIME")]
+    pub(crate) stream_idle: Option<Span>,
+    /// How long a client may take to open the streams that its exec or attach has
+    #[arg(long = "timeouts-stream-creation", id = "timeouts-stream-creation", value_name = "TIME")]
+    pub(crate) stream_creation: Option<Span>,
 }
 
 /// `[tls]`: PEM files.
@@ -132,6 +141,21 @@ pub(crate) struct Tls {
     pub(crate) key: Option<AbsolutePath>,
     /// Who signs the certificates that clients must show (PEM)
     #[arg(long = "tls-client-ca", id = "tls-client-ca", value_name = "FILE")]
+    pub(crate) client_ca: Option<AbsolutePath>,
+}
+
+/// `[streaming_tls]`: PEM files.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StreamingTls {
+    /// The certificate that the streaming listener shows (PEM); without one it speaks plain HTTP
+    #[arg(long = "streaming-tls-cert", id = "streaming-tls-cert", value_name = "FILE")]
+    pub(crate) cert: Option<AbsolutePath>,
+    /// Its key (PEM)
+    #[arg(long = "streaming-tls-key", id = "streaming-tls-key", value_name = "FILE")]
+    pub(crate) key: Option<AbsolutePath>,
+    /// Who signs the certificates that clients of the streaming listener must show (PEM); none are demanded without it
+    #[arg(long = "streaming-tls-client-ca", id = "streaming-tls-client-ca", value_name = "FILE")]
     pub(crate) client_ca: Option<AbsolutePath>,
 }
 
@@ -258,11 +282,18 @@ impl Layer {
                 cni: over.timeouts.cni.or(self.timeouts.cni),
                 runtime: over.timeouts.runtime.or(self.timeouts.runtime),
                 shim: over.timeouts.shim.or(self.timeouts.shim),
+                stream_idle: over.timeouts.stream_idle.or(self.timeouts.stream_idle),
+                stream_creation: over.timeouts.stream_creation.or(self.timeouts.stream_creation),
             },
             tls: Tls {
                 cert: over.tls.cert.or(self.tls.cert),
                 key: over.tls.key.or(self.tls.key),
                 client_ca: over.tls.client_ca.or(self.tls.client_ca),
+            },
+            streaming_tls: StreamingTls {
+                cert: over.streaming_tls.cert.or(self.streaming_tls.cert),
+                key: over.streaming_tls.key.or(self.streaming_tls.key),
+                client_ca: over.streaming_tls.client_ca.or(self.streaming_tls.client_ca),
             },
             handlers,
         }

@@ -1,7 +1,7 @@
 //! The configuration: files and flags in, one validated [`Config`] out.
 //!
-//! Owns the keys ([`layer`]), their values ([`value`]), where they come from ([`mod@load`]), what is wrong with them together and what
-//! they are by default ([`effective`]), and what a running daemon can take over from a new one ([`reload`]). Nothing else reads a
+//! Owns the keys ([`layer`]), their values ([`value`]), where they come from ([`mod@load`]), what is wrong with them together
+//! ([`check`]), what they are by default ([`effective`]), and what a running daemon can take over from a new one ([`reload`]). Nothing else reads a
 //! configuration file or a serve flag.
 //!
 //! ```text
@@ -10,6 +10,7 @@
 //! flags ───────┘   each key may be missing; each value makes sense by itself     every value makes sense beside the others
 //! ```
 
+mod check;
 mod effective;
 mod keys;
 mod layer;

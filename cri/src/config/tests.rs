@@ -97,6 +97,9 @@ fn the_getters_agree_with_the_defaults_that_are_dumped() {
     assert_eq!(config.listen().len(), 1);
     assert_eq!(config.pod_cgroup_parent().as_str(), "davit-pods");
     assert_eq!(config.handlers().len(), 0);
+    assert_eq!(full.streaming_listen.unwrap().0, config.streaming_listen());
+    assert_eq!(full.timeouts.stream_idle.unwrap().as_duration(), config.stream_idle());
+    assert_eq!(full.timeouts.stream_creation.unwrap().as_duration(), config.stream_creation());
     assert_eq!(config.log_level(), LogLevel::Info);
 }
 
@@ -134,6 +137,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
             "bridge" => keys::fields_of::<super::layer::Bridge>(),
             "timeouts" => keys::fields_of::<super::layer::Timeouts>(),
             "tls" => keys::fields_of::<super::layer::Tls>(),
+            "streaming_tls" => keys::fields_of::<super::layer::StreamingTls>(),
             "handlers" => continue,
             _ => &[],
         };
@@ -171,9 +175,9 @@ fn a_refusal_names_source_key_and_value() {
         ("default_handler = 'kata'", &[], &["config.toml", "default_handler", "\"kata\""]),
         ("[handlers.kata]\nkind = 'shim-v2'", &[], &["handlers.kata.kind", "not supported yet"]),
         (
-            "",
-            &["--streaming-listen=127.0.0.1:0"],
-            &["command line", "streaming_listen", "not supported yet"],
+            "[streaming_tls]\nkey = '/k'",
+            &[],
+            &["config.toml", "streaming_tls", "\"/k\"", "cert and key"],
         ),
         ("listen = ['tcp://0.0.0.0:1']", &[], &["config.toml", "listen", "tcp://0.0.0.0:1", "TLS"]),
         ("", &["--tls-cert=/x"], &["command line", "tls", "\"/x\"", "client_ca"]),
@@ -199,8 +203,22 @@ fn a_file_that_was_asked_for_must_be_there() {
 fn tls_makes_any_address_acceptable() {
     let tls = "[tls]\ncert = '/c'\nkey = '/k'\nclient_ca = '/a'";
     let config = load_with(&format!("listen = ['tcp://0.0.0.0:1']\n{tls}"), &[]).unwrap();
-    assert_eq!(config.tls().unwrap().client_ca, Path::new("/a"));
+    assert_eq!(config.tls().unwrap().client_ca.as_deref(), Some(Path::new("/a")));
     assert!(load_with("listen = ['tcp://127.0.0.1:1']", &[]).unwrap().tls().is_none());
+}
+
+#[test]
+fn streams_may_be_served_anywhere_and_with_tls_that_asks_for_no_certificate() {
+    let tls = "[streaming_tls]\ncert = '/c'\nkey = '/k'";
+    let config = load_with(
+        &format!("streaming_listen = '0.0.0.0:10010'\n{tls}"),
+        &["--timeouts-stream-idle=1m"],
+    );
+    let config = config.unwrap();
+    assert_eq!(config.streaming_listen().to_string(), "0.0.0.0:10010");
+    assert_eq!(config.streaming_tls().unwrap().client_ca, None);
+    assert_eq!(config.stream_idle().as_secs(), 60);
+    assert!(load_with("", &[]).unwrap().streaming_tls().is_none());
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod security;
 mod signal;
 mod stats;
 mod status;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -35,3 +36,4 @@ pub(crate) use resources::{update_of_container, update_of_sandbox};
 pub(crate) use sandbox::sandbox_spec;
 pub(crate) use stats::{container_stats, sandbox_stats};
 pub(crate) use status::{container, container_status, sandbox, sandbox_status};
+pub(crate) use stream::{attach, exec, port_forward};

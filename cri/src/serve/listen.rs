@@ -3,11 +3,11 @@
 //! Owns the rule about files that are in the way: an old socket is removed only if nobody listens on it, and anything else that is
 //! there stays. A socket's file is removed at the end if it is still the one that was made here.
 
-use super::tls;
+use super::tls::{Certificates, Purpose, TlsError};
 use crate::config::{Config, Listen};
 use std::fs::Permissions;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -37,7 +37,7 @@ pub(crate) enum ListenError {
     },
     /// The PEM files can't be used.
     #[error(transparent)]
-    Tls(#[from] tls::TlsError),
+    Tls(#[from] TlsError),
 }
 
 /// Everything that is listened on.
@@ -47,8 +47,21 @@ pub(crate) struct Bound {
     pub(crate) listeners: Vec<Listener>,
     /// For scrapes.
     pub(crate) metrics: Option<TcpListener>,
+    /// For the streams of exec, attach and port-forward.
+    pub(crate) streams: Streams,
+    /// What the listeners show; their files are read again when the configuration is.
+    pub(crate) certificates: Vec<Certificates>,
     /// The Unix sockets' files; dropping removes them.
     pub(crate) files: Vec<SocketFile>,
+}
+
+/// Where streams are served.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    /// TCP, with TLS or without.
+    pub(crate) listener: Listener,
+    /// What URLs begin with, without a slash at the end: `http://127.0.0.1:40123`.
+    pub(crate) url: String,
 }
 
 /// One address.
@@ -57,8 +70,8 @@ pub(crate) enum Listener {
     Unix(UnixListener),
     /// TCP on loopback.
     Tcp(TcpListener),
-    /// TCP with certificates on both sides.
-    Tls(TcpListener, TlsAcceptor),
+    /// TCP with a certificate on this side at least.
+    Tls(TcpListener, Certificates),
 }
 
 /// One connection.
@@ -86,8 +99,8 @@ impl Listener {
         match self {
             Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
             Self::Tcp(listener) => Ok(Stream::Tcp(prompt(listener.accept().await?.0)?)),
-            Self::Tls(listener, acceptor) => {
-                Ok(Stream::Tls(prompt(listener.accept().await?.0)?, acceptor.clone()))
+            Self::Tls(listener, certificates) => {
+                Ok(Stream::Tls(prompt(listener.accept().await?.0)?, certificates.acceptor()))
             }
         }
     }
@@ -104,30 +117,63 @@ fn prompt(stream: TcpStream) -> io::Result<TcpStream> {
 /// # Errors
 /// [`ListenError`] for the first address that can't be had.
 pub(crate) fn bind(config: &Config) -> Result<Bound, ListenError> {
-    let acceptor = config.tls().map(tls::acceptor).transpose()?;
-    let mut bound = Bound { listeners: Vec::new(), metrics: None, files: Vec::new() };
+    let shown = config.tls().map(|tls| Certificates::read(Purpose::Calls, tls)).transpose()?;
+    let (mut listeners, mut files) = (Vec::new(), Vec::new());
     for address in config.listen() {
-        let listener = match (address, &acceptor) {
+        let listener = match (address, &shown) {
             (Listen::Unix(path), _) => {
                 let (listener, file) = bind_unix(path)?;
-                bound.files.push(file);
+                files.push(file);
                 Listener::Unix(listener)
             }
             // Loopback needs no certificates, but once they are there they count everywhere.
             (Listen::Tcp(address), None) => Listener::Tcp(bind_tcp(*address)?),
-            (Listen::Tcp(address), Some(acceptor)) => {
-                Listener::Tls(bind_tcp(*address)?, acceptor.clone())
+            (Listen::Tcp(address), Some(shown)) => {
+                Listener::Tls(bind_tcp(*address)?, shown.clone())
             }
         };
-        bound.listeners.push(listener);
+        listeners.push(listener);
         tracing::info!(%address, "listening");
     }
-    bound.metrics = config.metrics_listen().map(bind_tcp).transpose()?;
-    if let Some(listener) = &bound.metrics {
+    let metrics = config.metrics_listen().map(bind_tcp).transpose()?;
+    if let Some(listener) = &metrics {
         let address = listener.local_addr().ok();
         tracing::info!(?address, "listening for scrapes");
     }
-    Ok(bound)
+    let (streams, shown_to_streams) = bind_streams(config)?;
+    let certificates = shown.into_iter().chain(shown_to_streams).collect();
+    Ok(Bound { listeners, metrics, streams, certificates, files })
+}
+
+fn bind_streams(config: &Config) -> Result<(Streams, Option<Certificates>), ListenError> {
+    let shown =
+        config.streaming_tls().map(|tls| Certificates::read(Purpose::Streams, tls)).transpose()?;
+    let asked = config.streaming_listen();
+    let listener = bind_tcp(asked)?;
+    let failed =
+        |source| ListenError::Io { address: asked.to_string(), step: "read its port", source };
+    let reached = reachable(listener.local_addr().map_err(failed)?);
+    if shown.is_none() && !asked.ip().is_loopback() {
+        tracing::warn!(address = %asked, "streams go over the network unencrypted: streaming_tls is not set");
+    }
+    let (scheme, listener) = match &shown {
+        Some(shown) => ("https", Listener::Tls(listener, shown.clone())),
+        None => ("http", Listener::Tcp(listener)),
+    };
+    let url = format!("{scheme}://{reached}");
+    tracing::info!(address = %asked, url, "listening for streams");
+    Ok((Streams { listener, url }, shown))
+}
+
+/// The address for the kubelet, which is on this node: all addresses are none that could be connected to, and loopback is one of them.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }
 
 fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
@@ -240,6 +286,18 @@ mod tests {
         let (_next, _next_file) = bind_unix(&path).unwrap();
         drop(file);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn an_url_never_names_all_addresses() {
+        for (bound, told) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:1", "[::1]:1"),
+            ("127.0.0.2:1", "127.0.0.2:1"),
+            ("192.0.2.1:1", "192.0.2.1:1"),
+        ] {
+            assert_eq!(reachable(bound.parse().unwrap()).to_string(), told);
+        }
     }
 
     #[tokio::test]

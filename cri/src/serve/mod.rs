@@ -24,14 +24,17 @@ mod signals;
 pub(crate) mod tests;
 mod tls;
 
+pub(crate) use listen::{Listener, Stream};
 pub(crate) use services::{Opened, Services};
 
 use crate::config::{self, Config, ServeFlags};
 use crate::layer::{Bound, InFlight, Operations, Requests, through};
 use crate::metrics::{self, Metrics};
+use crate::streaming::{Server, Urls};
 use anyhow::Context;
 use signals::{Asked, Signals};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 
@@ -39,12 +42,17 @@ use tower::ServiceBuilder;
 const CALLS: usize = 4096;
 /// Threads that run the executor: more would only cost memory, as the work is done in other processes.
 const THREADS: usize = 4;
+/// How long the clients of streams get to hear that the daemon stops.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it.
 ///
 /// # Errors
 /// Whatever keeps the daemon from starting, in one line.
-pub(crate) fn main<F>(flags: &ServeFlags, open: impl FnOnce(Arc<Config>) -> F) -> anyhow::Result<()>
+pub(crate) fn main<F>(
+    flags: &ServeFlags,
+    open: impl FnOnce(Arc<Config>, Urls) -> F,
+) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<Opened>>,
 {
@@ -67,7 +75,7 @@ async fn run<F>(
     flags: &ServeFlags,
     config: Config,
     log: log::Log,
-    open: impl FnOnce(Arc<Config>) -> F,
+    open: impl FnOnce(Arc<Config>, Urls) -> F,
 ) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<Opened>>,
@@ -78,8 +86,9 @@ where
     let bound = listen::bind(&config)?;
     let _pidfile = config.pidfile().map(pidfile::write).transpose()?;
     let config = Arc::new(config);
+    let certificates = bound.certificates.clone();
     let opened = tokio::select! {
-        opened = open(Arc::clone(&config)) => opened?,
+        opened = open(Arc::clone(&config), Urls::new(&bound.streams.url)) => opened?,
         () = signals.stop() => {
             tracing::info!("stopped before the start was complete");
             return Ok(());
@@ -91,7 +100,7 @@ where
     let serving = Serving::start(bound, &opened)?;
     notify::ready();
     tracing::info!("davit serves");
-    let mut reload = reload::Reload::new(flags.clone(), config, log);
+    let mut reload = reload::Reload::new(flags.clone(), config, log, certificates);
     until_stopped(&mut signals, &mut reload, &serving, &opened).await;
     notify::stopping();
     serving.stop(&mut signals).await;
@@ -134,6 +143,7 @@ struct Serving {
     calls: InFlight,
     /// Cancelled when connections are to be dropped.
     end: CancellationToken,
+    streams: Server,
     listeners: Vec<listen::SocketFile>,
 }
 
@@ -154,15 +164,19 @@ impl Serving {
         for listener in bound.listeners {
             tokio::spawn(accept::serve(listener, service.clone(), life.clone()));
         }
+        let streams = opened.streams.clone();
+        registry.register(Box::new(streams.gauge())).context("register metrics")?;
+        tokio::spawn(streams.clone().serve(bound.streams.listener, calls.stopping()));
         if let Some(listener) = bound.metrics {
             let metrics = Metrics::new(registry, Arc::clone(&opened.counters));
             let metrics = Arc::new(metrics.context("register metrics")?);
             tokio::spawn(metrics::http::serve(listener, metrics, end.clone()));
         }
-        Ok(Self { calls, end, listeners: bound.files })
+        Ok(Self { calls, end, streams, listeners: bound.files })
     }
 
-    /// No new work; what runs gets its time; then connections are dropped and the sockets' files removed.
+    /// No new work; what runs gets its time; then streams are ended, connections dropped and the sockets' files removed. Nobody waits for
+    /// a stream to end by itself: it may be somebody's shell.
     async fn stop(self, signals: &mut Signals) {
         tracing::info!(calls = self.calls.len(), "davit stops");
         match drain::drain(&self.calls, signals.stop(), drain::GRACE).await {
@@ -173,6 +187,9 @@ impl Serving {
             drain::Drained::Hurried(left) => {
                 tracing::warn!(left, "a second signal: calls are cut off")
             }
+        }
+        if tokio::time::timeout(FAREWELL, self.streams.stop()).await.is_err() {
+            tracing::debug!("not every stream's client has heard that davit stops");
         }
         self.end.cancel();
         drop(self.listeners);

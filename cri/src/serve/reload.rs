@@ -1,5 +1,6 @@
 //! SIGHUP: the configuration is read again and taken over whole, or not at all.
 
+use super::tls::{Certificates, Renewal};
 use super::{log, notify};
 use crate::config::{self, Config, ServeFlags};
 use crate::output;
@@ -11,11 +12,17 @@ pub(crate) struct Reload {
     flags: ServeFlags,
     config: Arc<Config>,
     log: log::Log,
+    certificates: Vec<Certificates>,
 }
 
 impl Reload {
-    pub(crate) fn new(flags: ServeFlags, config: Arc<Config>, log: log::Log) -> Self {
-        Self { flags, config, log }
+    pub(crate) fn new(
+        flags: ServeFlags,
+        config: Arc<Config>,
+        log: log::Log,
+        certificates: Vec<Certificates>,
+    ) -> Self {
+        Self { flags, config, log, certificates }
     }
 
     /// The configuration in effect.
@@ -42,6 +49,20 @@ impl Reload {
             let keys = fixed.join(", ");
             tracing::error!(keys, "reload: these need a restart; the old configuration stays");
             return;
+        }
+        // The files' names are the same, but what they hold may be new.
+        let read: Result<Vec<_>, _> =
+            self.certificates.iter().map(Certificates::read_again).collect();
+        match read {
+            Ok(renewals) => renewals.into_iter().for_each(Renewal::show),
+            Err(error) => {
+                let error = output::one_line(&anyhow::Error::new(error));
+                tracing::error!(
+                    error,
+                    "reload: the certificates are wrong; the old configuration stays"
+                );
+                return;
+            }
         }
         self.log.set(new.log_level());
         self.config = Arc::new(new);

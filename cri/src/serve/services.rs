@@ -1,6 +1,7 @@
 //! What the daemon serves once its runtime is open.
 
 use crate::metrics::CountersSource;
+use crate::streaming::Server;
 use davit_proto::admin::davit_server::{Davit, DavitServer};
 use davit_proto::cri::image_service_server::{ImageService, ImageServiceServer};
 use davit_proto::cri::runtime_service_server::{RuntimeService, RuntimeServiceServer};
@@ -90,6 +91,8 @@ impl<R: RuntimeService, I: ImageService, D: Davit> Service<Request<Incoming>> fo
 pub(crate) struct Opened {
     /// The services ([`Services::routes`]).
     pub(crate) routes: Routes,
+    /// What stands behind the URLs of Exec, Attach and PortForward.
+    pub(crate) streams: Server,
     /// The status counters.
     pub(crate) counters: CountersSource,
     /// Every pod and container as JSON, for the log.

@@ -1,9 +1,15 @@
-//! TLS for `tcp://` listeners: a certificate to show, and one demanded of every client.
+//! TLS for TCP listeners: a certificate to show, and, where the configuration says so, one demanded of every client.
+//!
+//! Owns what the PEM files hold, as of the last time they were read. [`Certificates::read_again`] does: connections that are
+//! there go on with what they began with.
 
 use crate::config::Tls;
+use arc_swap::ArcSwap;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +22,7 @@ pub(crate) enum TlsError {
     #[error("read {key} {}", file.display())]
     Pem {
         /// The configuration's key.
-        key: &'static str,
+        key: String,
         /// Which.
         file: PathBuf,
         /// Why.
@@ -26,15 +32,17 @@ pub(crate) enum TlsError {
     #[error("use {key} {}", file.display())]
     Unusable {
         /// The configuration's key.
-        key: &'static str,
+        key: String,
         /// Which.
         file: PathBuf,
         /// Why.
         source: rustls::Error,
     },
     /// There is no certificate that could sign a client's.
-    #[error("use tls.client_ca {}", file.display())]
+    #[error("use {key} {}", file.display())]
     Verifier {
+        /// The configuration's key.
+        key: String,
         /// Which.
         file: PathBuf,
         /// Why.
@@ -42,44 +50,139 @@ pub(crate) enum TlsError {
     },
 }
 
-/// What makes a TLS connection of a TCP one. A client without a certificate that the authority signed gets none.
-///
-/// # Errors
-/// [`TlsError`], with the key and the file.
-pub(crate) fn acceptor(tls: &Tls) -> Result<TlsAcceptor, TlsError> {
+/// Which listener the certificates are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// gRPC on `tcp://`: `[tls]`.
+    Calls,
+    /// `streaming_listen`: `[streaming_tls]`.
+    Streams,
+}
+
+impl Purpose {
+    fn table(self) -> &'static str {
+        match self {
+            Self::Calls => "tls",
+            Self::Streams => "streaming_tls",
+        }
+    }
+
+    /// What is spoken, for a client that asks. Upgrades exist in HTTP/1.1 only.
+    fn protocol(self) -> &'static [u8] {
+        match self {
+            Self::Calls => b"h2",
+            Self::Streams => b"http/1.1",
+        }
+    }
+}
+
+/// What makes TLS connections of TCP ones. Clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Certificates {
+    purpose: Purpose,
+    files: Tls,
+    current: Arc<ArcSwap<ServerConfig>>,
+}
+
+impl Certificates {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsError`], with the key and the file.
+    pub(crate) fn read(purpose: Purpose, files: &Tls) -> Result<Self, TlsError> {
+        let current = Arc::new(ArcSwap::from_pointee(server_config(purpose, files)?));
+        Ok(Self { purpose, files: files.clone(), current })
+    }
+
+    /// Reads the files again. Nothing changes until [`Renewal::show`].
+    ///
+    /// # Errors
+    /// [`TlsError`], with the key and the file.
+    pub(crate) fn read_again(&self) -> Result<Renewal, TlsError> {
+        let config = Arc::new(server_config(self.purpose, &self.files)?);
+        Ok(Renewal { current: Arc::clone(&self.current), config })
+    }
+
+    /// For the next connection.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.current.load_full())
+    }
+}
+
+/// What the files hold now.
+#[derive(Debug)]
+pub(crate) struct Renewal {
+    current: Arc<ArcSwap<ServerConfig>>,
+    config: Arc<ServerConfig>,
+}
+
+impl Renewal {
+    /// From the next connection on.
+    pub(crate) fn show(self) {
+        self.current.store(self.config);
+    }
+}
+
+fn server_config(purpose: Purpose, files: &Tls) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("tls.client_ca", &tls.client_ca)? {
-        roots.add(certificate).map_err(unusable("tls.client_ca", &tls.client_ca))?;
-    }
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()
-            .map_err(|source| TlsError::Verifier { file: tls.client_ca.clone(), source })?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(unreadable("tls.key", &tls.key))?;
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let named = |field: &str, file: &Path| Named {
+        key: format!("{}.{field}", purpose.table()),
+        file: file.to_owned(),
+    };
+    let (cert, key) = (named("cert", &files.cert), named("key", &files.key));
+    let private =
+        PrivateKeyDer::from_pem_file(&files.key).map_err(|source| key.unreadable(source))?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(unusable("tls.cert", &tls.cert))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates("tls.cert", &tls.cert)?, key)
-        .map_err(unusable("tls.cert", &tls.cert))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+        .map_err(|source| cert.unusable(source))?;
+    let builder = match &files.client_ca {
+        Some(ca) => builder.with_client_cert_verifier(verifier(&named("client_ca", ca), provider)?),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder
+        .with_single_cert(cert.certificates()?, private)
+        .map_err(|source| cert.unusable(source))?;
+    config.alpn_protocols = vec![purpose.protocol().to_vec()];
+    Ok(config)
 }
 
-fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let read = CertificateDer::pem_file_iter(file).map_err(unreadable(key, file))?;
-    let certificates = read.collect::<Result<Vec<_>, _>>().map_err(unreadable(key, file))?;
-    if certificates.is_empty() {
-        return Err(unreadable(key, file)(pem::Error::NoItemsFound));
+/// A client without a certificate that the authority signed gets no connection.
+fn verifier(
+    ca: &Named,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in ca.certificates()? {
+        roots.add(certificate).map_err(|source| ca.unusable(source))?;
     }
-    Ok(certificates)
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|source| TlsError::Verifier { key: ca.key.clone(), file: ca.file.clone(), source })
 }
 
-fn unreadable(key: &'static str, file: &Path) -> impl Fn(pem::Error) -> TlsError {
-    move |source| TlsError::Pem { key, file: file.to_owned(), source }
+/// A PEM file and the key of the configuration that names it.
+struct Named {
+    key: String,
+    file: PathBuf,
 }
 
-fn unusable(key: &'static str, file: &Path) -> impl Fn(rustls::Error) -> TlsError {
-    move |source| TlsError::Unusable { key, file: file.to_owned(), source }
+impl Named {
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let read =
+            CertificateDer::pem_file_iter(&self.file).map_err(|source| self.unreadable(source))?;
+        let certificates =
+            read.collect::<Result<Vec<_>, _>>().map_err(|source| self.unreadable(source))?;
+        if certificates.is_empty() {
+            return Err(self.unreadable(pem::Error::NoItemsFound));
+        }
+        Ok(certificates)
+    }
+
+    fn unreadable(&self, source: pem::Error) -> TlsError {
+        TlsError::Pem { key: self.key.clone(), file: self.file.clone(), source }
+    }
+
+    fn unusable(&self, source: rustls::Error) -> TlsError {
+        TlsError::Unusable { key: self.key.clone(), file: self.file.clone(), source }
+    }
 }

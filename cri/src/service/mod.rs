@@ -12,6 +12,7 @@ mod logs;
 mod runtime;
 mod stats;
 mod status;
+mod streams;
 
 pub(crate) use davit::Admin;
 pub(crate) use image::Images;

@@ -1,8 +1,9 @@
 //! CRI's RuntimeService.
 
 use super::status::{plain_status, status};
-use super::{Streamed, about, events, required, seconds, stats, streamed, unimplemented};
+use super::{Streamed, about, events, required, seconds, stats, streamed, streams, unimplemented};
 use crate::convert;
+use crate::streaming::Urls;
 use davit_proto::cri::runtime_service_server::RuntimeService;
 use davit_proto::cri::{
     AttachRequest, AttachResponse, CgroupDriver, CheckpointContainerRequest,
@@ -46,12 +47,13 @@ const KUBELET_API_VERSION: &str = "0.1.0";
 #[derive(Debug, Clone)]
 pub(crate) struct RuntimeApi {
     runtime: Runtime,
+    urls: Urls,
 }
 
 impl RuntimeApi {
-    /// Of this runtime.
-    pub(crate) fn new(runtime: Runtime) -> Self {
-        Self { runtime }
+    /// Of this runtime; streams are met at `urls`.
+    pub(crate) fn new(runtime: Runtime, urls: Urls) -> Self {
+        Self { runtime, urls }
     }
 
     fn select_sandboxes(&self, filter: Option<PodSandboxFilter>) -> Vec<PodSandbox> {
@@ -338,22 +340,25 @@ impl RuntimeService for RuntimeApi {
         Ok(Response::new(UpdateContainerResourcesResponse {}))
     }
 
-    async fn exec(&self, _request: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
-        Err(unimplemented("Exec"))
+    async fn exec(&self, request: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
+        let url = streams::exec(&self.runtime, &self.urls, request.into_inner())?;
+        Ok(Response::new(ExecResponse { url }))
     }
 
     async fn attach(
         &self,
-        _request: Request<AttachRequest>,
+        request: Request<AttachRequest>,
     ) -> Result<Response<AttachResponse>, Status> {
-        Err(unimplemented("Attach"))
+        let url = streams::attach(&self.runtime, &self.urls, request.into_inner())?;
+        Ok(Response::new(AttachResponse { url }))
     }
 
     async fn port_forward(
         &self,
-        _request: Request<PortForwardRequest>,
+        request: Request<PortForwardRequest>,
     ) -> Result<Response<PortForwardResponse>, Status> {
-        Err(unimplemented("PortForward"))
+        let url = streams::port_forward(&self.runtime, &self.urls, request.into_inner())?;
+        Ok(Response::new(PortForwardResponse { url }))
     }
 
     async fn container_stats(

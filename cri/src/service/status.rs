@@ -15,6 +15,7 @@ use davit_runtime::sandbox::{
     LookupError, RemoveSandboxError, RunSandboxError, StopSandboxError, UpdateSandboxError,
 };
 use davit_runtime::shim::ShimError;
+use davit_runtime::stream::ForwardError;
 use std::sync::Arc;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -220,6 +221,15 @@ impl WireError for ExecError {
             Self::Store { .. } | Self::Id(_) | Self::Pipes { .. } => Code::Internal,
             Self::Timeout { .. } => Code::DeadlineExceeded,
             Self::Shim { source, .. } | Self::Attach { source, .. } => source.code(),
+        }
+    }
+}
+
+impl WireError for ForwardError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::NotReady { .. } => Code::FailedPrecondition,
         }
     }
 }

@@ -144,14 +144,15 @@ async fn a_path_of_no_service_is_unimplemented() {
 }
 
 #[tokio::test]
-async fn tls_demands_a_certificate_that_the_authority_signed() {
+async fn a_certificate_that_is_not_there_is_named() {
     let missing = crate::config::Tls {
         cert: "/nonexistent/cert.pem".into(),
         key: "/nonexistent/key.pem".into(),
-        client_ca: "/nonexistent/ca.pem".into(),
+        client_ca: Some("/nonexistent/ca.pem".into()),
     };
-    let error = tls::acceptor(&missing).map(drop).unwrap_err().to_string();
-    assert!(error.contains("tls.client_ca") && error.contains("/nonexistent/ca.pem"), "{error}");
+    let read = tls::Certificates::read(tls::Purpose::Streams, &missing);
+    let error = read.map(drop).unwrap_err().to_string();
+    assert!(error.contains("streaming_tls.key /nonexistent/key.pem"), "{error}");
 }
 
 /// A certificate authority and what it has signed, as PEM files.

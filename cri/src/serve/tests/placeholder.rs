@@ -4,6 +4,9 @@ use crate::cli::{Action, parse};
 use crate::config::ServeFlags;
 use crate::metrics::Counters;
 use crate::serve::{Opened, Services};
+use crate::streaming::backend::{Backend, Ports, Session};
+use crate::streaming::grant::{Attach, Exec, Forward};
+use crate::streaming::{Limits, Server, Urls};
 use davit_proto::admin;
 use davit_proto::admin::davit_server::Davit;
 use davit_proto::cri::image_service_server::ImageService;
@@ -12,6 +15,7 @@ use davit_proto::cri::{self, VersionRequest};
 use futures_util::stream::BoxStream;
 use prost::Message;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 
@@ -157,6 +161,24 @@ impl Davit for Placeholder {
     );
 }
 
+/// Where there is nothing to stream.
+struct Nowhere;
+
+#[tonic::async_trait]
+impl Backend for Nowhere {
+    async fn exec(&self, _: &Exec) -> Result<Session, String> {
+        Err("there is no container".to_owned())
+    }
+
+    async fn attach(&self, _: &Attach) -> Result<Session, String> {
+        Err("there is no container".to_owned())
+    }
+
+    async fn forward(&self, _: &Forward) -> Result<Ports, String> {
+        Err("there is no pod".to_owned())
+    }
+}
+
 /// The flags of this command line.
 pub(crate) fn flags(line: &str) -> ServeFlags {
     match parse(line.split_whitespace().map(std::ffi::OsString::from)).unwrap() {
@@ -174,8 +196,11 @@ pub(crate) fn opened(go_on: &Arc<Notify>) -> Opened {
 pub(crate) fn answering(go_on: &Arc<Notify>, answers: Answers) -> Opened {
     let placeholder = || Placeholder { go_on: Arc::clone(go_on), answers: Arc::clone(&answers) };
     let services = Services { runtime: placeholder(), image: placeholder(), davit: placeholder() };
+    let limits = Limits { idle: Duration::from_secs(60), creation: Duration::from_secs(30) };
+    let urls = Urls::new("http://127.0.0.1:1");
     Opened {
         routes: services.routes(),
+        streams: Server::new(urls, Arc::new(Nowhere), limits).unwrap(),
         counters: Arc::new(Counters::default),
         state: Arc::new(|| serde_json::json!({})),
         announcement: Vec::new(),

@@ -16,7 +16,7 @@ const ROLE: &str = "DAVIT_TEST_SERVE";
 fn daemon_process() {
     let Ok(line) = std::env::var(ROLE) else { return };
     let go_on = Arc::new(Notify::new());
-    let result = crate::serve::main(&flags(&line), |_| async move { Ok(opened(&go_on)) });
+    let result = crate::serve::main(&flags(&line), |_, _| async move { Ok(opened(&go_on)) });
     if let Err(error) = result {
         panic!("refused: {}", crate::output::one_line(&error));
     }

@@ -1,0 +1,125 @@
+//! Whether the values of a configuration make sense together.
+//!
+//! Owns the checks that look at more than one key, each blaming the source that had the last word. Whether one value makes sense by
+//! itself is its type's business ([`super::value`]); where the values are used is [`super::effective`]'s.
+
+use super::effective::{Tls, WELL_KNOWN};
+use super::layer::{self, Layer};
+use super::load::{ConfigError, Sources};
+use super::value::{AbsolutePath, HandlerKind, Listen, Name};
+use std::path::PathBuf;
+
+/// One directory for both would mix what a boot must forget with what it must keep.
+pub(super) fn directories(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
+    let (Some(root), Some(state)) = (&full.root, &full.state) else { return Ok(()) };
+    let (root, state) = (root.as_path(), state.as_path());
+    if root.starts_with(state) || state.starts_with(root) {
+        return Err(sources.wrong(
+            |layer| layer.state.is_some() || layer.root.is_some(),
+            "state",
+            &state.display(),
+            format!("is not apart from root {}: one would hold the other", root.display()),
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn handlers(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
+    for (name, handler) in &full.handlers {
+        if handler.kind == Some(HandlerKind::ShimV2) {
+            let set =
+                |layer: &Layer| layer.handlers.get(name).is_some_and(|own| own.kind.is_some());
+            let key = format!("handlers.{name}.kind");
+            return Err(sources.wrong(set, &key, &"shim-v2", "is not supported yet: oci is"));
+        }
+    }
+    let Some(default) = &full.default_handler else { return Ok(()) };
+    if full.handlers.contains_key(default) || WELL_KNOWN.contains(&default.as_str()) {
+        return Ok(());
+    }
+    let problem = format!(
+        "is no handler: those configured are [{}], and crun, runc and youki are known",
+        full.handlers.keys().map(Name::as_str).collect::<Vec<_>>().join(", ")
+    );
+    Err(sources.wrong(|layer| layer.default_handler.is_some(), "default_handler", default, problem))
+}
+
+pub(super) fn limits(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
+    let line = full.max_log_line.unwrap_or_default();
+    if !(1024..=1 << 20).contains(&line) {
+        let set = |layer: &Layer| layer.max_log_line.is_some();
+        return Err(sources.wrong(set, "max_log_line", &line, "is not between 1024 and 1048576"));
+    }
+    let listen = full.listen.as_deref().unwrap_or_default();
+    if listen.is_empty() {
+        // The default address is made from it, and only too long a path can't be one.
+        let state = full.state.as_ref().map(ToString::to_string).unwrap_or_default();
+        let set = |layer: &Layer| layer.state.is_some();
+        return Err(sources.wrong(
+            set,
+            "state",
+            &state,
+            "is too long for a socket in it: give listen",
+        ));
+    }
+    if listen.len() > 16 {
+        let set = |layer: &Layer| layer.listen.is_some();
+        return Err(sources.wrong(set, "listen", &listen.len(), "addresses are more than 16"));
+    }
+    for (at, address) in listen.iter().enumerate() {
+        if listen.iter().take(at).any(|earlier| earlier == address) {
+            let set = |layer: &Layer| layer.listen.is_some();
+            return Err(sources.wrong(set, "listen", address, "is given twice"));
+        }
+    }
+    Ok(())
+}
+
+/// Whoever reaches a listener is root on this node: beyond loopback only somebody with a certificate may.
+pub(super) fn tls(full: &Layer, sources: &Sources) -> Result<Option<Tls>, ConfigError> {
+    let layer::Tls { cert, key, client_ca } = &full.tls;
+    if let (Some(cert), Some(key), Some(client_ca)) = (cert, key, client_ca) {
+        return Ok(Some(Tls { cert: pem(cert), key: pem(key), client_ca: Some(pem(client_ca)) }));
+    }
+    if let Some(given) = cert.as_ref().or(key.as_ref()).or(client_ca.as_ref()) {
+        let set = |layer: &Layer| layer.tls != layer::Tls::default();
+        return Err(sources.wrong(
+            set,
+            "tls",
+            given,
+            "is not enough: cert, key and client_ca go together",
+        ));
+    }
+    for address in full.listen.as_deref().unwrap_or_default() {
+        match address {
+            Listen::Tcp(tcp) if !tcp.ip().is_loopback() => {
+                return Err(sources.wrong(
+                    |layer| layer.listen.is_some(),
+                    "listen",
+                    address,
+                    "is not loopback and so demands mutual TLS: give tls.cert, tls.key and tls.client_ca",
+                ));
+            }
+            Listen::Tcp(_) | Listen::Unix(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Here the token in a call's URL says who comes, so clients may do without a certificate, and the address is the operator's choice.
+pub(super) fn streaming_tls(full: &Layer, sources: &Sources) -> Result<Option<Tls>, ConfigError> {
+    let layer::StreamingTls { cert, key, client_ca } = &full.streaming_tls;
+    if let (Some(cert), Some(key)) = (cert, key) {
+        let client_ca = client_ca.as_ref().map(pem);
+        return Ok(Some(Tls { cert: pem(cert), key: pem(key), client_ca }));
+    }
+    let Some(given) = cert.as_ref().or(key.as_ref()).or(client_ca.as_ref()) else {
+        return Ok(None);
+    };
+    let set = |layer: &Layer| layer.streaming_tls != layer::StreamingTls::default();
+    Err(sources.wrong(set, "streaming_tls", given, "is not enough: cert and key go together"))
+}
+
+fn pem(path: &AbsolutePath) -> PathBuf {
+    path.as_path().to_owned()
+}
