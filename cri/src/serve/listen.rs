@@ -10,6 +10,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -106,9 +107,15 @@ impl Listener {
     }
 }
 
-/// Small answers at once: Nagle's algorithm would wait for more.
+/// Small answers at once: Nagle's algorithm would wait for more. And a peer whose machine has gone is found out, also on a connection
+/// where nobody has anything to say: after a minute.
 fn prompt(stream: TcpStream) -> io::Result<TcpStream> {
+    use rustix::net::sockopt;
     stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(&stream, true)?;
+    sockopt::set_tcp_keepidle(&stream, Duration::from_secs(30))?;
+    sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(10))?;
+    sockopt::set_tcp_keepcnt(&stream, 3)?;
     Ok(stream)
 }
 

@@ -3,6 +3,7 @@
 //! Owns the seam between protocols and the runtime, and nothing that lives: a trait, so that each protocol is tested against a process
 //! that does what the test says.
 
+use super::forward::Dial;
 use super::grant::{Attach, Exec, Forward};
 pub(crate) use davit_runtime::stream::Size;
 use std::io;
@@ -64,6 +65,12 @@ impl Ports {
         F: Future<Output = io::Result<TcpStream>> + Send + 'static,
     {
         Self(Arc::new(move |port| Box::pin(dial(port))))
+    }
+}
+
+impl Dial for Ports {
+    fn dial(&self, port: u16) -> impl Future<Output = io::Result<TcpStream>> + Send {
+        (self.0)(port)
     }
 }
 

@@ -12,7 +12,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`grant`], [`token`] | what a URL is for, and for how long |
-//! | [`server`], [`upgrade`] | connections and the negotiation of what is spoken on them |
+//! | [`server`], [`upgrade`], [`speak`] | connections, the negotiation of what is spoken on them, and its choice |
 //! | [`command`] | exec and attach: remotecommand over SPDY and over WebSocket |
 //! | [`forward`] | port forwarding over them |
 //! | [`spdy`] | SPDY/3.1 sessions: frames, streams, bounds |
@@ -30,6 +30,7 @@ pub(crate) mod grant;
 pub(crate) mod runtime;
 pub(crate) mod server;
 pub(crate) mod spdy;
+mod speak;
 #[cfg(test)]
 mod tests;
 pub(crate) mod token;

@@ -10,8 +10,10 @@
 
 use super::activity::{Activity, Watched};
 use super::backend::Backend;
-use super::command::{self, Command, Terms};
+use super::command::Terms;
+use super::forward::port;
 use super::grant::{Grant, Kind};
+use super::speak::speak;
 use super::upgrade::{self, Protocol, Refusal};
 use super::{Limits, Urls};
 use crate::serve::{Listener, Stream};
@@ -201,9 +203,10 @@ impl Server {
         mut request: Request<Incoming>,
         activity: &Activity,
     ) -> Result<HeaderMap, Refusal> {
-        let grant = self.granted(request.method(), request.uri().path())?;
+        let mut grant = self.granted(request.method(), request.uri().path())?;
         let kind = grant.kind();
         let (protocol, headers) = upgrade::negotiate(kind, request.method(), request.headers())?;
+        name_ports(&mut grant, protocol, request.uri().query().unwrap_or_default())?;
         let place = Arc::clone(&self.0.streams).try_acquire_owned().map_err(|_full| {
             refusal(StatusCode::SERVICE_UNAVAILABLE, format!("{STREAMS} streams are open already"))
         })?;
@@ -249,31 +252,22 @@ impl Server {
         let terms =
             Terms { creation, idle, activity: activity.clone(), end: self.0.end.child_token() };
         tokio::select! {
-            () = Box::pin(self.spoken(io, grant, protocol, terms)) => {}
+            () = Box::pin(speak(io, grant, protocol, Arc::clone(&self.0.backend), terms)) => {}
             () = activity.ceased(idle) => tracing::debug!(?idle, "a stream was idle for too long"),
         }
     }
+}
 
-    async fn spoken<IO>(&self, io: IO, grant: Grant, protocol: Protocol, terms: Terms)
-    where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+/// A WebSocket with channels has them for ports that are known beforehand: by the call, or by the URL's query.
+fn name_ports(grant: &mut Grant, protocol: Protocol, query: &str) -> Result<(), Refusal> {
+    if let (Grant::Forward(forward), Protocol::ForwardWebSocket(_)) = (grant, protocol)
+        && forward.ports.is_empty()
     {
-        let backend = Arc::clone(&self.0.backend);
-        let command = match grant {
-            Grant::Exec(exec) => Command::exec(backend, exec),
-            Grant::Attach(attach) => Command::attach(backend, attach),
-            Grant::Forward(_forward) => return,
-        };
-        match protocol {
-            Protocol::CommandSpdy(version) => {
-                command::spdy::serve(io, version, command, terms).await;
-            }
-            Protocol::CommandWebSocket(flavour) => {
-                command::websocket::serve(io, flavour, command, terms).await;
-            }
-            Protocol::ForwardSpdy | Protocol::ForwardWebSocket(_) | Protocol::ForwardTunnel => {}
-        }
+        let values = query.split('&').filter_map(|pair| pair.strip_prefix("port="));
+        forward.ports = port::from_query(values)
+            .map_err(|error| refusal(StatusCode::BAD_REQUEST, error.to_string()))?;
     }
+    Ok(())
 }
 
 fn refusal(status: StatusCode, problem: impl Into<String>) -> Refusal {

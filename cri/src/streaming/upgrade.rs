@@ -8,6 +8,7 @@
 
 use super::command::spdy::Version;
 use super::command::websocket::{self, Coding, Flavour};
+use super::forward;
 use super::grant::Kind;
 use http::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -57,11 +58,11 @@ const COMMAND_WEBSOCKET: &[Named] = &[
     ("base64.channel.k8s.io", flavour(websocket::Version::V1, Coding::Text)),
     ("", flavour(websocket::Version::V1, Coding::Binary)),
 ];
-const FORWARD_SPDY: &[Named] = &[("portforward.k8s.io", Protocol::ForwardSpdy)];
+const FORWARD_SPDY: &[Named] = &[(forward::PROTOCOL, Protocol::ForwardSpdy)];
 const FORWARD_WEBSOCKET: &[Named] = &[
-    ("SPDY/3.1+portforward.k8s.io", Protocol::ForwardTunnel),
-    ("v4.channel.k8s.io", Protocol::ForwardWebSocket(Coding::Binary)),
-    ("v4.base64.channel.k8s.io", Protocol::ForwardWebSocket(Coding::Text)),
+    (forward::TUNNEL_PROTOCOL, Protocol::ForwardTunnel),
+    (forward::CHANNEL_PROTOCOL, Protocol::ForwardWebSocket(Coding::Binary)),
+    (forward::BASE64_CHANNEL_PROTOCOL, Protocol::ForwardWebSocket(Coding::Text)),
     ("", Protocol::ForwardWebSocket(Coding::Binary)),
 ];
 
@@ -253,9 +254,11 @@ mod tests {
         }
     }
 
+    type Case<'a> = (&'a Method, &'a [(&'a str, &'a str)], StatusCode);
+
     #[test]
     fn what_is_no_upgrade_is_refused() {
-        let cases: [(&Method, &[(&str, &str)], StatusCode); 7] = [
+        let cases: [Case<'_>; 7] = [
             (&Method::GET, &[], StatusCode::BAD_REQUEST),
             (&Method::POST, &[("upgrade", "SPDY/3.1")], StatusCode::BAD_REQUEST),
             (

@@ -45,4 +45,14 @@ mod stats;
 #[cfg(test)]
 mod stop;
 #[cfg(test)]
+mod stream;
+#[cfg(test)]
+mod stream_attach;
+#[cfg(test)]
+mod stream_exec;
+#[cfg(test)]
+mod stream_forward;
+#[cfg(test)]
+mod stream_http;
+#[cfg(test)]
 mod upkeep;

@@ -25,7 +25,6 @@ mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 
-#[expect(unused_imports, reason = "the streaming server, which is to come, names them")]
 pub(crate) use {
     headers::Headers,
     limits::Limits,

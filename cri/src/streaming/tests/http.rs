@@ -145,6 +145,24 @@ async fn what_cannot_be_spoken_is_refused_as_clients_expect() {
 }
 
 #[tokio::test]
+async fn channels_for_ports_need_ports() {
+    let stage = stage(PATIENCE).await;
+    let headers = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n";
+    for (ports, query, status) in [
+        (vec![], "", "400"),
+        (vec![], "?port=0", "400"),
+        (vec![], "?port=80,443&port=8080", "101"),
+        (vec![80], "", "101"),
+    ] {
+        let forward = Grant::Forward(Forward { pod: "p".to_owned(), ports });
+        let url = stage.urls.give(forward).unwrap();
+        let path = url.strip_prefix(&format!("http://{}", stage.address)).unwrap();
+        assert_eq!(stage.status(&format!("GET {path}{query}"), headers).await, status, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_header_bomb_is_refused() {
     let stage = stage(PATIENCE).await;
     let path = stage.path();
@@ -216,7 +234,12 @@ async fn a_server_that_stops_ends_its_streams_and_closes_its_port() {
         match client.seen().await.expect("a word at the end") {
             Seen::Data(1, bytes) => told.push_str(&String::from_utf8(bytes).unwrap()),
             Seen::GoAway(..) => break,
-            _ => {}
+            Seen::Reply(..)
+            | Seen::Data(..)
+            | Seen::Fin(_)
+            | Seen::Reset(..)
+            | Seen::Ping(_)
+            | Seen::NoSettings => {}
         }
     }
     assert!(told.contains("davit stops"), "{told}");
