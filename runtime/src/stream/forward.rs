@@ -90,3 +90,112 @@ async fn connect(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpStream> 
     stream.set_nodelay(true)?;
     Ok(stream)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+    use std::thread::JoinHandle;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// A network namespace with loopback up, as long as it lives, and a server in it that sends back one message.
+    struct Namespace {
+        pin: PathBuf,
+        port: u16,
+        _end: mpsc::Sender<()>,
+        thread: Option<JoinHandle<()>>,
+    }
+
+    impl Namespace {
+        fn with_server(address: &'static str) -> Self {
+            let (tell, told) = mpsc::channel();
+            let (end, ended) = mpsc::channel::<()>();
+            let thread = std::thread::spawn(move || {
+                davit_sys::namespace::unshare(davit_sys::namespace::Namespace::Net).unwrap();
+                let mut up = std::process::Command::new("ip");
+                assert!(up.args(["link", "set", "lo", "up"]).status().unwrap().success());
+                let listener = TcpListener::bind(address).unwrap();
+                let own = rustix::thread::gettid().as_raw_pid();
+                let pin = format!("/proc/{}/task/{own}/ns/net", std::process::id());
+                tell.send((pin, listener.local_addr().unwrap().port())).unwrap();
+                std::thread::spawn(move || {
+                    for stream in listener.incoming().take(1) {
+                        let mut stream = stream.unwrap();
+                        std::io::copy(&mut stream.try_clone().unwrap(), &mut stream).unwrap();
+                    }
+                });
+                let _ended = ended.recv();
+            });
+            let (pin, port) = told.recv().unwrap();
+            Self { pin: pin.into(), port, _end: end, thread: Some(thread) }
+        }
+    }
+
+    impl Drop for Namespace {
+        fn drop(&mut self) {
+            let (gone, _) = mpsc::channel();
+            drop(std::mem::replace(&mut self._end, gone));
+            self.thread.take().unwrap().join().unwrap();
+        }
+    }
+
+    async fn echo(mut stream: TcpStream) -> String {
+        stream.write_all(b"hello").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).await.unwrap();
+        all
+    }
+
+    fn own_namespace() -> PathBuf {
+        std::fs::read_link("/proc/thread-self/ns/net").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_port_of_the_pod_is_reached_by_either_version_of_ip_and_nobody_moves_house() {
+        let before = own_namespace();
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let namespace = Namespace::with_server(address);
+            let network = PodNetwork::new(Some(namespace.pin.clone()));
+            assert_eq!(echo(network.dial(namespace.port).await.unwrap()).await, "hello");
+            let here = PodNetwork::new(None).dial(namespace.port).await;
+            assert!(here.is_err(), "the host has no such listener");
+        }
+        assert_eq!(own_namespace(), before);
+        let pooled = tokio::task::spawn_blocking(own_namespace).await.unwrap();
+        assert_eq!(pooled, before);
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_refused_at_once_and_port_0_is_none() {
+        let namespace = Namespace::with_server("127.0.0.1:0");
+        let network = PodNetwork::new(Some(namespace.pin.clone()));
+        let closed = if namespace.port == 9 { 10 } else { 9 };
+        let kind = |result: io::Result<TcpStream>| result.unwrap_err().kind();
+        assert_eq!(kind(network.dial(closed).await), io::ErrorKind::ConnectionRefused);
+        assert_eq!(kind(network.dial(0).await), io::ErrorKind::InvalidInput);
+    }
+
+    #[tokio::test]
+    async fn a_pod_with_the_host_s_network_has_the_host_s_ports() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let network = PodNetwork::new(None);
+        drop(network.dial(port).await.unwrap());
+        drop(listener);
+        let refused = network.dial(port).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_is_gone_is_an_error_and_many_at_once_all_get_through() {
+        let gone = PodNetwork::new(Some("/run/netns/davit-test-there-is-none".into()));
+        assert_eq!(gone.dial(80).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        let namespace = Namespace::with_server("127.0.0.1:0");
+        let network = PodNetwork::new(Some(namespace.pin.clone()));
+        let dials = (0..50).map(|_| network.dial(namespace.port));
+        let all = futures_util::future::join_all(dials).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+    }
+}
