@@ -47,12 +47,15 @@ pub(crate) enum ForwardError {
 
 /// An error of the kernel's in the words that the tools written in Go use.
 fn words(error: &io::Error) -> String {
-    match error.kind() {
-        ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
-        ErrorKind::TimedOut => "connect: connection timed out".to_owned(),
-        ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
-        ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
-        _ => error.to_string(),
+    let known = [
+        (ErrorKind::ConnectionRefused, "connection refused"),
+        (ErrorKind::TimedOut, "connection timed out"),
+        (ErrorKind::NetworkUnreachable, "network is unreachable"),
+        (ErrorKind::HostUnreachable, "no route to host"),
+    ];
+    match known.iter().find(|(kind, _)| *kind == error.kind()) {
+        Some((_, words)) => format!("connect: {words}"),
+        None => error.to_string(),
     }
 }
 

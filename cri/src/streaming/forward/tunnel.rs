@@ -153,15 +153,15 @@ pub(super) fn normal() -> CloseFrame {
 
 /// A peer that has closed first has closed.
 fn ended(error: Error) -> io::Result<()> {
-    match error {
-        Error::ConnectionClosed | Error::AlreadyClosed => Ok(()),
-        other => Err(failed(other)),
+    if matches!(error, Error::ConnectionClosed | Error::AlreadyClosed) {
+        return Ok(());
     }
+    Err(failed(error))
 }
 
 fn failed(error: Error) -> io::Error {
-    match error {
-        Error::Io(error) => error,
-        other => io::Error::new(ErrorKind::InvalidData, other),
+    if let Error::Io(error) = error {
+        return error;
     }
+    io::Error::new(ErrorKind::InvalidData, error)
 }
