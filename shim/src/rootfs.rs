@@ -262,10 +262,8 @@ fn open_beneath(root: BorrowedFd<'_>, path: &Path, access: OFlags) -> Result<Own
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let open = || rustix::fs::openat2(root, path, flags, Mode::empty(), resolve);
     // Any mount or rename on the host while `..` is resolved makes the kernel refuse to vouch for it.
-    let tries = std::iter::repeat_with(open).take(OPEN_TRIES);
-    let refused =
-        |result: &Result<OwnedFd, Errno>| result.as_ref().is_err_and(|e| *e == Errno::AGAIN);
-    tries.skip_while(refused).next().unwrap_or(Err(Errno::AGAIN))
+    let mut tries = std::iter::repeat_with(open).take(OPEN_TRIES);
+    tries.find(|opened| !matches!(opened, Err(Errno::AGAIN))).unwrap_or(Err(Errno::AGAIN))
 }
 
 fn own(

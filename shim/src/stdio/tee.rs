@@ -146,7 +146,9 @@ impl Tee {
         };
         match offered {
             Offered::Taken if tap.queue.send(bytes).is_err() => Offered::Gone,
-            offered => offered,
+            Offered::Taken => Offered::Taken,
+            Offered::Gone => Offered::Gone,
+            Offered::TooSlow => Offered::TooSlow,
         }
     }
 

@@ -21,7 +21,7 @@ async fn read_until(session: &mut Session, seen: &mut String, wanted: &str) {
         let mut looked = 0;
         while !seen[looked..].contains(wanted) {
             looked = seen.len().saturating_sub(wanted.len());
-            let mut buffer = [0; 16 * 1024];
+            let mut buffer = vec![0; 16 * 1024];
             let n = stdout.read(&mut buffer).await.unwrap();
             assert!(n > 0, "{seen:?} has no {wanted:?}");
             seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
@@ -41,10 +41,17 @@ async fn say(session: &mut Session, text: &str) {
     session.stdin.as_mut().unwrap().write_all(text.as_bytes()).await.unwrap();
 }
 
-fn with_input(script: &str, once: bool) -> Container {
+/// Its input is for all clients.
+fn with_input(script: &str) -> Container {
     let mut container = sh(script);
     container.request.stdin = true;
-    container.request.stdin_once = once;
+    container
+}
+
+/// Its input ends with the first client.
+fn with_input_once(script: &str) -> Container {
+    let mut container = with_input(script);
+    container.request.stdin_once = true;
     container
 }
 
@@ -63,7 +70,7 @@ fn exited(code: i32) -> Ended {
 async fn a_client_gets_all_from_its_start_nothing_from_before_and_the_exit_last() {
     for runtime in RUNTIMES {
         let mut pod = Pod::new(runtime).await;
-        let container = with_input("echo early; read x; seq 20000; echo err >&2; exit 7", false);
+        let container = with_input("echo early; read x; seq 20000; echo err >&2; exit 7");
         pod.run("c", &container).await;
         let logged = || (pod.log("c").len() == 1).then_some(());
         eventually("the first line is logged", logged).await;
@@ -89,7 +96,7 @@ async fn a_client_gets_all_from_its_start_nothing_from_before_and_the_exit_last(
 #[tokio::test]
 async fn a_client_that_never_reads_is_cut_off_and_neither_log_nor_others_lose_a_line() {
     let mut pod = Pod::new(RUNTIMES[0]).await;
-    let container = with_input("read x; seq 300000; read x", false);
+    let container = with_input("read x; seq 300000; read x");
     pod.run("c", &container).await;
     let client = client(&pod);
     let mut stuck = attach(&client, "c", OUT).await.unwrap();
@@ -123,7 +130,7 @@ async fn a_client_that_never_reads_is_cut_off_and_neither_log_nor_others_lose_a_
 async fn an_unread_client_does_not_delay_the_exit_and_gets_what_was_left() {
     let mut pod = Pod::new(RUNTIMES[0]).await;
     // More than the client's pipe holds, less than it and the queue.
-    pod.run("c", &with_input("read x; head -c 200000 /dev/zero; exit 5", false)).await;
+    pod.run("c", &with_input("read x; head -c 200000 /dev/zero; exit 5")).await;
     let client = client(&pod);
     let mut session = attach(&client, "c", IN_OUT).await.unwrap();
     let begun = Instant::now();
@@ -141,7 +148,7 @@ async fn an_unread_client_does_not_delay_the_exit_and_gets_what_was_left() {
 async fn input_that_is_for_one_client_ends_with_the_first() {
     for runtime in RUNTIMES {
         let mut pod = Pod::new(runtime).await;
-        pod.run("c", &with_input("cat; echo end; sleep 1000", true)).await;
+        pod.run("c", &with_input_once("cat; echo end; sleep 1000")).await;
         let client = client(&pod);
         let mut other = attach(&client, "c", IN_OUT).await.unwrap();
         let mut first = attach(&client, "c", IN_OUT).await.unwrap();
@@ -174,7 +181,7 @@ async fn input_that_is_for_one_client_ends_with_the_first() {
 #[tokio::test]
 async fn input_that_is_for_all_clients_outlives_each() {
     let mut pod = Pod::new(RUNTIMES[0]).await;
-    pod.run("c", &with_input("while read x; do echo got $x; done", false)).await;
+    pod.run("c", &with_input("while read x; do echo got $x; done")).await;
     let client = client(&pod);
     for n in 0..3 {
         let mut session = attach(&client, "c", IN_OUT).await.unwrap();
@@ -263,7 +270,7 @@ async fn cycles(pod: &Pod, count: usize) {
 
 async fn flat(count: usize) {
     let mut pod = Pod::new(RUNTIMES[0]).await;
-    pod.run("c", &with_input("while :; do echo line; usleep 20000; done", false)).await;
+    pod.run("c", &with_input("while :; do echo line; usleep 20000; done")).await;
     cycles(&pod, 200).await;
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let (descriptors, memory) = holds(&pod);
@@ -303,7 +310,7 @@ async fn a_gigabyte_goes_into_a_container_and_out_of_it() {
         ("c", "wc -c", MUCH / 8, "134217728\n"),
         ("e", "dd of=/dev/null bs=1M 2>&1", MUCH, " records out\n"),
     ] {
-        pod.run(id, &with_input(script, true)).await;
+        pod.run(id, &with_input_once(script)).await;
         let mut session = attach(&client, id, IN_OUT).await.unwrap();
         let (zeros, begun) = (vec![0; 1 << 16], Instant::now());
         let mut stdin = session.stdin.take().unwrap();
@@ -315,7 +322,7 @@ async fn a_gigabyte_goes_into_a_container_and_out_of_it() {
         assert!(rest.ends_with(said), "{rest}");
         println!("attach, in, {script}: {:.2} GB/s", rate(much, begun));
     }
-    let mut container = with_input("read x; dd if=/dev/zero bs=1M count=1024", false);
+    let mut container = with_input("read x; dd if=/dev/zero bs=1M count=1024");
     container.request.log_path = "none".to_owned();
     pod.run("d", &container).await;
     let mut session = attach(&client, "d", IN_OUT).await.unwrap();
@@ -342,7 +349,7 @@ async fn a_gigabyte_goes_into_a_container_and_out_of_it() {
 async fn a_container_goes_on_when_everybody_attached_has_gone() {
     let mut pod = running(RUNTIMES[0]).await;
     let container =
-        with_input("n=0; while [ $n -lt 50 ]; do n=$((n+1)); echo $n; usleep 10000; done", false);
+        with_input("n=0; while [ $n -lt 50 ]; do n=$((n+1)); echo $n; usleep 10000; done");
     pod.run("d", &container).await;
     {
         // A daemon of its own runtime, which ends with all of its descriptors.
