@@ -54,6 +54,63 @@ pub struct ShimConfig {
     pub pod_cgroup_procs: Vec<PathBuf>,
     /// The shim's own `oom_score_adj`, as low as the daemon found that it can be set.
     pub oom_score_adj: Option<i32>,
+    /// The pod has a user namespace of its own, which owns its other ones; `None` leaves it in the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub userns: Option<IdMappings>,
+    /// Where the roots of such a pod's containers are mounted: an empty directory that its users can reach, which they can't the pod's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub userns_rootfs: Option<PathBuf>,
+}
+
+/// A range of user or group ids, as it is inside of a user namespace and on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdMapping {
+    /// The first, inside.
+    pub inside: u32,
+    /// The first, on the host.
+    pub host: u32,
+    /// How many.
+    pub length: u32,
+}
+
+impl IdMapping {
+    /// What the host calls the id that is `inside`; `None` if this range hasn't it.
+    #[must_use]
+    pub fn to_host(self, inside: u32) -> Option<u32> {
+        let offset = inside.checked_sub(self.inside).filter(|offset| *offset < self.length)?;
+        self.host.checked_add(offset)
+    }
+}
+
+/// Which ids of a user namespace are which of the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdMappings {
+    /// Users.
+    pub uids: Vec<IdMapping>,
+    /// Groups.
+    pub gids: Vec<IdMapping>,
+}
+
+impl IdMappings {
+    /// What the host calls a user; `None` if the namespace hasn't got it.
+    #[must_use]
+    pub fn host_uid(&self, inside: u32) -> Option<u32> {
+        self.uids.iter().find_map(|range| range.to_host(inside))
+    }
+
+    /// What the host calls a group; `None` if the namespace hasn't got it.
+    #[must_use]
+    pub fn host_gid(&self, inside: u32) -> Option<u32> {
+        self.gids.iter().find_map(|range| range.to_host(inside))
+    }
+
+    /// What the host calls the namespace's root and its group.
+    #[must_use]
+    pub fn host_root(&self) -> Option<(u32, u32)> {
+        self.host_uid(0).zip(self.host_gid(0))
+    }
 }
 
 /// How a container ended: the shim's word, kept for a daemon that was not there to hear it.
@@ -69,4 +126,35 @@ pub struct ExitRecord {
     pub finished_at: i64,
     /// The kernel's OOM killer struck inside the container's cgroup.
     pub oom_killed: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_found_in_its_range_and_nowhere_else() {
+        let range = |inside, host, length| IdMapping { inside, host, length };
+        let mappings = IdMappings {
+            uids: vec![range(0, 100_000, 10), range(10, 7, 1)],
+            gids: vec![range(0, u32::MAX - 1, 9)],
+        };
+        assert_eq!(mappings.host_uid(0), Some(100_000));
+        assert_eq!(mappings.host_uid(9), Some(100_009));
+        assert_eq!(mappings.host_uid(10), Some(7));
+        assert_eq!(mappings.host_uid(11), None);
+        assert_eq!((mappings.host_gid(1), mappings.host_gid(2)), (Some(u32::MAX), None));
+        assert_eq!(mappings.host_root(), Some((100_000, u32::MAX - 1)));
+        assert_eq!(IdMappings::default().host_root(), None);
+    }
+
+    #[test]
+    fn what_an_older_daemon_wrote_for_its_shim_is_a_pod_in_the_hosts_user_namespace() {
+        let text = r#"{"version":1,"sandbox":"s","hostname":null,"netns":null,"ipc":false,"shared_pid":false,"shm":null,"shm_size":0,
+            "sysctls":{},"cgroup_procs":[],"pod_cgroup_procs":[],"oom_score_adj":null}"#;
+        let config: ShimConfig = serde_json::from_str(text).unwrap();
+        assert_eq!((&config.userns, &config.userns_rootfs), (&None, &None));
+        let written = serde_json::to_string(&config).unwrap();
+        assert!(!written.contains("userns"), "an older shim would refuse it: {written}");
+    }
 }

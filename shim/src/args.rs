@@ -1,4 +1,4 @@
-//! The command line: `davit-shim --pod-dir DIR`, `davit-shim init`, `davit-shim --version`.
+//! The command line: `davit-shim --pod-dir DIR`, `davit-shim init UID`, `davit-shim --version`.
 //!
 //! By hand, because a library for it would be resident in every pod's shim.
 
@@ -10,8 +10,8 @@ use std::path::PathBuf;
 pub(crate) enum Action {
     /// Be the shim of the pod whose directory this is.
     Serve(PathBuf),
-    /// Be PID 1 of a pod's shared PID namespace.
-    Init,
+    /// Be PID 1 of a pod's shared PID namespace, as this user.
+    Init(u32),
     /// Print the version.
     Version,
 }
@@ -23,6 +23,8 @@ pub(crate) enum ArgsError {
     None,
     #[error("--pod-dir needs a directory")]
     NoDirectory,
+    #[error("init needs a user id")]
+    NoUser,
     #[error("--pod-dir {}: not an absolute path", .0.display())]
     Relative(PathBuf),
     #[error("unknown argument {0:?}")]
@@ -34,7 +36,11 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Act
     let first = arguments.next().ok_or(ArgsError::None)?;
     let action = match first.to_str() {
         Some("--version") => Action::Version,
-        Some("init") => Action::Init,
+        Some("init") => {
+            let user = arguments.next().ok_or(ArgsError::NoUser)?;
+            let number = user.to_str().and_then(|text| text.parse().ok());
+            Action::Init(number.ok_or(ArgsError::Unknown(user))?)
+        }
         Some("--pod-dir") => {
             let directory = PathBuf::from(arguments.next().ok_or(ArgsError::NoDirectory)?);
             if !directory.is_absolute() {
@@ -58,7 +64,9 @@ mod tests {
     #[test]
     fn takes_what_it_knows_and_nothing_besides() {
         assert_eq!(of(&["--pod-dir", "/p"]), Ok(Action::Serve("/p".into())));
-        assert_eq!(of(&["init"]), Ok(Action::Init));
+        assert_eq!(of(&["init", "65535"]), Ok(Action::Init(65535)));
+        assert_eq!(of(&["init"]), Err(ArgsError::NoUser));
+        assert_eq!(of(&["init", "-1"]), Err(ArgsError::Unknown("-1".into())));
         assert_eq!(of(&["--version"]), Ok(Action::Version));
         assert_eq!(of(&[]), Err(ArgsError::None));
         assert_eq!(of(&["--pod-dir"]), Err(ArgsError::NoDirectory));

@@ -26,6 +26,7 @@ mod events;
 mod exec;
 mod files;
 mod init;
+mod mapped;
 mod namespaces;
 mod oci;
 mod pod;
@@ -37,6 +38,7 @@ mod service;
 mod session;
 mod stdio;
 mod sysctl;
+mod userns;
 
 use args::Action;
 use std::io::Write;
@@ -45,7 +47,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let done = match args::parse(std::env::args_os().skip(1)) {
         Ok(Action::Version) => version(),
-        Ok(Action::Init) => init::run().map_err(Into::into),
+        Ok(Action::Init(user)) => init::run(user).map_err(Into::into),
         Ok(Action::Serve(pod_dir)) => serve::run(&pod_dir).map_err(Into::into),
         Err(error) => Err(error.into()),
     };

@@ -2,11 +2,12 @@
 //!
 //! The network namespace is pinned by a bind mount of its file, so that plugins and other tools can open it by path; the
 //! shim itself goes back to the host's. IPC and UTS the shim stays in: its own `/proc` entries name them. A shared PID
-//! namespace is held by its init. All of it is released in reverse, by [`Pinned::release`], also when making it fails halfway.
+//! namespace is held by its init, a user namespace by a descriptor of the shim's; where there is one, it owns the others. All of it is released in reverse, by [`Pinned::release`], also when making it fails halfway.
 
 use crate::sysctl::{self, Own, SysctlError};
+use crate::userns::{Holder, Userns, UsernsError};
 use crate::{files, init, process};
-use davit_proto::disk::ShimConfig;
+use davit_proto::disk::{IdMappings, ShimConfig};
 use davit_sys::namespace::{Namespace, unshare};
 use davit_sys::process::{Command, SpawnError};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, StatxAttributes, StatxFlags};
@@ -17,6 +18,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long another shim may hold the lock of the directory of pins.
@@ -33,6 +35,8 @@ pub(crate) enum NamespaceError {
     Hostname { name: String, source: std::io::Error },
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    #[error(transparent)]
+    Userns(#[from] UsernsError),
     #[error("start the pod's init")]
     Spawn(#[from] SpawnError),
     #[error("start the pod's init: {0}")]
@@ -50,22 +54,44 @@ fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> Namesp
     move |e| NamespaceError::Step { step, source: e.into() }
 }
 
+/// Which namespaces of its own the pod has, but for the PID namespace.
+struct Wanted<'a> {
+    ipc: bool,
+    hostname: Option<&'a str>,
+    netns: Option<&'a Path>,
+}
+
+impl Wanted<'_> {
+    fn kinds(&self) -> impl Iterator<Item = (Namespace, &'static str)> {
+        let ipc = self.ipc.then_some((Namespace::Ipc, "make an IPC namespace"));
+        let uts = self.hostname.map(|_| (Namespace::Uts, "make a UTS namespace"));
+        let net = self.netns.map(|_| (Namespace::Net, "make a network namespace"));
+        [ipc, uts, net].into_iter().flatten()
+    }
+
+    /// Those whose parameters the pod may set.
+    fn own(&self) -> Vec<Own> {
+        let net = self.netns.map(|_| Own::Net);
+        net.into_iter().chain(self.ipc.then_some(Own::Ipc)).collect()
+    }
+}
+
 /// What was made, and so what is to be released.
 #[derive(Debug, Default)]
 pub(crate) struct Pinned {
+    userns: Option<Arc<Userns>>,
     netns: Option<PathBuf>,
     ipc: Option<String>,
     uts: Option<String>,
     shm: Option<PathBuf>,
     init: Option<Pid>,
-    init_executable: Option<PathBuf>,
 }
 
 impl Pinned {
     /// Makes what `config` asks for; what was made is released again if a step fails.
-    pub(crate) fn make(config: &ShimConfig, pod_dir: &Path) -> Result<Self, NamespaceError> {
+    pub(crate) fn make(config: &ShimConfig) -> Result<Self, NamespaceError> {
         let mut pinned = Self::default();
-        match pinned.build(config, pod_dir) {
+        match pinned.build(config) {
             Ok(()) => Ok(pinned),
             Err(error) => {
                 for left in pinned.release() {
@@ -78,7 +104,7 @@ impl Pinned {
         }
     }
 
-    fn build(&mut self, config: &ShimConfig, pod_dir: &Path) -> Result<(), NamespaceError> {
+    fn build(&mut self, config: &ShimConfig) -> Result<(), NamespaceError> {
         // Whole, so that a field that is added is not forgotten here. The process's own were heeded before.
         let ShimConfig {
             version: _,
@@ -93,26 +119,77 @@ impl Pinned {
             cgroup_procs: _,
             pod_cgroup_procs,
             oom_score_adj: _,
+            userns,
+            userns_rootfs,
         } = config;
-        if *ipc {
-            unshare(Namespace::Ipc).map_err(step("make an IPC namespace"))?;
-            self.ipc = Some(own_namespace("ipc"));
+        let wanted = Wanted { ipc: *ipc, hostname: hostname.as_deref(), netns: netns.as_deref() };
+        match userns {
+            None => self.make_in_place(&wanted, sysctls)?,
+            Some(mappings) => {
+                let namespace = self.make_owned(&wanted, sysctls, mappings)?;
+                let userns = Userns::new(namespace, mappings.clone(), userns_rootfs.clone());
+                self.userns = Some(Arc::new(userns));
+            }
         }
-        if let Some(name) = hostname {
-            unshare(Namespace::Uts).map_err(step("make a UTS namespace"))?;
-            self.uts = Some(own_namespace("uts"));
-            rustix::system::sethostname(name.as_bytes())
-                .map_err(|e| NamespaceError::Hostname { name: name.clone(), source: e.into() })?;
-        }
-        self.make_net(netns.as_deref(), sysctls)?;
         if let Some(path) = shm {
-            mount_shm(path, *shm_size)?;
+            let root = userns.as_ref().and_then(IdMappings::host_root).unwrap_or_default();
+            mount_shm(path, *shm_size, root)?;
             self.shm = Some(path.clone());
         }
         if *shared_pid {
-            self.start_init(pod_dir, pod_cgroup_procs)?;
+            self.start_init(pod_cgroup_procs)?;
         }
         Ok(())
+    }
+
+    /// Makes the namespaces that the host's user namespace owns.
+    fn make_in_place(
+        &mut self,
+        wanted: &Wanted<'_>,
+        sysctls: &BTreeMap<String, String>,
+    ) -> Result<(), NamespaceError> {
+        if wanted.ipc {
+            unshare(Namespace::Ipc).map_err(step("make an IPC namespace"))?;
+            self.ipc = Some(own_namespace("ipc"));
+        }
+        if let Some(name) = wanted.hostname {
+            unshare(Namespace::Uts).map_err(step("make a UTS namespace"))?;
+            self.uts = Some(own_namespace("uts"));
+            set_hostname(name)?;
+        }
+        self.make_net(wanted.netns, sysctls)
+    }
+
+    /// Makes a user namespace, and the others in it. Parameters are set in there, where a process is root of the IPC namespace's owner: those of IPC
+    /// can be written by nobody else.
+    fn make_owned(
+        &mut self,
+        wanted: &Wanted<'_>,
+        sysctls: &BTreeMap<String, String>,
+        mappings: &IdMappings,
+    ) -> Result<OwnedFd, NamespaceError> {
+        let own = wanted.own();
+        let holder = Holder::start(mappings, || {
+            for (kind, wish) in wanted.kinds() {
+                unshare(kind).map_err(step(wish)).map_err(|e| crate::error::chain(&e))?;
+            }
+            let set = |(name, value): (&String, &String)| sysctl::set(name, value, &own);
+            sysctls.iter().try_for_each(set).map_err(|e| crate::error::chain(&e))
+        })?;
+        if wanted.ipc {
+            enter(&holder.namespace("ipc"), LinkNameSpaceType::InterProcessCommunication)?;
+            self.ipc = Some(own_namespace("ipc"));
+        }
+        if let Some(name) = wanted.hostname {
+            enter(&holder.namespace("uts"), LinkNameSpaceType::HostNameAndNISDomainName)?;
+            self.uts = Some(own_namespace("uts"));
+            set_hostname(name)?;
+        }
+        if let Some(path) = wanted.netns {
+            pin(&holder.namespace("net"), path)?;
+            self.netns = Some(path.to_owned());
+        }
+        open(&holder.namespace("user"))
     }
 
     /// Makes the network namespace, sets the parameters inside, pins it, and returns to the host's.
@@ -126,9 +203,10 @@ impl Pinned {
         let set_all =
             || sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value, &own));
         let Some(path) = netns else { return Ok(set_all()?) };
-        let host = open_namespace("net")?;
+        let host = open(Path::new("/proc/self/ns/net"))?;
         unshare(Namespace::Net).map_err(step("make a network namespace"))?;
-        let inside = set_all().map_err(Into::into).and_then(|()| pin(path));
+        let inside =
+            set_all().map_err(Into::into).and_then(|()| pin(Path::new("/proc/self/ns/net"), path));
         if inside.is_ok() {
             self.netns = Some(path.to_owned());
         }
@@ -137,28 +215,23 @@ impl Pinned {
         inside
     }
 
-    /// Starts the init in a new PID namespace. The shim's own later children stay in the host's.
-    fn start_init(
-        &mut self,
-        pod_dir: &Path,
-        cgroup_procs: &[PathBuf],
-    ) -> Result<(), NamespaceError> {
-        let seen_as = pod_dir.join("init");
-        files::write_new(&seen_as, b"").map_err(at("make", &seen_as))?;
-        self.init_executable = Some(seen_as.clone());
-        let executable = std::env::current_exe().map_err(step("find the shim's executable"))?;
+    /// Starts the init in a new PID namespace, which the pod's user namespace owns if there is one. The shim's own later children stay in the
+    /// host's.
+    fn start_init(&mut self, cgroup_procs: &[PathBuf]) -> Result<(), NamespaceError> {
+        let userns = self.userns.clone();
+        let executable = init::executable().map_err(step("find the shim's executable"))?;
         let null = || process::null().map_err(step("open /dev/null"));
-        let mut command = Command::new(seen_as.as_os_str(), [null()?, null()?, null()?])?;
+        let stdio = [null()?, null()?, null()?];
+        let mut command = Command::of_file(executable, "davit-shim".as_ref(), stdio)?;
         command.arg("init")?;
-        let host = open_namespace("pid")?;
-        unshare(Namespace::PidOfChildren).map_err(step("make a PID namespace"))?;
-        let spawned = command.spawn(|| {
+        command.arg(init::user_in(userns.as_ref().map(|userns| &userns.mappings)).to_string())?;
+        let spawned = command.spawn_first(|| {
             process::join_cgroups(cgroup_procs).map_err(|e| crate::error::chain(&e))?;
-            init::hide_executable(&executable, &seen_as).map_err(|e| crate::error::chain(&e))
-        });
-        move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::ProcessID))
-            .map_err(step("return to the host's PID namespace"))?;
-        let spawned = spawned?;
+            if let Some(userns) = &userns {
+                userns.enter().map_err(|e| crate::error::chain(&e))?;
+            }
+            init::leave_mounts().map_err(|e| crate::error::chain(&e))
+        })?;
         self.init = Some(spawned.pid);
         let failure = std::io::read_to_string(std::fs::File::from(spawned.failure))
             .map_err(step("hear from the pod's init"))?;
@@ -173,9 +246,6 @@ impl Pinned {
                 Ok(()) | Err(Errno::SRCH) => {}
                 Err(e) => failed.push(step("end the pod's init")(e)),
             }
-        }
-        if let Some(path) = self.init_executable.take() {
-            failed.extend(files::remove_if_there(&path).err().map(at("remove", &path)));
         }
         if let Some(path) = self.shm.take() {
             failed.extend(detach(&path).err());
@@ -206,6 +276,11 @@ impl Pinned {
         self.init.map(|pid| format!("/proc/{}/ns/pid", pid.as_raw_nonzero())).unwrap_or_default()
     }
 
+    /// The pod's user namespace, if it has one of its own.
+    pub(crate) fn userns(&self) -> Option<Arc<Userns>> {
+        self.userns.clone()
+    }
+
     /// The init of the shared PID namespace.
     pub(crate) fn init(&self) -> Option<Pid> {
         self.init
@@ -216,19 +291,27 @@ fn own_namespace(kind: &str) -> String {
     format!("/proc/{}/ns/{kind}", rustix::process::getpid().as_raw_nonzero())
 }
 
-fn open_namespace(kind: &str) -> Result<OwnedFd, NamespaceError> {
-    let path = PathBuf::from(format!("/proc/self/ns/{kind}"));
-    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(at("open", &path))
+fn open(path: &Path) -> Result<OwnedFd, NamespaceError> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(at("open", path))
 }
 
-/// Binds the network namespace that this process is in to a new file at `path`.
-fn pin(path: &Path) -> Result<(), NamespaceError> {
+fn enter(path: &Path, kind: LinkNameSpaceType) -> Result<(), NamespaceError> {
+    move_into_link_name_space(open(path)?.as_fd(), Some(kind)).map_err(at("enter", path))
+}
+
+fn set_hostname(name: &str) -> Result<(), NamespaceError> {
+    rustix::system::sethostname(name.as_bytes())
+        .map_err(|e| NamespaceError::Hostname { name: name.to_owned(), source: e.into() })
+}
+
+/// Binds the network namespace that `namespace` is the file of to a new file at `path`.
+fn pin(namespace: &Path, path: &Path) -> Result<(), NamespaceError> {
     if let Some(parent) = path.parent() {
         make_private(parent)?;
     }
     files::write_new(path, b"").map_err(at("make", path))?;
-    rustix::mount::mount_bind("/proc/self/ns/net", path)
+    rustix::mount::mount_bind(namespace, path)
         .map_err(at("pin the network namespace at", path))
         .inspect_err(|_| {
             let _ = std::fs::remove_file(path);
@@ -291,9 +374,10 @@ pub(crate) fn is_mount(path: &Path) -> Result<bool, NamespaceError> {
     Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-fn mount_shm(path: &Path, size: u64) -> Result<(), NamespaceError> {
+fn mount_shm(path: &Path, size: u64, (uid, gid): (u32, u32)) -> Result<(), NamespaceError> {
     std::fs::create_dir_all(path).map_err(at("make", path))?;
-    let options = std::ffi::CString::new(format!("mode=1777,size={size}")).unwrap_or_default();
+    let options = format!("mode=1777,size={size},uid={uid},gid={gid}");
+    let options = std::ffi::CString::new(options).unwrap_or_default();
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount("shm", path, "tmpfs", flags, Some(options.as_c_str()))
         .map_err(at("mount /dev/shm at", path))

@@ -8,6 +8,7 @@ use crate::events::{Events, Subscription};
 use crate::namespaces::{NamespaceError, Pinned};
 use crate::reaper::{Ended, Reaper};
 use crate::session::SESSIONS;
+use crate::userns::Userns;
 use davit_proto::shim::{Event, StateResponse, event};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ pub(crate) struct Pod {
     pub(crate) events: Events,
     /// Places for sessions.
     pub(crate) sessions: Semaphore,
+    /// The user namespace, if it has one of its own.
+    pub(crate) userns: Option<Arc<Userns>>,
     containers: Mutex<Containers>,
     namespaces: Mutex<Namespaces>,
     stopped: watch::Sender<bool>,
@@ -69,6 +72,7 @@ impl Pod {
             reaper,
             events: Events::default(),
             sessions: Semaphore::new(SESSIONS),
+            userns: pinned.userns(),
             containers: Mutex::default(),
             namespaces: Mutex::new(Namespaces { pinned, init_ended }),
             stopped: watch::Sender::new(false),
@@ -125,6 +129,7 @@ impl Pod {
             utsns_path: pinned.utsns_path(),
             pidns_path: pinned.pidns_path(),
             containers,
+            userns_path: self.userns.as_ref().map(|userns| userns.path()).unwrap_or_default(),
         }
     }
 

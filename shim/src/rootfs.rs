@@ -4,8 +4,14 @@
 //! from it, is what holds the mount afterwards. The copy keeps its peer groups, so that volumes still propagate. Only the one mount
 //! below which the root is mounted is made private in the copy, so that the overlay itself reaches nobody: the daemon
 //! keeps pods below a private mount of their own, where this changes nothing.
+//!
+//! In a pod with a user namespace the layers are mapped ([`mapped`]), while the upper directory is not: what a container writes belongs to the namespace's
+//! users on the host's disk too, and nothing that it makes setuid can be root's there. Overlay itself can't be mapped as a whole.
 
 use crate::error::{Invalid, checked_path};
+use crate::mapped;
+use crate::userns::Userns;
+use davit_proto::disk::IdMappings;
 use davit_proto::shim::{Directory, ImageVolume, Rootfs};
 use davit_sys::namespace::{Namespace, unshare};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, Uid};
@@ -32,7 +38,7 @@ pub(crate) struct RootfsError {
     source: Errno,
 }
 
-fn at<'a, P: AsRef<Path> + ?Sized>(
+pub(crate) fn at<'a, P: AsRef<Path> + ?Sized>(
     step: &'static str,
     path: &'a P,
 ) -> impl FnOnce(Errno) -> RootfsError + use<'a, P> {
@@ -40,8 +46,12 @@ fn at<'a, P: AsRef<Path> + ?Sized>(
     move |source| RootfsError { step, path: path.to_owned(), source }
 }
 
-/// Refuses what could not be mounted or would land outside of the pod's directory.
-pub(crate) fn check(rootfs: &Rootfs, pod_dir: &Path) -> Result<(), Invalid> {
+/// Refuses what could not be mounted, or would land neither below the pod's directory nor where a user namespace's roots are to be.
+pub(crate) fn check(
+    rootfs: &Rootfs,
+    pod_dir: &Path,
+    userns: Option<&Userns>,
+) -> Result<(), Invalid> {
     let Rootfs { lower, upper, work, target, options: _, make_dirs, volumes } = rootfs;
     if lower.is_empty() {
         return Err(Invalid::new("rootfs.lower", "[]", "at least one layer is needed"));
@@ -52,7 +62,8 @@ pub(crate) fn check(rootfs: &Rootfs, pod_dir: &Path) -> Result<(), Invalid> {
         checked_path("rootfs.work", work)?;
     }
     checked_path("rootfs.target", target)?;
-    if !Path::new(target).starts_with(pod_dir) {
+    let of_userns = userns.and_then(|userns| userns.rootfs.as_deref());
+    if !Path::new(target).starts_with(pod_dir) && Some(Path::new(target)) != of_userns {
         return Err(Invalid::new("rootfs.target", target, "not below the pod's directory"));
     }
     make_dirs.iter().try_for_each(|directory| checked_path("rootfs.make_dirs", &directory.path))?;
@@ -77,13 +88,24 @@ fn check_volume(volume: &ImageVolume, pod_dir: &Path) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Leaves the host's mount namespace, mounts the overlay and makes the directories in it.
-pub(crate) fn prepare(rootfs: &Rootfs) -> Result<(), RootfsError> {
-    unshare(Namespace::Mount).map_err(at("leave the host's mounts for", &rootfs.target))?;
+/// Mounts the overlay and makes the directories in it. The mount namespace is the caller's own.
+pub(crate) fn prepare(rootfs: &Rootfs, userns: Option<&Userns>) -> Result<(), RootfsError> {
     keep_from_propagating(Path::new(&rootfs.target))?;
-    let root = mount(rootfs)?;
-    rootfs.make_dirs.iter().try_for_each(|directory| make_dir(root.as_fd(), directory))?;
-    rootfs.volumes.iter().try_for_each(mount_volume)
+    let root = mount_mapped(rootfs, userns)?;
+    let mappings = userns.map(|userns| &userns.mappings);
+    rootfs
+        .make_dirs
+        .iter()
+        .try_for_each(|directory| make_dir(root.as_fd(), directory, mappings))?;
+    rootfs.volumes.iter().try_for_each(|volume| mount_volume(volume, userns))
+}
+
+/// Mounts the overlay, its layers mapped if there is a user namespace.
+fn mount_mapped(rootfs: &Rootfs, userns: Option<&Userns>) -> Result<OwnedFd, RootfsError> {
+    let Some(userns) = userns else { return mount(rootfs) };
+    let held = mapped::layers(&rootfs.lower, &rootfs.target, userns)?;
+    let lower = held.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
+    mount(&Rootfs { lower, ..rootfs.clone() })
 }
 
 fn mount(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
@@ -96,13 +118,13 @@ fn mount(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
 
 /// Mounts an image that is a volume. It has no upper directory, so nothing can be written whatever the bind of it says. The directory
 /// of the image that was asked for is looked up in the merged tree, and laid over the whole of it.
-fn mount_volume(volume: &ImageVolume) -> Result<(), RootfsError> {
+fn mount_volume(volume: &ImageVolume, userns: Option<&Userns>) -> Result<(), RootfsError> {
     let ImageVolume { lower, target, sub_path } = volume;
     std::fs::create_dir_all(target)
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
         .map_err(at("make", target))?;
     let overlay = Rootfs { lower: lower.clone(), target: target.clone(), ..Rootfs::default() };
-    let root = mount(&overlay)?;
+    let root = mount_mapped(&overlay, userns)?;
     if sub_path.is_empty() {
         return Ok(());
     }
@@ -124,8 +146,13 @@ fn mount_volume(volume: &ImageVolume) -> Result<(), RootfsError> {
     .map_err(at("mount a part of an image on", target))
 }
 
+/// Leaves the host's mount namespace.
+pub(crate) fn leave_mounts(target: &str) -> Result<(), RootfsError> {
+    unshare(Namespace::Mount).map_err(at("leave the host's mounts for", target))
+}
+
 /// Makes the mount in which `target` lies private, in this namespace.
-fn keep_from_propagating(target: &Path) -> Result<(), RootfsError> {
+pub(crate) fn keep_from_propagating(target: &Path) -> Result<(), RootfsError> {
     for directory in target.ancestors() {
         let stat = rustix::fs::statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE)
             .map_err(at("stat", directory))?;
@@ -189,7 +216,8 @@ fn set_path(
     rustix::mount::fsconfig_set_string(fs, key, short.as_str())
 }
 
-fn open_path(path: &str) -> Result<OwnedFd, Errno> {
+/// A directory, as a place to start from.
+pub(crate) fn open_path(path: &str) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
@@ -227,8 +255,12 @@ fn mount_by_string(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
 }
 
 /// Makes a directory and its parents beneath `root`, never outside of it whatever links the image holds. What is there is left as
-/// it is.
-fn make_dir(root: BorrowedFd<'_>, directory: &Directory) -> Result<(), RootfsError> {
+/// it is. Owners are as the container calls them.
+fn make_dir(
+    root: BorrowedFd<'_>,
+    directory: &Directory,
+    mappings: Option<&IdMappings>,
+) -> Result<(), RootfsError> {
     let Directory { path, uid, gid, mode } = directory;
     let parts: Vec<_> =
         Path::new(path).components().filter(|c| matches!(c, Component::Normal(_))).collect();
@@ -246,7 +278,9 @@ fn make_dir(root: BorrowedFd<'_>, directory: &Directory) -> Result<(), RootfsErr
                 let made =
                     open_beneath(root, &so_far, OFlags::PATH).map_err(at("open", &so_far))?;
                 if last {
-                    own(root, &so_far, (*uid, *gid, *mode))?;
+                    own(root, &so_far, (*uid, *gid, *mode), mappings)?;
+                } else if mappings.is_some() {
+                    own(root, &so_far, (0, 0, 0o755), mappings)?;
                 }
                 made
             }
@@ -270,7 +304,14 @@ fn own(
     root: BorrowedFd<'_>,
     path: &Path,
     (uid, gid, mode): (u32, u32, u32),
+    mappings: Option<&IdMappings>,
 ) -> Result<(), RootfsError> {
+    let owner = match mappings {
+        None => Some((uid, gid)),
+        Some(mappings) => mappings.host_uid(uid).zip(mappings.host_gid(gid)),
+    };
+    // What the kernel says to an owner who isn't there.
+    let (uid, gid) = owner.ok_or(Errno::OVERFLOW).map_err(at("set owner of", path))?;
     let fd = open_beneath(root, path, OFlags::RDONLY).map_err(at("open", path))?;
     rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
         .map_err(at("set owner of", path))?;
@@ -339,7 +380,7 @@ mod tests {
             apart(|| {
                 use std::os::unix::fs::MetadataExt;
                 let root = mount(&rootfs).unwrap();
-                rootfs.make_dirs.iter().for_each(|d| make_dir(root.as_fd(), d).unwrap());
+                rootfs.make_dirs.iter().for_each(|d| make_dir(root.as_fd(), d, None).unwrap());
                 let target = Path::new(&rootfs.target);
                 assert_eq!(std::fs::read(target.join("f")).unwrap(), b"top");
                 for made in ["x/y", "real/z", "etc/made"] {
@@ -439,12 +480,15 @@ mod tests {
     #[test]
     fn what_would_land_elsewhere_is_refused() {
         let (tree, rootfs) = Tree::new(&["a"]);
-        assert_eq!(check(&rootfs, tree.dir.path()), Ok(()));
-        assert_eq!(check(&rootfs, Path::new("/elsewhere")).unwrap_err().field, "rootfs.target");
+        assert_eq!(check(&rootfs, tree.dir.path(), None), Ok(()));
+        assert_eq!(
+            check(&rootfs, Path::new("/elsewhere"), None).unwrap_err().field,
+            "rootfs.target"
+        );
         let with = |change: &dyn Fn(&mut Rootfs)| {
             let mut rootfs = rootfs.clone();
             change(&mut rootfs);
-            check(&rootfs, tree.dir.path()).unwrap_err().field
+            check(&rootfs, tree.dir.path(), None).unwrap_err().field
         };
         assert_eq!(with(&|r| r.lower.clear()), "rootfs.lower");
         assert_eq!(with(&|r| r.lower[0] = "relative".into()), "rootfs.lower");

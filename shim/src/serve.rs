@@ -79,7 +79,7 @@ pub(crate) fn run(pod_dir: &Path) -> Result<(), ServeError> {
             UnixListener::from_std(listener).map_err(step("use the listening socket"))?;
         (listener, readiness::signals(signals).map_err(step("watch signals"))?)
     };
-    let pinned = Pinned::make(&config, pod_dir)?;
+    let pinned = Pinned::make(&config)?;
     drop(config);
     let pod = Arc::new(Pod::new(pod_dir.to_owned(), pinned));
     runtime.block_on(serve(pod, listener, signals))

@@ -25,6 +25,9 @@ pub struct StateResponse {
     pub pidns_path: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "7")]
     pub containers: ::prost::alloc::vec::Vec<ContainerState>,
+    /// The pod's user namespace, as the OCI spec wants it; empty if the pod is in the host's.
+    #[prost(string, tag = "8")]
+    pub userns_path: ::prost::alloc::string::String,
 }
 /// One container as the shim knows it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -82,7 +85,8 @@ pub struct OciRuntime {
     #[prost(uint64, tag = "5")]
     pub timeout_ms: u64,
 }
-/// An overlay to mount as the container's root, in a mount namespace that lives only as long as the create.
+/// An overlay to mount as the container's root, in a mount namespace that lives only as long as the create. In a pod with a user
+/// namespace its layers are mapped: what belongs to root in a layer belongs to the namespace's root in the container.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rootfs {
     /// The layers, the topmost first. At least one.
@@ -94,7 +98,8 @@ pub struct Rootfs {
     /// Overlay's own working directory, empty and on the filesystem of `upper`.
     #[prost(string, tag = "3")]
     pub work: ::prost::alloc::string::String,
-    /// Where the OCI spec's root.path points; an existing empty directory.
+    /// Where the OCI spec's root.path points; an existing empty directory below the pod's, or the one that the shim was
+    /// configured with for pods with a user namespace.
     #[prost(string, tag = "4")]
     pub target: ::prost::alloc::string::String,
     /// More overlay options, each `key` or `key=value`.
@@ -127,6 +132,7 @@ pub struct Directory {
     /// Absolute inside the root; resolved without leaving it.
     #[prost(string, tag = "1")]
     pub path: ::prost::alloc::string::String,
+    /// Its owner, as the container calls it.
     #[prost(uint32, tag = "2")]
     pub uid: u32,
     #[prost(uint32, tag = "3")]
@@ -170,6 +176,37 @@ pub struct CreateRequest {
     /// Unset: the spec carries it.
     #[prost(int32, optional, tag = "11")]
     pub oom_score_adj: ::core::option::Option<i32>,
+    /// Made in the same mount namespace as the rootfs, for the OCI runtime to bind.
+    #[prost(message, repeated, tag = "12")]
+    pub mapped_mounts: ::prost::alloc::vec::Vec<MappedMount>,
+}
+/// A file or directory of the host, mounted so that its owners are others: an idmapped mount. What is mounted below it comes along as it is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MappedMount {
+    /// On the host.
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    /// An existing empty file or directory below the pod's, as the source is one or the other.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+    /// Who the owners in the file system are in the mount. At least one range of each.
+    #[prost(message, repeated, tag = "3")]
+    pub uids: ::prost::alloc::vec::Vec<IdMapping>,
+    #[prost(message, repeated, tag = "4")]
+    pub gids: ::prost::alloc::vec::Vec<IdMapping>,
+}
+/// A range of user or group ids.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdMapping {
+    /// The first, in the file system and inside of the user namespace.
+    #[prost(uint32, tag = "1")]
+    pub inside: u32,
+    /// The first, on the host.
+    #[prost(uint32, tag = "2")]
+    pub host: u32,
+    /// How many.
+    #[prost(uint32, tag = "3")]
+    pub length: u32,
 }
 /// The container's init waits for Start.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

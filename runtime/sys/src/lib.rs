@@ -8,6 +8,7 @@
 pub mod inherit;
 pub mod inherited;
 pub mod memory;
+pub mod mount;
 pub mod namespace;
 pub mod passing;
 pub mod process;

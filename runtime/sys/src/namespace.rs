@@ -15,6 +15,9 @@ pub enum Namespace {
     Ipc,
     /// Host and domain name.
     Uts,
+    /// Users, groups and capabilities. Only a process with one thread can leave it. It has all capabilities in the new one, and none in the
+    /// one it left.
+    User,
     /// PIDs: not of the caller, but of the children it makes from now on.
     PidOfChildren,
 }
@@ -26,6 +29,7 @@ impl Namespace {
             Self::Net => UnshareFlags::NEWNET,
             Self::Ipc => UnshareFlags::NEWIPC,
             Self::Uts => UnshareFlags::NEWUTS,
+            Self::User => UnshareFlags::NEWUSER,
             Self::PidOfChildren => UnshareFlags::NEWPID,
         }
     }

@@ -4,11 +4,12 @@
 //! would hang the caller, and such an error is a bare number without the step that failed. Here the pipe is the caller's to
 //! read, and carries text. Nothing here waits for children either: their owner has one reaper.
 
+use crate::namespace::{Namespace, unshare};
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use rustix::io::{Errno, FdFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitOptions};
 use std::convert::Infallible;
 use std::ffi::{CString, NulError, OsStr};
 use std::fmt::Display;
@@ -41,6 +42,7 @@ pub enum SpawnError {
 #[derive(Debug)]
 pub struct Command {
     path: CString,
+    executable: Option<OwnedFd>,
     arguments: Vec<CString>,
     environment: Vec<CString>,
     stdio: [OwnedFd; 3],
@@ -49,17 +51,42 @@ pub struct Command {
 /// A program that was started, or is on its way.
 #[derive(Debug)]
 pub struct Spawned {
-    /// The child. It leads a process group of its own.
+    /// The child. Once it runs its program it leads a process group of its own.
     pub pid: Pid,
-    /// Ends without a byte once the program runs; else holds the text of what failed before.
+    /// Ends without a byte once the program runs, or the work is done; else holds the text of what failed before.
     pub failure: OwnedFd,
+}
+
+/// Forks; the child does `work` and ends: with code 0, or with [`NOT_STARTED`] after it has told why. It keeps all descriptors.
+pub fn fork<E: Display>(work: impl FnOnce() -> Result<(), E>) -> Result<Spawned, SpawnError> {
+    let (failure, writer) = new_pipe()?;
+    match fork_single_threaded()? {
+        Some(pid) => Ok(Spawned { pid, failure }),
+        None => {
+            let _exits_even_on_panic = ExitGuard;
+            match work() {
+                Ok(()) => exit_now(0),
+                Err(error) => fail(&writer, &error.to_string()),
+            }
+        }
+    }
 }
 
 impl Command {
     /// The program at `path` (not searched for), with these as descriptors 0, 1 and 2. Its `argv[0]` is the path.
     pub fn new(path: &OsStr, stdio: [OwnedFd; 3]) -> Result<Self, SpawnError> {
         let path = CString::new(path.as_bytes())?;
-        Ok(Self { arguments: vec![path.clone()], path, environment: Vec::new(), stdio })
+        let arguments = vec![path.clone()];
+        Ok(Self { arguments, path, executable: None, environment: Vec::new(), stdio })
+    }
+
+    /// The program in this open file, which nobody need be able to reach by a path. Its `argv[0]` is `name`.
+    pub fn of_file(
+        executable: OwnedFd,
+        name: &OsStr,
+        stdio: [OwnedFd; 3],
+    ) -> Result<Self, SpawnError> {
+        Ok(Self { executable: Some(executable), ..Self::new(name, stdio)? })
     }
 
     /// One more argument.
@@ -85,11 +112,64 @@ impl Command {
         self,
         prepare: impl FnOnce() -> Result<(), E>,
     ) -> Result<Spawned, SpawnError> {
-        let (failure, writer) = pipe_with(PipeFlags::CLOEXEC)
-            .map_err(|e| SpawnError::System { call: "make a pipe", source: e.into() })?;
+        let (failure, writer) = new_pipe()?;
         match fork_single_threaded()? {
             Some(pid) => Ok(Spawned { pid, failure }),
             None => self.run_as_child(&writer, prepare),
+        }
+    }
+
+    /// As [`Command::spawn`], but the program becomes the first process of a new PID namespace, which belongs to the user namespace that `prepare`
+    /// may have entered. Waits for a process in between, which makes the namespace and ends; the caller has to be a subreaper, as it is the
+    /// program's parent only then. When the program runs, that has happened: a signal that it wants at its parent's death is not that one's.
+    pub fn spawn_first<E: Display>(
+        self,
+        prepare: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Spawned, SpawnError> {
+        let (failure, writer) = new_pipe()?;
+        let (number, told) = new_pipe()?;
+        let Some(between) = fork_single_threaded()? else {
+            self.run_between(&writer, told, prepare)
+        };
+        drop((writer, told));
+        let text = std::io::read_to_string(std::fs::File::from(number));
+        let _ = rustix::process::waitpid(Some(between), WaitOptions::empty());
+        let text =
+            text.map_err(|source| SpawnError::System { call: "hear from the child", source })?;
+        // Without a number it has failed, and told why.
+        let pid = text.parse().ok().and_then(Pid::from_raw).unwrap_or(between);
+        Ok(Spawned { pid, failure })
+    }
+
+    /// The part of the process in between.
+    fn run_between<E: Display>(
+        &self,
+        writer: &OwnedFd,
+        told: OwnedFd,
+        prepare: impl FnOnce() -> Result<(), E>,
+    ) -> ! {
+        let _exits_even_on_panic = ExitGuard;
+        let ready = || -> Result<_, String> {
+            prepare().map_err(|e| e.to_string())?;
+            let step = |step: &str, e: Errno| format!("{step}: {}", std::io::Error::from(e));
+            unshare(Namespace::PidOfChildren).map_err(|e| step("make a PID namespace", e))?;
+            new_pipe().map_err(|e| e.to_string())
+        };
+        let (gone, living) = match ready() {
+            Ok(pipe) => pipe,
+            Err(text) => fail(writer, &text),
+        };
+        match fork_single_threaded() {
+            Err(error) => fail(writer, &error.to_string()),
+            Ok(Some(pid)) => {
+                let _ = rustix::io::write(&told, pid.to_string().as_bytes());
+                exit_now(0)
+            }
+            Ok(None) => {
+                drop((told, living));
+                let parent_is_gone = || rustix::io::read(&gone, &mut [0; 1]).map(drop);
+                self.run_as_child(writer, parent_is_gone)
+            }
         }
     }
 
@@ -104,9 +184,7 @@ impl Command {
             Ok(never) => match never {},
             Err(text) => text,
         };
-        // Less than a pipe holds, so it cannot block; if the reader is gone there is nobody to tell.
-        let _ = rustix::io::write(writer, text.as_bytes().get(..4096).unwrap_or(text.as_bytes()));
-        exit_now(NOT_STARTED)
+        fail(writer, &text)
     }
 
     fn exec(&self) -> Result<Infallible, String> {
@@ -119,10 +197,32 @@ impl Command {
         rustix::stdio::dup2_stderr(stderr).map_err(step("dup2 stderr"))?;
         close_others_on_exec();
         default_signals();
-        nix::unistd::execve(&self.path, &self.arguments, &self.environment).map_err(|e| {
+        let executed = match &self.executable {
+            Some(file) => nix::unistd::execveat(
+                file,
+                c"",
+                &self.arguments,
+                &self.environment,
+                nix::fcntl::AtFlags::AT_EMPTY_PATH,
+            ),
+            None => nix::unistd::execve(&self.path, &self.arguments, &self.environment),
+        };
+        executed.map_err(|e| {
             format!("exec {}: {}", self.path.to_string_lossy(), std::io::Error::from(e))
         })
     }
+}
+
+fn new_pipe() -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    pipe_with(PipeFlags::CLOEXEC)
+        .map_err(|e| SpawnError::System { call: "make a pipe", source: e.into() })
+}
+
+/// The end of a child that could not do what it was made for.
+fn fail(writer: &OwnedFd, text: &str) -> ! {
+    // Less than a pipe holds, so it cannot block; if the reader is gone there is nobody to tell.
+    let _ = rustix::io::write(writer, text.as_bytes().get(..4096).unwrap_or(text.as_bytes()));
+    exit_now(NOT_STARTED)
 }
 
 /// Forks, if this process has one thread only; `None` in the child.

@@ -14,6 +14,9 @@ fn main() {
     names_the_step_that_failed();
     names_the_program_that_is_not_there();
     passes_no_other_descriptor_and_no_blocked_signal();
+    runs_a_file_that_has_no_path();
+    a_child_that_only_works_tells_how_it_went();
+    the_first_process_of_a_namespace_is_the_subreapers_child();
     refuses_to_fork_beside_other_threads();
     println!("ok");
 }
@@ -71,6 +74,56 @@ fn passes_no_other_descriptor_and_no_blocked_signal() {
     let output = output.replace("SigIgn:\t0000000180000000", "SigIgn:\t0000000000000000");
     assert_eq!(output, "0\n1\n2\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\nb\n");
     drop(leaky);
+}
+
+fn output(reader: OwnedFd) -> String {
+    std::io::read_to_string(std::fs::File::from(reader)).unwrap()
+}
+
+fn pipe() -> (OwnedFd, OwnedFd) {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap()
+}
+
+fn open(path: &str) -> OwnedFd {
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
+}
+
+fn runs_a_file_that_has_no_path() {
+    let (reader, writer) = pipe();
+    let stdio = [null(), writer, null()];
+    let mut shell = Command::of_file(open("/bin/sh"), OsStr::new("a-name"), stdio).unwrap();
+    shell.arg("-c").unwrap().arg("echo $0; cat /proc/$$/cmdline").unwrap();
+    shell.env("PATH", "/usr/bin:/bin").unwrap();
+    assert_eq!(finish(shell.spawn(ok).unwrap()), (String::new(), 0));
+    assert!(output(reader).starts_with("a-name\na-name\0-c\0"));
+    let none = Command::of_file(open("/etc/passwd"), OsStr::new("it"), [null(), null(), null()]);
+    let (text, code) = finish(none.unwrap().spawn(ok).unwrap());
+    assert_eq!((text.as_str(), code), ("exec it: Permission denied (os error 13)", NOT_STARTED));
+}
+
+fn a_child_that_only_works_tells_how_it_went() {
+    let (reader, writer) = pipe();
+    let work = || rustix::io::write(&writer, b"done").map(drop);
+    assert_eq!(finish(davit_sys::process::fork(work).unwrap()), (String::new(), 0));
+    drop(writer);
+    assert_eq!(output(reader), "done");
+    let failing = davit_sys::process::fork(|| Err("no")).unwrap();
+    assert_eq!(finish(failing), ("no".to_owned(), NOT_STARTED));
+}
+
+fn the_first_process_of_a_namespace_is_the_subreapers_child() {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    let (reader, writer) = pipe();
+    let mut shell = command("/bin/sh", writer);
+    shell.arg("-c").unwrap().arg("echo $$ $PPID").unwrap();
+    let spawned = shell.spawn_first(ok).unwrap();
+    assert_eq!(finish(spawned), (String::new(), 0));
+    assert_eq!(output(reader), "1 0\n");
+    let spawned = command("/bin/true", null()).spawn_first(|| Err("not so")).unwrap();
+    assert_eq!(output(spawned.failure), "not so");
+    let spawned = command("/nonexistent", null()).spawn_first(ok).unwrap();
+    let (text, code) = finish(spawned);
+    assert!(text.starts_with("exec /nonexistent") && code == NOT_STARTED, "{text}");
 }
 
 fn refuses_to_fork_beside_other_threads() {

@@ -10,16 +10,18 @@ use super::{Container, Init, Phase, PidNamespace, exit};
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::error::{Invalid, Refusal, checked_name, checked_path};
 use crate::files;
+use crate::mapped::{self, MappedError};
 use crate::oci::{Call, CallStdio, Oci, OciError, Verb};
 use crate::pod::Pod;
 use crate::reaper::Ended;
-use crate::rootfs::{self, RootfsError};
+use crate::rootfs;
 use crate::stdio::console::Console;
 use crate::stdio::feed::{Ends, Feed};
 use crate::stdio::log::{Log, LogError, Source};
 use crate::stdio::stream;
+use crate::userns::Userns;
 use davit_proto::disk::{EXIT_RECORD, INIT_PID};
-use davit_proto::shim::{CreateRequest, Rootfs};
+use davit_proto::shim::{CreateRequest, MappedMount, Rootfs};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -59,6 +61,7 @@ struct Plan {
     bundle: PathBuf,
     oci: Oci,
     rootfs: Option<Rootfs>,
+    mapped_mounts: Vec<MappedMount>,
     streams: Streams,
     log_path: Option<PathBuf>,
     max_log_line: u32,
@@ -78,16 +81,19 @@ enum Streams {
 }
 
 impl Plan {
-    fn checked(request: CreateRequest, pod_dir: &Path) -> Result<Self, Invalid> {
+    fn checked(request: CreateRequest, pod: &Pod) -> Result<Self, Invalid> {
         let CreateRequest { id, bundle, runtime, rootfs, terminal, stdin, stdin_once, .. } =
             request;
         let CreateRequest { log_path, max_log_line, own_pid_namespace, oom_score_adj, .. } =
             request;
+        let CreateRequest { mapped_mounts, .. } = request;
         checked_name("id", &id)?;
         checked_path("bundle", &bundle)?;
         let oci =
             Oci::checked(runtime.ok_or_else(|| Invalid::new("runtime", "", "it is missing"))?)?;
-        rootfs.as_ref().map_or(Ok(()), |r| rootfs::check(r, pod_dir))?;
+        let check = |rootfs| rootfs::check(rootfs, &pod.directory, pod.userns.as_deref());
+        rootfs.as_ref().map_or(Ok(()), check)?;
+        mapped_mounts.iter().try_for_each(|mount| mapped::check(mount, &pod.directory))?;
         if !log_path.is_empty() {
             checked_path("log_path", &log_path)?;
         }
@@ -100,13 +106,35 @@ impl Plan {
             (false, true) => Streams::InputAndOutput(Ends::Never),
         };
         let pids = if own_pid_namespace { PidNamespace::Own } else { PidNamespace::Joined };
-        Ok(Self { id, bundle, oci, rootfs, streams, log_path, max_log_line, pids, oom_score_adj })
+        Ok(Self {
+            id,
+            bundle,
+            oci,
+            rootfs,
+            mapped_mounts,
+            streams,
+            log_path,
+            max_log_line,
+            pids,
+            oom_score_adj,
+        })
+    }
+
+    /// Runs in the child: makes the mounts that the OCI runtime is to find, in a namespace of the child's own.
+    fn prepare(&self, userns: Option<&Userns>) -> Result<(), MappedError> {
+        if let Some(rootfs) = &self.rootfs {
+            rootfs::leave_mounts(&rootfs.target)?;
+            rootfs::prepare(rootfs, userns)?;
+        } else if let Some(first) = self.mapped_mounts.first() {
+            rootfs::leave_mounts(&first.target)?;
+        }
+        mapped::prepare(&self.mapped_mounts, userns)
     }
 }
 
 /// Creates a container and answers its init's pid. To be run in a task of its own: it must not be dropped halfway.
 pub(crate) async fn create(pod: &Arc<Pod>, request: CreateRequest) -> Result<Pid, CreateError> {
-    let plan = Plan::checked(request, &pod.directory)?;
+    let plan = Plan::checked(request, pod)?;
     pod.refuse_known(&plan.id)?;
     let log = Log::open(plan.log_path.clone(), plan.max_log_line)?;
     let container =
@@ -147,6 +175,9 @@ async fn build(pod: &Arc<Pod>, container: &Container, plan: Plan) -> Result<Born
         files::remove_if_there(stale).map_err(step("remove what an earlier one left"))?;
     }
     let (theirs, ours) = streams(&plan).map_err(step("make its streams"))?;
+    if let Some(userns) = &pod.userns {
+        theirs.iter().try_for_each(|fd| userns.give_pipe(fd)).map_err(step("give its streams"))?;
+    }
     let console_socket = match &ours {
         Ours::Terminal(console) => Some(console.path()),
         Ours::Pipes { .. } => None,
@@ -163,7 +194,7 @@ async fn build(pod: &Arc<Pod>, container: &Container, plan: Plan) -> Result<Born
         stdio: CallStdio::Theirs { stdio: theirs, errors },
     };
     let expecting = pod.reaper.expect_unknown();
-    let prepare = || plan.rootfs.as_ref().map_or(Ok::<(), RootfsError>(()), rootfs::prepare);
+    let prepare = || plan.prepare(pod.userns.as_deref());
     let called = plan.oci.run(&pod.reaper, call, prepare).await;
     let born = match called {
         Ok(()) => adopt(container, &plan, &pid_file, &expecting, ours).await,

@@ -79,7 +79,13 @@ impl Command {
         let step = |step| self.step(step);
         files::write_new(process, &self.process).map_err(step("write its process"))?;
         let (stdio, console) = match streams {
-            Streams::Given(stdio) => (CallStdio::Theirs { stdio, errors: None }, None),
+            Streams::Given(stdio) => {
+                if let Some(userns) = &pod.userns {
+                    let give = |pipe| userns.give_pipe(pipe);
+                    stdio.iter().try_for_each(give).map_err(step("give its streams"))?;
+                }
+                (CallStdio::Theirs { stdio, errors: None }, None)
+            }
             Streams::Terminal => {
                 let name = format!("exec-{}.sock", self.name);
                 let console = Console::listen(&self.container.bundle, &name);

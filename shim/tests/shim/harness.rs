@@ -1,6 +1,6 @@
 //! A pod under test: a directory, a shim in it, a client of the shim, and containers of busybox.
 
-use davit_proto::disk::{ExitRecord, ShimConfig, VERSION};
+use davit_proto::disk::{ExitRecord, IdMapping, IdMappings, ShimConfig, VERSION};
 use davit_proto::shim::exec_sync_output::Kind;
 use davit_proto::shim::shim_client::ShimClient;
 use davit_proto::shim::{
@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,6 +32,8 @@ pub(crate) struct Pod {
     pub(crate) client: ShimClient<Channel>,
     pub(crate) runtime: OciRuntime,
     pub(crate) shim: Child,
+    /// Of the pod's user namespace.
+    mappings: Option<IdMappings>,
     _temporary: tempfile::TempDir,
 }
 
@@ -75,6 +78,8 @@ pub(crate) fn plain_config(name: &str) -> ShimConfig {
         cgroup_procs: Vec::new(),
         pod_cgroup_procs: Vec::new(),
         oom_score_adj: None,
+        userns: None,
+        userns_rootfs: None,
     }
 }
 
@@ -193,6 +198,16 @@ impl Pod {
         let mut config = plain_config(&setup.name);
         change(&mut config, &setup.dir);
         let shim = setup.spawn(&config, &before.replace("DIR", &setup.dir.to_string_lossy()));
+        let mappings = config.userns.clone();
+        if let Some(rootfs) = &config.userns_rootfs {
+            fs::create_dir_all(rootfs).unwrap();
+            // What mapped users can reach, and nothing else.
+            for passage in [setup.temporary.path(), &setup.dir] {
+                fs::set_permissions(passage, fs::Permissions::from_mode(0o711)).unwrap();
+            }
+            fs::set_permissions(setup.dir.join("layer"), fs::Permissions::from_mode(0o700))
+                .unwrap();
+        }
         let Setup { temporary, dir, name } = setup;
         let root = dir.join("runtime").to_string_lossy().into_owned();
         let runtime = OciRuntime { path: runtime.to_owned(), root, ..OciRuntime::default() };
@@ -200,7 +215,7 @@ impl Pod {
         if let Err(error) = client.state(StateRequest {}).await {
             panic!("{error}: {}", fs::read_to_string(dir.join("shim.log")).unwrap());
         }
-        Self { dir, name, client, runtime, shim, _temporary: temporary }
+        Self { dir, name, client, runtime, shim, mappings, _temporary: temporary }
     }
 
     pub(crate) fn bundle(&self, id: &str) -> PathBuf {
@@ -227,15 +242,25 @@ impl Pod {
             lower: vec![text(self.dir.join("layer"))],
             upper: text(bundle.join("upper")),
             work: text(bundle.join("work")),
-            target: text(bundle.join("rootfs")),
+            target: text(self.rootfs(id)),
             ..Rootfs::default()
         });
+        if let Some((uid, gid)) = self.mappings.as_ref().and_then(IdMappings::host_root) {
+            std::os::unix::fs::chown(bundle.join("upper"), Some(uid), Some(gid)).unwrap();
+        }
         match request.log_path.as_str() {
             "" => request.log_path = text(self.log_path(id)),
             "none" => request.log_path.clear(),
             _ => {}
         }
         request
+    }
+
+    fn rootfs(&self, id: &str) -> PathBuf {
+        match &self.mappings {
+            None => self.bundle(id).join("rootfs"),
+            Some(_) => self.dir.join("userns-rootfs"),
+        }
     }
 
     fn spec(&self, id: &str, container: &Container) -> Value {
@@ -255,22 +280,34 @@ impl Pod {
         }
         let mut process = self.process(&container.args);
         process["terminal"] = container.request.terminal.into();
+        let ranges = |of: fn(&IdMappings) -> &Vec<IdMapping>| -> Vec<Value> {
+            let oci = |one: &IdMapping| json!({"containerID": one.inside, "hostID": one.host, "size": one.length});
+            self.mappings.iter().flat_map(of).map(oci).collect()
+        };
         json!({
             "ociVersion": "1.0.0",
             "process": process,
-            "root": {"path": "rootfs"},
+            "root": {"path": self.rootfs(id)},
             "mounts": mounts,
             "linux": {
                 "rootfsPropagation": if container.mounts.is_empty() { "rprivate" } else { "rslave" },
                 "namespaces": container.namespaces.iter().map(namespace).collect::<Vec<_>>(),
                 "cgroupsPath": format!("/{}/{id}", self.name),
                 "resources": resources,
+                "uidMappings": ranges(|both| &both.uids),
+                "gidMappings": ranges(|both| &both.gids),
             },
         })
     }
 
     pub(crate) fn process(&self, args: &[String]) -> Value {
-        json!({"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}})
+        let mut process =
+            json!({"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}});
+        if self.mappings.is_some() {
+            let all = ["CAP_CHOWN", "CAP_NET_ADMIN", "CAP_KILL", "CAP_MKNOD", "CAP_DAC_OVERRIDE"];
+            process["capabilities"] = json!({"bounding": all, "effective": all, "permitted": all});
+        }
+        process
     }
 
     pub(crate) async fn create(&mut self, id: &str, container: &Container) -> Result<u32, Status> {

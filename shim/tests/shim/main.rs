@@ -23,3 +23,5 @@ mod namespaces;
 mod sessions;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod userns;
