@@ -55,10 +55,11 @@ pub(crate) async fn open(config: Arc<Config>, urls: Urls) -> anyhow::Result<Open
 /// In one line: the shim is nowhere, or a value that the runtime has no use for.
 pub(crate) fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
     let state = config.state().to_owned();
+    let shim = shim(config)?;
     Ok(RuntimeConfig {
         root: config.root().to_owned(),
         netns_dir: config.netns_dir().to_owned(),
-        shim: shim(config)?,
+        shim: shim.clone(),
         shim_cgroup: Some(config.shim_cgroup().to_owned()),
         images: ImagesConfig {
             certs_dirs: vec![config.registry_config_dir().to_owned()],
@@ -66,7 +67,7 @@ pub(crate) fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
             ..ImagesConfig::new(config.root().to_owned())
         },
         network: network(config)?,
-        handlers: handlers(config),
+        handlers: handlers(config, shim),
         pod_cgroup_parent: config.pod_cgroup_parent().clone(),
         cdi_spec_dirs: config.cdi_spec_dirs(),
         host: HostConfig { cgroup_driver: driver(config.cgroup_driver()), ..HostConfig::default() },
@@ -104,7 +105,7 @@ fn network(config: &Config) -> anyhow::Result<NetworkConfig> {
     })
 }
 
-fn handlers(config: &Config) -> HandlersConfig {
+fn handlers(config: &Config, shim: PathBuf) -> HandlersConfig {
     let handler = |handler: crate::config::Handler| HandlerConfig {
         path: handler.path,
         root: handler.root,
@@ -119,6 +120,8 @@ fn handlers(config: &Config) -> HandlersConfig {
             .collect::<BTreeMap<_, _>>(),
         default: config.default_handler().map(str::to_owned),
         state: config.state().to_owned(),
+        root: config.root().to_owned(),
+        shim,
         path: std::env::var_os("PATH").unwrap_or_else(|| PATH.into()),
     }
 }

@@ -17,7 +17,7 @@ use crate::shared::Shared;
 use crate::stats::Walkers;
 use crate::store::{
     ContainerRecord, Layout, SandboxPhase, SandboxRecord, StoreError, VERSION, ensure_dir,
-    keep_mounts_private, read_json, remove_tree, write_bytes,
+    keep_mounts_private, let_pass, read_json, remove_tree, write_bytes,
 };
 use crate::{image, network, oci};
 use std::collections::BTreeSet;
@@ -67,6 +67,10 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
         ensure_dir(directory)?;
     }
     keep_mounts_private(layout.state())?;
+    // The way to where such containers' roots are mounted. All else below the state root is for root alone.
+    let_pass(layout.state())?;
+    ensure_dir(&layout.userns_rootfs())?;
+    let_pass(&layout.userns_rootfs())?;
     let rebooted = is_new_boot(&layout)?;
     let shared = Arc::new(parts(config, layout).await?);
     if rebooted {

@@ -25,6 +25,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod text;
+mod userns;
 
 pub(crate) use container::container_spec;
 pub(crate) use event::event;

@@ -1,11 +1,11 @@
 //! Mounts and devices, there and back.
 
-use super::error::{InvalidField, refuse, unsupported, variant};
+use super::error::{InvalidField, refuse, variant};
 use super::image::{image_request, image_spec};
-use super::text;
+use super::{text, userns};
 use davit_proto::cri;
 use davit_runtime::container::{DeviceSpec, MountSource, MountSpec, Propagation, ReadOnly};
-use davit_runtime::sandbox::SandboxSpec;
+use davit_runtime::sandbox::{IdMappings, SandboxSpec};
 use std::path::Path;
 
 /// One mount of a container.
@@ -27,11 +27,10 @@ pub(crate) fn mount(
         image_sub_path,
     } = wire;
     let field = |name: &str| format!("mounts[{at}].{name}");
-    if !uid_mappings.is_empty() {
-        return Err(unsupported(field("uidMappings"), &uid_mappings));
-    }
-    if !gid_mappings.is_empty() {
-        return Err(unsupported(field("gidMappings"), &gid_mappings));
+    let id_mappings = owners(at, uid_mappings, gid_mappings)?;
+    if image.is_some() && id_mappings.is_some() && id_mappings != pod.userns {
+        let problem = "are not the pod's own, which its images are mounted with";
+        return Err(refuse(field("uidMappings"), &id_mappings, problem));
     }
     let propagation = match variant(&field("propagation"), propagation)? {
         cri::MountPropagation::PropagationPrivate => Propagation::Private,
@@ -74,7 +73,29 @@ pub(crate) fn mount(
         readonly,
         propagation,
         selinux_relabel,
+        id_mappings,
     })
+}
+
+/// Who the owners are in a mount: of both kinds, or left as they are.
+fn owners(
+    at: usize,
+    uids: Vec<cri::IdMapping>,
+    gids: Vec<cri::IdMapping>,
+) -> Result<Option<IdMappings>, InvalidField> {
+    let field = |name: &str| format!("mounts[{at}].{name}");
+    let uids = userns::mappings(&field("uidMappings"), uids)?;
+    let gids = userns::mappings(&field("gidMappings"), gids)?;
+    match (uids.is_empty(), gids.is_empty()) {
+        (true, true) => Ok(None),
+        (false, false) => Ok(Some(IdMappings { uids, gids })),
+        (true, false) => {
+            Err(refuse(field("uidMappings"), &uids, "is empty, though there are gidMappings"))
+        }
+        (false, true) => {
+            Err(refuse(field("gidMappings"), &gids, "is empty, though there are uidMappings"))
+        }
+    }
 }
 
 /// An image is mounted read-only, and there is nothing in it that could propagate: who asks for more would get less.
@@ -109,7 +130,9 @@ fn image_source(
 
 /// A mount as it was given.
 pub(crate) fn mount_to_cri(mount: &MountSpec) -> cri::Mount {
-    let MountSpec { container_path, source, readonly, propagation, selinux_relabel } = mount;
+    let MountSpec { container_path, source, readonly, propagation, selinux_relabel, id_mappings } =
+        mount;
+    let ids = id_mappings.clone().unwrap_or_default();
     let (host_path, image, image_sub_path) = match source {
         MountSource::Host(path) => (path_text(path), None, String::new()),
         MountSource::Image { image, sub_path } => {
@@ -132,8 +155,8 @@ pub(crate) fn mount_to_cri(mount: &MountSpec) -> cri::Mount {
         readonly,
         selinux_relabel: *selinux_relabel,
         propagation: propagation.into(),
-        uid_mappings: Vec::new(),
-        gid_mappings: Vec::new(),
+        uid_mappings: userns::mappings_to_cri(&ids.uids),
+        gid_mappings: userns::mappings_to_cri(&ids.gids),
         recursive_read_only,
         image,
         image_sub_path,

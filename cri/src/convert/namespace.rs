@@ -1,16 +1,18 @@
 //! Whose namespaces pods and containers have.
 
-use super::error::{InvalidField, refuse, unsupported, variant};
-use davit_proto::cri::{NamespaceMode, NamespaceOption, UserNamespace};
+use super::error::{InvalidField, refuse, variant};
+use super::userns;
+use davit_proto::cri::{NamespaceMode, NamespaceOption};
 use davit_runtime::container::ContainerPid;
-use davit_runtime::sandbox::{NetworkMode, PidMode, SandboxSpec};
+use davit_runtime::sandbox::{IdMappings, NetworkMode, PidMode, SandboxSpec};
 
 /// A pod's namespaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PodNamespaces {
     pub(crate) network: NetworkMode,
     pub(crate) pid: PidMode,
     pub(crate) host_ipc: bool,
+    pub(crate) userns: Option<IdMappings>,
 }
 
 /// A pod's; without options, the interface's defaults, which is `POD` for each.
@@ -23,11 +25,20 @@ pub(crate) fn of_pod(
     if !target_id.is_empty() {
         return Err(refuse(format!("{field}.target_id"), &target_id, "makes no sense for a pod"));
     }
-    user(field, userns_options)?;
+    let user_field = format!("{field}.userns_options");
+    let userns = userns_options
+        .map(|options| userns::user_namespace(&user_field, options))
+        .transpose()?
+        .flatten();
+    // Both would have to be mounted anew inside (/proc, /dev/mqueue), and the host's can't be by another root.
+    let with_userns = "does not go together with a user namespace (userns_options.mode POD)";
     let pid_field = format!("{field}.pid");
     let pid = match variant(&pid_field, pid)? {
         NamespaceMode::Pod => PidMode::Pod,
         NamespaceMode::Container => PidMode::Container,
+        mode @ NamespaceMode::Node if userns.is_some() => {
+            return Err(refuse(pid_field, &mode, with_userns));
+        }
         NamespaceMode::Node => PidMode::Host,
         mode @ NamespaceMode::Target => {
             return Err(refuse(pid_field, &mode, "makes no sense for a pod"));
@@ -38,7 +49,12 @@ pub(crate) fn of_pod(
     } else {
         NetworkMode::Pod
     };
-    Ok(PodNamespaces { network, pid, host_ipc: host_or_pod(&format!("{field}.ipc"), ipc)? })
+    let ipc_field = format!("{field}.ipc");
+    let host_ipc = host_or_pod(&ipc_field, ipc)?;
+    if host_ipc && userns.is_some() {
+        return Err(refuse(ipc_field, &NamespaceMode::Node, with_userns));
+    }
+    Ok(PodNamespaces { network, pid, host_ipc, userns })
 }
 
 /// Whether a network or IPC namespace is the host's.
@@ -62,7 +78,12 @@ pub(crate) fn of_container(
     let Some(NamespaceOption { network, pid, ipc, target_id, userns_options }) = options else {
         return Ok(pods_pid(pod));
     };
-    user(field, userns_options)?;
+    if let Some(options) = userns_options {
+        let field = format!("{field}.userns_options");
+        if userns::user_namespace(&field, options.clone())? != pod.userns {
+            return Err(refuse(field, &options, "is not what the pod has"));
+        }
+    }
     let not_pods = "asks for the host's, which the pod does not have";
     let network_field = format!("{field}.network");
     if host_or_pod(&network_field, network)? && pod.network != NetworkMode::Host {
@@ -106,25 +127,6 @@ fn pods_pid(pod: &SandboxSpec) -> ContainerPid {
     }
 }
 
-/// Only the host's user namespace, for now.
-fn user(field: &str, options: Option<UserNamespace>) -> Result<(), InvalidField> {
-    let Some(UserNamespace { mode, uids, gids }) = options else { return Ok(()) };
-    let field = format!("{field}.userns_options");
-    let mode_field = format!("{field}.mode");
-    match variant(&mode_field, mode)? {
-        NamespaceMode::Node => {}
-        mode @ NamespaceMode::Pod => return Err(unsupported(mode_field, &mode)),
-        mode @ (NamespaceMode::Container | NamespaceMode::Target) => {
-            return Err(refuse(mode_field, &mode, "is neither POD nor NODE"));
-        }
-    }
-    if uids.is_empty() && gids.is_empty() {
-        Ok(())
-    } else {
-        Err(refuse(field, &(uids, gids), "has mappings, and NODE takes none"))
-    }
-}
-
 /// A pod's namespaces in CRI's words.
 pub(crate) fn to_cri(spec: &SandboxSpec) -> NamespaceOption {
     let node_if = |host: bool| if host { NamespaceMode::Node } else { NamespaceMode::Pod };
@@ -138,6 +140,6 @@ pub(crate) fn to_cri(spec: &SandboxSpec) -> NamespaceOption {
         pid: pid.into(),
         ipc: node_if(spec.host_ipc).into(),
         target_id: String::new(),
-        userns_options: None,
+        userns_options: spec.userns.as_ref().map(userns::to_cri),
     }
 }

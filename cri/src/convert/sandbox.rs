@@ -53,6 +53,7 @@ pub(crate) fn sandbox_spec(
         network: namespaces.network,
         pid: namespaces.pid,
         host_ipc: namespaces.host_ipc,
+        userns: namespaces.userns,
         security,
         overhead,
         resources,

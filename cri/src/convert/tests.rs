@@ -85,7 +85,7 @@ fn port(config: &mut cri::PodSandboxConfig, container: i32, host: i32, ip: &str)
 }
 
 /// A field, and a change that makes it wrong.
-const WRONG_PODS: [(&str, PodChange); 41] = [
+const WRONG_PODS: [(&str, PodChange); 43] = [
     ("metadata", |pod| pod.metadata = None),
     ("metadata.name", |pod| pod.metadata.as_mut().unwrap().name.clear()),
     ("metadata.name", |pod| pod.metadata.as_mut().unwrap().name = "a/b".into()),
@@ -163,8 +163,16 @@ const WRONG_PODS: [(&str, PodChange); 41] = [
     ("linux.security_context.namespace_options.target_id", |pod| {
         pod_options(pod).target_id = "x".into()
     }),
-    ("linux.security_context.namespace_options.userns_options.mode", |pod| {
-        pod_options(pod).userns_options = userns(cri::NamespaceMode::Pod, 1000)
+    ("linux.security_context.namespace_options.userns_options.uids[0].host_id", |pod| {
+        pod_options(pod).userns_options = userns(cri::NamespaceMode::Pod, 0)
+    }),
+    ("linux.security_context.namespace_options.pid", |pod| {
+        pod_options(pod).userns_options = userns(cri::NamespaceMode::Pod, 1000);
+        pod_options(pod).pid = cri::NamespaceMode::Node.into();
+    }),
+    ("linux.security_context.namespace_options.ipc", |pod| {
+        pod_options(pod).userns_options = userns(cri::NamespaceMode::Pod, 1000);
+        pod_options(pod).ipc = cri::NamespaceMode::Node.into();
     }),
     ("linux.security_context.namespace_options.userns_options.mode", |pod| {
         pod_options(pod).userns_options = userns(cri::NamespaceMode::Container, 1000)
@@ -293,8 +301,15 @@ fn a_container_that_cannot_be_is_refused_by_the_name_of_the_field() {
             m.recursive_read_only = true;
             m.propagation = 2;
         }),
-        ("mounts[0].uidMappings", |c| mount(c).uid_mappings = vec![cri::IdMapping::default()]),
-        ("mounts[0].gidMappings", |c| mount(c).gid_mappings = vec![cri::IdMapping::default()]),
+        ("mounts[0].uidMappings[0].length", |c| {
+            mount(c).uid_mappings = vec![cri::IdMapping::default()]
+        }),
+        ("mounts[0].gidMappings", |c| {
+            mount(c).uid_mappings = vec![cri::IdMapping { length: 1, ..Default::default() }]
+        }),
+        ("mounts[0].uidMappings", |c| {
+            mount(c).gid_mappings = vec![cri::IdMapping { length: 1, ..Default::default() }]
+        }),
         ("mounts[0].image_sub_path", |c| mount(c).image_sub_path = "x".into()),
         ("mounts[0].image_sub_path", |c| image_mount(c).image_sub_path = "/x".into()),
         ("mounts[0].image_sub_path", |c| image_mount(c).image_sub_path = "a/../b".into()),
@@ -380,8 +395,8 @@ const FORBIDDEN: [(&str, ContainerChange); 25] = [
         options(c).pid = cri::NamespaceMode::Target.into()
     }),
     ("linux.security_context.namespace_options.target_id", |c| options(c).target_id = "x".into()),
-    ("linux.security_context.namespace_options.userns_options.mode", |c| {
-        options(c).userns_options = userns(cri::NamespaceMode::Pod, 0)
+    ("linux.security_context.namespace_options.userns_options", |c| {
+        options(c).userns_options = userns(cri::NamespaceMode::Pod, 1000)
     }),
 ];
 
@@ -498,6 +513,40 @@ fn a_sysctl_of_a_namespace_that_the_pod_has_is_taken() {
         sysctl(&mut config, name, value);
         assert_eq!(sandbox_spec(config, String::new()).unwrap().sysctls[name], value);
     }
+}
+
+#[test]
+fn a_container_has_its_pods_user_namespace_or_is_refused() {
+    let mut config = pod_config();
+    pod_options(&mut config).userns_options = userns(cri::NamespaceMode::Pod, 1000);
+    let pod = sandbox_spec(config, String::new()).unwrap();
+    assert_eq!(pod.userns.as_ref().unwrap().host_root(), Some((1000, 1000)));
+    let with = |asked: Option<cri::UserNamespace>| {
+        let mut config = container_config();
+        options(&mut config).userns_options = asked;
+        container_spec(config, &pod).map(drop).map_err(|refused| refused.to_string())
+    };
+    assert_eq!(with(None), Ok(()));
+    assert_eq!(with(userns(cri::NamespaceMode::Pod, 1000)), Ok(()));
+    let node = cri::UserNamespace { mode: cri::NamespaceMode::Node.into(), ..Default::default() };
+    for asked in [userns(cri::NamespaceMode::Pod, 1001), Some(node)] {
+        let told = with(asked).unwrap_err();
+        assert!(told.ends_with("is not what the pod has"), "{told}");
+    }
+}
+
+#[test]
+fn a_mounts_mappings_are_told_back_as_they_came() {
+    let range = |container_id, host_id| cri::IdMapping { host_id, container_id, length: 10 };
+    let mut config = container_config();
+    mount(&mut config).uid_mappings = vec![range(0, 1000), range(10, 2000)];
+    mount(&mut config);
+    config.mounts[0].gid_mappings = vec![range(0, 5)];
+    config.mounts[1].container_path = "/d".into();
+    let spec = container_spec(config.clone(), &pod()).unwrap();
+    assert_eq!(spec.mounts[0].id_mappings.as_ref().unwrap().host_gid(9), Some(14));
+    let told: Vec<cri::Mount> = spec.mounts.iter().map(super::mount::mount_to_cri).collect();
+    assert_eq!(told, config.mounts);
 }
 
 #[test]

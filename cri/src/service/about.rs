@@ -1,8 +1,11 @@
 //! What Status says of the runtime, its handlers and its network.
 
-use davit_proto::cri::{RuntimeCondition, RuntimeHandler, RuntimeHandlerFeatures};
+use davit_proto::cri::{RuntimeCondition, RuntimeFeatures, RuntimeHandler, RuntimeHandlerFeatures};
 use davit_runtime::Runtime;
+use davit_runtime::oci::Handler;
+use davit_runtime::oci::handlers::UserNamespaces;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The handlers that work, the default one under the empty name too.
 pub(super) fn handlers(runtime: &Runtime) -> Vec<RuntimeHandler> {
@@ -10,8 +13,7 @@ pub(super) fn handlers(runtime: &Runtime) -> Vec<RuntimeHandler> {
     let features = |name: &str| {
         handlers.get(name).ok().map(|handler| RuntimeHandlerFeatures {
             recursive_read_only_mounts: handler.features.recursive_read_only,
-            // No handler is given user namespaces yet, whatever it could do.
-            user_namespaces: false,
+            user_namespaces: handler.features.user_namespaces == UserNamespaces::Yes,
         })
     };
     let names = handlers
@@ -21,6 +23,15 @@ pub(super) fn handlers(runtime: &Runtime) -> Vec<RuntimeHandler> {
         .map(|handler| handler.name.clone());
     let names = std::iter::once(String::new()).chain(names);
     names.map(|name| RuntimeHandler { features: features(&name), name }).collect()
+}
+
+/// What the runtime can do whichever the handler. A user namespace goes together with the host's network wherever there is one at all.
+pub(super) fn features(runtime: &Runtime) -> RuntimeFeatures {
+    let works = |handler: &Arc<Handler>| handler.features.user_namespaces == UserNamespaces::Yes;
+    RuntimeFeatures {
+        supplemental_groups_policy: true,
+        user_namespaces_host_network: runtime.handlers().list().iter().any(works),
+    }
 }
 
 /// Whether pods can be run, and given a network.

@@ -20,13 +20,13 @@ use davit_proto::cri::{
     PortForwardResponse, RemoveContainerRequest, RemoveContainerResponse, RemovePodSandboxRequest,
     RemovePodSandboxResponse, ReopenContainerLogRequest, ReopenContainerLogResponse,
     RunPodSandboxRequest, RunPodSandboxResponse, RuntimeConfig, RuntimeConfigRequest,
-    RuntimeConfigResponse, RuntimeFeatures, RuntimeStatus, StartContainerRequest,
-    StartContainerResponse, StatusRequest, StatusResponse, StopContainerRequest,
-    StopContainerResponse, StopPodSandboxRequest, StopPodSandboxResponse,
-    StreamContainerStatsRequest, StreamContainerStatsResponse, StreamContainersRequest,
-    StreamContainersResponse, StreamPodSandboxMetricsRequest, StreamPodSandboxMetricsResponse,
-    StreamPodSandboxStatsRequest, StreamPodSandboxStatsResponse, StreamPodSandboxesRequest,
-    StreamPodSandboxesResponse, UpdateContainerResourcesRequest, UpdateContainerResourcesResponse,
+    RuntimeConfigResponse, RuntimeStatus, StartContainerRequest, StartContainerResponse,
+    StatusRequest, StatusResponse, StopContainerRequest, StopContainerResponse,
+    StopPodSandboxRequest, StopPodSandboxResponse, StreamContainerStatsRequest,
+    StreamContainerStatsResponse, StreamContainersRequest, StreamContainersResponse,
+    StreamPodSandboxMetricsRequest, StreamPodSandboxMetricsResponse, StreamPodSandboxStatsRequest,
+    StreamPodSandboxStatsResponse, StreamPodSandboxesRequest, StreamPodSandboxesResponse,
+    UpdateContainerResourcesRequest, UpdateContainerResourcesResponse,
     UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse,
     UpdateRuntimeConfigRequest, UpdateRuntimeConfigResponse, VersionRequest, VersionResponse,
 };
@@ -308,10 +308,7 @@ impl RuntimeService for RuntimeApi {
             status: Some(RuntimeStatus { conditions: about::conditions(&self.runtime) }),
             info: if verbose { about::verbose(&self.runtime) } else { BTreeMap::new() },
             runtime_handlers: about::handlers(&self.runtime),
-            features: Some(RuntimeFeatures {
-                supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
-            }),
+            features: Some(about::features(&self.runtime)),
         }))
     }
 

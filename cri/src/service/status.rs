@@ -90,7 +90,9 @@ impl WireError for RunSandboxError {
     fn code(&self) -> Code {
         match self {
             Self::NameTaken { .. } => Code::AlreadyExists,
-            Self::Handler(_) | Self::CgroupParent(_) => Code::InvalidArgument,
+            Self::Handler(_) | Self::CgroupParent(_) | Self::UserNamespaces { .. } => {
+                Code::InvalidArgument
+            }
             Self::Id(_)
             | Self::Store(_)
             | Self::Cgroup(_)

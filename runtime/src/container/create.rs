@@ -10,15 +10,16 @@ use crate::clock;
 use crate::id::ContainerId;
 use crate::image::view::LayerView;
 use crate::image::{Image, ImageConfig, LayerHold};
-use crate::oci::{self, Built, Handler, ImageDefaults, PodPaths, SpecInput, UserFiles};
-use crate::sandbox::{SandboxSpec, Shim, files};
+use crate::oci::{self, Built, Handler, ImageDefaults, MappedBind, PodPaths, SpecInput, UserFiles};
+use crate::sandbox::{IdMapping, IdMappings, SandboxSpec, Shim, files};
 use crate::shared::Shared;
 use crate::shim::ShimError;
 use crate::store::{
-    ContainerRecord, SandboxRecord, StoreError, VERSION, ensure_dir, new_dir, write_json,
+    ContainerRecord, SandboxRecord, StoreError, VERSION, ensure_dir, new_dir, write_bytes,
+    write_json,
 };
 use crate::undo::Undo;
-use davit_proto::shim::{CreateRequest, Directory, ImageVolume, OciRuntime, Rootfs};
+use davit_proto::shim::{CreateRequest, Directory, ImageVolume, MappedMount, OciRuntime, Rootfs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -91,6 +92,7 @@ impl Creation {
         ensure_dir(&bundle)?;
         write_json(&self.shared.layout.container_record(&self.sandbox.id, id), &record)?;
         let rootfs = self.make_rootfs(id, &bundle, &held, &built)?;
+        let mapped_mounts = make_places(&mapped_dir(&bundle), &built.mapped)?;
         write_json(&bundle.join("config.json"), &built.spec)?;
 
         let (client, gone) = (self.shim.client.clone(), id.clone());
@@ -107,7 +109,7 @@ impl Creation {
                 ) => Err(error),
             }
         });
-        let request = self.request(&record, handler, rootfs);
+        let request = self.request(&record, handler, (rootfs, mapped_mounts));
         let pid = self.shim.client.create(request).await.map_err(CreateContainerError::Shim)?;
 
         record.state =
@@ -150,8 +152,9 @@ impl Creation {
             image: &defaults(&image.config),
             users: &users,
             pod: &self.pod_paths(),
-            rootfs: &rootfs_target(&bundle),
+            rootfs: &self.rootfs_target(&bundle),
             volumes: &volumes_target(&bundle),
+            mapped: &mapped_dir(&bundle),
             handler,
             host: &self.shared.host,
         };
@@ -170,6 +173,7 @@ impl Creation {
             netns: namespaces.net,
             ipcns: namespaces.ipc,
             utsns: namespaces.uts,
+            userns: namespaces.user,
             pidns: self.pid_namespace.clone(),
             shm: (!self.sandbox.spec.host_ipc).then(|| self.shared.layout.shm(&self.sandbox.id)),
             hostname_file: Some(files::hostname_file(&directory)),
@@ -214,14 +218,22 @@ impl Creation {
         held: &Held,
         built: &Built,
     ) -> Result<Rootfs, StoreError> {
-        let target = rootfs_target(bundle);
-        new_dir(&target, 0o755)?;
+        let target = self.rootfs_target(bundle);
+        if self.sandbox.spec.userns.is_none() {
+            new_dir(&target, 0o755)?;
+        }
         let writable = self.shared.layout.writable(id);
         ensure_dir(&writable)?;
         let (upper, work) = (writable.join("fs"), writable.join("work"));
         // The container's root directory is this one: everybody may enter it.
         new_dir(&upper, 0o755)?;
         new_dir(&work, 0o700)?;
+        if let Some((uid, gid)) = self.sandbox.spec.userns.as_ref().and_then(IdMappings::host_root)
+        {
+            // The layers below are mapped, this one isn't: what the container writes is its users' on the disk too.
+            std::os::unix::fs::chown(&upper, Some(uid), Some(gid))
+                .map_err(StoreError::io("set the owner of", &upper))?;
+        }
         let lower = padded(&held.root, &writable, 1)?;
         let make_dirs = built.make_dirs.iter().map(|wanted| Directory {
             path: text(&wanted.path),
@@ -253,7 +265,7 @@ impl Creation {
         &self,
         record: &ContainerRecord,
         handler: &Handler,
-        rootfs: Rootfs,
+        (rootfs, mapped_mounts): (Rootfs, Vec<MappedMount>),
     ) -> CreateRequest {
         let deadline = self.shared.config.deadlines.runtime;
         CreateRequest {
@@ -275,6 +287,16 @@ impl Creation {
             own_pid_namespace: record.facts.own_pid_namespace,
             // The spec carries what this host can set.
             oom_score_adj: None,
+            mapped_mounts,
+        }
+    }
+
+    /// Where the root is mounted. With a user namespace of its own it is a place that the namespace's users can reach, one for all: each mount there is
+    /// seen by its maker alone.
+    fn rootfs_target(&self, bundle: &Path) -> PathBuf {
+        match self.sandbox.spec.userns {
+            None => bundle.join("rootfs"),
+            Some(_) => self.shared.layout.userns_rootfs(),
         }
     }
 
@@ -302,9 +324,35 @@ fn defaults(config: &ImageConfig) -> ImageDefaults {
     }
 }
 
-/// Where a bundle's root is mounted.
-fn rootfs_target(bundle: &Path) -> PathBuf {
-    bundle.join("rootfs")
+/// Where a bundle's mapped mounts are.
+fn mapped_dir(bundle: &Path) -> PathBuf {
+    bundle.join("mapped")
+}
+
+/// Makes an empty file or directory for each mapped mount to lie on.
+fn make_places(directory: &Path, mapped: &[MappedBind]) -> Result<Vec<MappedMount>, StoreError> {
+    if !mapped.is_empty() {
+        new_dir(directory, 0o700)?;
+    }
+    let range = |one: &IdMapping| {
+        let IdMapping { inside, host, length } = *one;
+        davit_proto::shim::IdMapping { inside, host, length }
+    };
+    let place = |bind: &MappedBind| -> Result<MappedMount, StoreError> {
+        let MappedBind { source, target, is_dir, mappings } = bind;
+        if *is_dir {
+            new_dir(target, 0o700)?
+        } else {
+            write_bytes(target, b"", 0o600)?
+        }
+        Ok(MappedMount {
+            source: text(source),
+            target: text(target),
+            uids: mappings.uids.iter().map(range).collect(),
+            gids: mappings.gids.iter().map(range).collect(),
+        })
+    };
+    mapped.iter().map(place).collect()
 }
 
 /// Where the images are mounted that are volumes.

@@ -2,6 +2,7 @@
 //!
 //! Owns the types; whoever makes one (the conversion from CRI) has validated it. Kept in the container's record as it is here.
 
+use crate::sandbox::IdMappings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -79,6 +80,9 @@ pub struct MountSpec {
     pub propagation: Propagation,
     /// Asked to be relabelled for SELinux (nothing to do on a host without it).
     pub selinux_relabel: bool,
+    /// Who the owners in its file system are in the mount; `None`: who they are.
+    #[serde(default)]
+    pub id_mappings: Option<IdMappings>,
 }
 
 /// What a mount shows.

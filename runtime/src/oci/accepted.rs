@@ -162,6 +162,7 @@ impl Run {
         given.handler = handler;
         given.rootfs = at.join("rootfs");
         given.pod = PodPaths {
+            userns: None,
             netns: pod.namespace("net"),
             ipcns: pod.namespace("ipc"),
             utsns: pod.namespace("uts"),
@@ -243,6 +244,7 @@ fn bind(source: &Path, destination: &str, readonly: ReadOnly) -> MountSpec {
         readonly,
         propagation: Propagation::Private,
         selinux_relabel: false,
+        id_mappings: None,
     }
 }
 

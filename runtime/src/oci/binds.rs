@@ -8,6 +8,7 @@ use super::handlers::Handler;
 use super::host::{Host, MissingSources};
 use super::mounts::bind;
 use super::path::{PathProblem, below_root, normal};
+use super::userns::{self, MappedBind};
 use super::{SpecInput, mountinfo, volume_target};
 use crate::container::{MountSource, MountSpec, Propagation, ReadOnly};
 use oci_spec::runtime::Mount;
@@ -78,6 +79,7 @@ pub enum MountError {
 #[derive(Debug, Default)]
 pub(super) struct Binds {
     pub(super) list: Vec<Mount>,
+    pub(super) mapped: Vec<MappedBind>,
     pub(super) root_propagation: Option<&'static str>,
     pub(super) warnings: Vec<String>,
 }
@@ -114,11 +116,24 @@ pub(super) fn all(input: &SpecInput<'_>) -> Result<Binds, MountError> {
                 .push(format!("mounts[{index}] is not relabelled: davit has no SELinux support"));
         }
         binds.root_propagation = root_propagation(binds.root_propagation, asked.propagation);
-        let options = ["rbind", propagation(asked.propagation), access(index, asked, handler)?];
+        let mut options =
+            vec!["rbind", propagation(asked.propagation), access(index, asked, handler)?];
+        if input.sandbox.userns.is_some() {
+            options.extend(userns::restrictions(&source));
+        }
+        let mut mount = bind(&source, destination, &options);
+        // An image's layers are mapped when it is mounted.
+        if let (Some(mappings), MountSource::Host(_)) = (&asked.id_mappings, &asked.source) {
+            let target = input.mapped.join(index.to_string());
+            binds.mapped.push(MappedBind::instead_of(&mut mount, target, mappings));
+        }
         // The later of two on the same place is meant: the kubelet appends what overrides.
-        binds.list.retain(|other| other.destination() != &destination);
-        binds.list.push(bind(&source, destination, &options));
+        binds.list.retain(|other| other.destination() != mount.destination());
+        binds.list.push(mount);
     }
+    // What was overridden need not be made.
+    let made = |mapped: &MappedBind| Some(mapped.target.clone());
+    binds.mapped.retain(|mapped| binds.list.iter().any(|bind| *bind.source() == made(mapped)));
     Ok(binds)
 }
 

@@ -15,9 +15,11 @@ use super::process::{self, ProcessError};
 use super::resources::{self, ResourceError};
 use super::seccomp::{self, SeccompError};
 use super::user::{self, Identity, UserError};
+use super::userns;
 use super::{Built, MakeDir, SpecInput};
 use crate::cgroup::InvalidGroup;
 use crate::container::{ContainerPid, Seccomp, Signal, User};
+use crate::sandbox::IdMappings;
 use oci_spec::runtime::{
     Linux, LinuxCapabilities, LinuxSeccomp, Process, Root, Spec, User as OciUser,
 };
@@ -78,7 +80,10 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
         return Err(SpecError::PrivilegedInUnprivileged);
     }
     let identity = user::resolve(security, &input.image.user, input.users)?;
-    let Mounts { list, root_propagation, mut warnings } = mounts::build(input)?;
+    if let Some(mappings) = &input.sandbox.userns {
+        userns::check(&identity, security, mappings)?;
+    }
+    let Mounts { list, root_propagation, mapped, mut warnings } = mounts::build(input)?;
     let process = process(input, &identity)?;
     let mut linux = linux(input, process.capabilities().as_ref(), &mut warnings)?;
     linux.set_rootfs_propagation(root_propagation.map(str::to_owned));
@@ -96,6 +101,7 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
         spec,
         user: User { uid: identity.uid, gid: identity.gid, groups: identity.groups },
         make_dirs,
+        mapped,
         stop_signal,
         own_pid_namespace: security.pid == ContainerPid::Container,
         warnings,
@@ -120,7 +126,7 @@ fn process(input: &SpecInput<'_>, identity: &Identity) -> Result<Process, SpecEr
     process.set_user(user).set_args(Some(process::args(container, input.image)?));
     process.set_env(Some(env(input, identity)?)).set_cwd(process::cwd(container, input.image)?);
     process.set_terminal(Some(container.tty)).set_capabilities(Some(capabilities));
-    process.set_rlimits(Some(process::rlimits(input.host)));
+    process.set_rlimits(Some(process::rlimits(input.host, input.sandbox.userns.as_ref())));
     process.set_no_new_privileges(Some(security.no_new_privs));
     process.set_apparmor_profile(apparmor).set_oom_score_adj(Some(score));
     Ok(process)
@@ -160,6 +166,10 @@ fn linux(
     let group = input.host.pod_group(input.sandbox_id, input.sandbox)?;
     let mut linux = Linux::default();
     linux.set_namespaces(Some(namespaces)).set_resources(Some(resources)).set_devices(Some(nodes));
+    if let Some(IdMappings { uids, gids }) = &input.sandbox.userns {
+        linux.set_uid_mappings(Some(userns::table(uids)));
+        linux.set_gid_mappings(Some(userns::table(gids)));
+    }
     linux.set_cgroups_path(Some(PathBuf::from(group.cgroups_path(input.id))));
     linux.set_seccomp(filter(input, capabilities)?);
     let paths = |paths: &[PathBuf]| {

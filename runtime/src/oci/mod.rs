@@ -24,6 +24,7 @@ mod resources;
 mod seccomp;
 mod syscalls;
 mod user;
+mod userns;
 
 pub use apparmor::AppArmorError;
 pub use binds::MountError;
@@ -39,6 +40,7 @@ pub use process::{ProcessError, Terminal, exec_process};
 pub use resources::{LimitChange, ResourceError, limit_change};
 pub use seccomp::SeccompError;
 pub use user::{UserError, UserFiles};
+pub use userns::MappedBind;
 
 #[cfg(test)]
 mod accepted;
@@ -81,6 +83,8 @@ pub struct PodPaths {
     pub ipcns: Option<PathBuf>,
     /// UTS namespace.
     pub utsns: Option<PathBuf>,
+    /// User namespace.
+    pub userns: Option<PathBuf>,
     /// PID namespace that the container is to join: the pod's shared one, or that of the container it targets.
     pub pidns: Option<PathBuf>,
     /// The pod's `/dev/shm`; `None`: the host's with the host's IPC namespace, else one for each container.
@@ -114,6 +118,8 @@ pub struct SpecInput<'a> {
     pub rootfs: &'a Path,
     /// Below it, by the index of their mounts, the images are mounted then that are volumes; absolute.
     pub volumes: &'a Path,
+    /// The directory in which mapped mounts are there when the OCI runtime runs; absolute.
+    pub mapped: &'a Path,
     /// The OCI runtime.
     pub handler: &'a Handler,
     /// The host.
@@ -125,7 +131,7 @@ pub struct SpecInput<'a> {
 pub struct MakeDir {
     /// Absolute, inside; without `..`, but through symlinks of the image, if it has such.
     pub path: PathBuf,
-    /// Its owner.
+    /// Its owner, as the container calls it.
     pub uid: u32,
     /// Its group.
     pub gid: u32,
@@ -148,6 +154,8 @@ pub struct Built {
     pub user: User,
     /// Working directory and image volumes.
     pub make_dirs: Vec<MakeDir>,
+    /// What the shim has to mount for the OCI runtime to find.
+    pub mapped: Vec<MappedBind>,
     /// Sent to stop it.
     pub stop_signal: Signal,
     /// It sees none but its own processes.

@@ -4,8 +4,10 @@
 //! becomes is [`super::binds`]. Invariant: no destination appears twice, and none comes before one that it lies below.
 
 use super::binds::{self, MountError};
+use super::userns::MappedBind;
 use super::{PodPaths, SpecInput};
-use crate::container::{ContainerSecurity, ContainerSpec, MountSpec};
+use crate::container::{ContainerSpec, MountSpec};
+use crate::sandbox::NetworkMode;
 use oci_spec::runtime::Mount;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +20,7 @@ pub(super) struct Mounts {
     pub(super) list: Vec<Mount>,
     /// How the container's root has to propagate for the pod's mounts to do as asked.
     pub(super) root_propagation: Option<&'static str>,
+    pub(super) mapped: Vec<MappedBind>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -25,7 +28,7 @@ pub(super) struct Mounts {
 pub(super) fn build(input: &SpecInput<'_>) -> Result<Mounts, MountError> {
     let (container, pod) = (input.container, input.pod);
     let asked = binds::all(input)?;
-    let mut list = defaults(&container.security);
+    let mut list = defaults(input);
     list.extend(shm(pod));
     // A default gives way to what the pod mounts there or above: below the pod's mount it would be hidden, or hide a part of it.
     list.retain(|mount| {
@@ -34,12 +37,22 @@ pub(super) fn build(input: &SpecInput<'_>) -> Result<Mounts, MountError> {
     // The pod's files give way to the same file only: who mounts a volume over /etc still wants the pod's resolver in it.
     let mut rest = asked.list;
     let given = |mount: &Mount| rest.iter().any(|other| other.destination() == mount.destination());
-    let (_, files): (Vec<Mount>, Vec<Mount>) = files(pod, container).into_iter().partition(given);
+    let (_, mut files): (Vec<Mount>, Vec<Mount>) =
+        files(pod, container).into_iter().partition(given);
+    let mut mapped = asked.mapped;
+    if let Some(mappings) = &input.sandbox.userns {
+        // Root's on the host, and so on in the pod.
+        mapped.extend(files.iter_mut().filter_map(|file| {
+            let name = file.destination().file_name()?.to_owned();
+            Some(MappedBind::instead_of(file, input.mapped.join(name), mappings))
+        }));
+    }
     rest.extend(files);
     // Stable, so that what the pod lists later lies on top.
     rest.sort_by_key(|mount| mount.destination().components().count());
     list.extend(rest);
-    Ok(Mounts { list, root_propagation: asked.root_propagation, warnings: asked.warnings })
+    let (root_propagation, warnings) = (asked.root_propagation, asked.warnings);
+    Ok(Mounts { list, root_propagation, mapped, warnings })
 }
 
 fn kernel(destination: &str, kind: &str, options: &[&str]) -> Mount {
@@ -51,8 +64,8 @@ fn kernel(destination: &str, kind: &str, options: &[&str]) -> Mount {
 }
 
 /// What the OCI specification promises a container on Linux.
-fn defaults(security: &ContainerSecurity) -> Vec<Mount> {
-    let writable = if security.privileged { "rw" } else { "ro" };
+fn defaults(input: &SpecInput<'_>) -> Vec<Mount> {
+    let writable = if input.container.security.privileged { "rw" } else { "ro" };
     vec![
         kernel("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         kernel("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -62,9 +75,21 @@ fn defaults(security: &ContainerSecurity) -> Vec<Mount> {
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         kernel("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        kernel("/sys", "sysfs", &["nosuid", "noexec", "nodev", writable]),
+        sys(input, writable),
         kernel("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", writable]),
     ]
+}
+
+/// It shows devices of the network namespace, and only who is root of that may mount it. So a pod with the host's network and its own users sees the host's,
+/// of which it can change nothing.
+fn sys(input: &SpecInput<'_>, writable: &str) -> Mount {
+    let destination = "/sys";
+    if input.sandbox.userns.is_none() || input.sandbox.network == NetworkMode::Pod {
+        return kernel(destination, "sysfs", &["nosuid", "noexec", "nodev", writable]);
+    }
+    let access = if input.handler.features.recursive_read_only { "rro" } else { "ro" };
+    let options = ["rbind", "rprivate", "nosuid", "noexec", "nodev", access];
+    bind(Path::new(destination), PathBuf::from(destination), &options)
 }
 
 /// A bind of something davit or the host has.

@@ -43,11 +43,16 @@ pub(super) fn build(
         }
         NetworkMode::Host => {}
     }
+    if sandbox.userns.is_some() {
+        list.push(joined(LinuxNamespaceType::User, "user", pod.userns.as_deref())?);
+    }
     if !sandbox.host_ipc {
         list.push(joined(LinuxNamespaceType::Ipc, "IPC", pod.ipcns.as_deref())?);
     }
-    // On v1 the mounts show the container's own place without it; a privileged container means to see the host's tree.
-    if cgroup.version == Version::V2 && !cgroup.privileged {
+    // On v1 the mounts show the container's own place without it; a privileged container means to see the host's tree, which it can't be shown in a
+    // user namespace: cgroups are mounted only by who is root of the cgroup namespace.
+    let sees_host = cgroup.privileged && sandbox.userns.is_none();
+    if cgroup.version == Version::V2 && !sees_host {
         list.push(own(LinuxNamespaceType::Cgroup));
     }
     Ok(list)

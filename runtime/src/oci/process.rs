@@ -8,7 +8,9 @@ use super::env::Environment;
 use super::host::Host;
 use super::path::{PathProblem, working_dir};
 use crate::container::ContainerSpec;
+use crate::sandbox::IdMappings;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Spec};
+use rustix::process::{Resource, getrlimit};
 use std::path::{Path, PathBuf};
 
 /// Why there is nothing to run.
@@ -92,8 +94,13 @@ pub(super) fn cwd(
 
 /// Limits set in so many words rather than inherited: a daemon's own are for a daemon.
 #[expect(clippy::expect_used, reason = "the builder has a default for every field")]
-pub(super) fn rlimits(host: &Host) -> Vec<PosixRlimit> {
-    let (soft, hard) = host.nofile;
+pub(super) fn rlimits(host: &Host, userns: Option<&IdMappings>) -> Vec<PosixRlimit> {
+    let (soft, mut hard) = host.nofile;
+    if userns.is_some() {
+        // Some OCI runtimes set it when they are in the namespace, where nobody may raise it.
+        hard = hard.min(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX));
+    }
+    let soft = soft.min(hard);
     let nofile =
         PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(soft).hard(hard);
     vec![nofile.build().expect("no field of a limit is required")]

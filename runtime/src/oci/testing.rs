@@ -79,6 +79,7 @@ impl Given {
             pod: &self.pod,
             rootfs: &self.rootfs,
             volumes: Path::new("/run/davit/pods/p/volumes"),
+            mapped: Path::new("/run/davit/pods/p/mapped"),
             handler: &self.handler,
             host: &self.host,
         })
@@ -131,6 +132,7 @@ pub(crate) fn sandbox() -> SandboxSpec {
         network: NetworkMode::Pod,
         pid: PidMode::Container,
         host_ipc: false,
+        userns: None,
         security: SandboxSecurity::default(),
         overhead: None,
         resources: None,
@@ -142,6 +144,7 @@ fn pod() -> PodPaths {
         netns: Some("/run/netns/davit-p".into()),
         ipcns: Some("/proc/77/ns/ipc".into()),
         utsns: Some("/proc/77/ns/uts".into()),
+        userns: None,
         pidns: None,
         shm: Some("/run/davit/pods/p/shm".into()),
         hostname_file: Some("/run/davit/pods/p/hostname".into()),

@@ -7,7 +7,8 @@ use crate::container::{
     AppArmor, ContainerPid, DeviceSpec, HugepageLimit, ImageRequest, MountSource, MountSpec,
     Propagation, ReadOnly, Resources, RunAs, Seccomp,
 };
-use crate::sandbox::{CgroupParent, NetworkMode};
+use crate::sandbox::{CgroupParent, IdMapping, IdMappings, NetworkMode};
+use oci_spec::runtime::LinuxNamespaceType;
 use serde_json::Value;
 
 /// The spec as text: sets in order, and what differs between machines or is too long to read left out.
@@ -34,6 +35,7 @@ fn bind(source: impl Into<PathBuf>, destination: &str) -> MountSpec {
         readonly: ReadOnly::No,
         propagation: Propagation::Private,
         selinux_relabel: false,
+        id_mappings: None,
     }
 }
 
@@ -140,6 +142,75 @@ fn a_container_in_the_hosts_namespaces() {
     let built = given.build().unwrap();
     insta::assert_snapshot!(text(&built));
     assert!(!built.own_pid_namespace);
+}
+
+/// A pod with a user namespace, from this line on.
+fn with_userns(mut given: Given) -> Given {
+    let range = IdMapping { inside: 0, host: 100_000, length: 65536 };
+    given.sandbox.userns = Some(IdMappings { uids: vec![range], gids: vec![range] });
+    given.pod.userns = Some("/proc/77/fd/9".into());
+    given
+}
+
+#[test]
+fn a_container_in_a_user_namespace() {
+    let mut given = with_userns(Given::new());
+    let mapped = IdMappings {
+        uids: vec![IdMapping { inside: 0, host: 5, length: 1 }],
+        gids: vec![IdMapping { inside: 0, host: 6, length: 1 }],
+    };
+    given.container.mounts = vec![
+        MountSpec { id_mappings: Some(mapped.clone()), ..bind("/tmp", "/overridden") },
+        MountSpec { id_mappings: Some(mapped.clone()), ..bind("/etc/passwd", "/data") },
+        bind("/tmp", "/overridden"),
+    ];
+    let built = given.build().unwrap();
+    let linux = built.spec.linux().as_ref().unwrap();
+    let user = linux.namespaces().as_ref().unwrap().iter();
+    let user = user.clone().find(|one| one.typ() == LinuxNamespaceType::User).unwrap();
+    assert_eq!(user.path().as_deref(), Some(Path::new("/proc/77/fd/9")));
+    for table in [linux.uid_mappings(), linux.gid_mappings()] {
+        let [one] = table.as_deref().unwrap() else { panic!("{table:?}") };
+        assert_eq!((one.container_id(), one.host_id(), one.size()), (0, 100_000, 65536));
+    }
+    let below = |name: &str| Path::new("/run/davit/pods/p/mapped").join(name);
+    let told: Vec<_> =
+        built.mapped.iter().map(|one| (one.source.as_path(), one.target.clone())).collect();
+    let pod = Path::new("/run/davit/pods/p");
+    assert_eq!(
+        told,
+        [
+            (Path::new("/etc/passwd"), below("1")),
+            (pod.join("hostname").as_path(), below("hostname")),
+            (pod.join("resolv.conf").as_path(), below("resolv.conf")),
+        ]
+    );
+    assert_eq!((&built.mapped[0].mappings, built.mapped[0].is_dir), (&mapped, false));
+    let source = |at: &str| {
+        let mounts = built.spec.mounts().as_ref().unwrap().iter();
+        mounts.clone().find(|mount| mount.destination() == Path::new(at)).unwrap().source().clone()
+    };
+    assert_eq!([source("/data"), source("/overridden")], [Some(below("1")), Some("/tmp".into())]);
+}
+
+#[test]
+fn the_hosts_network_in_a_user_namespace_has_the_hosts_sys_which_cannot_be_written() {
+    let mut given = with_userns(Given::new());
+    assert!(!options(&given.build().unwrap(), "/sys").contains(&"rbind".to_owned()));
+    given.sandbox.network = NetworkMode::Host;
+    for (recursive, option) in [(true, "rro"), (false, "ro")] {
+        given.handler.features.recursive_read_only = recursive;
+        let options = options(&given.build().unwrap(), "/sys");
+        assert_eq!(options, ["rbind", "rprivate", "nosuid", "noexec", "nodev", option]);
+    }
+}
+
+#[test]
+fn who_is_not_in_the_pods_user_namespace_cannot_be_the_containers_user() {
+    let mut given = with_userns(Given::new());
+    given.container.security.run_as = RunAs::Uid { uid: 65536, gid: None };
+    let error = given.build().unwrap_err().to_string();
+    assert_eq!(error, "run_as_user 65536 is not in the pod's user namespace");
 }
 
 #[test]

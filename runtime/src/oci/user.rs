@@ -59,6 +59,14 @@ pub enum UserError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The pod has a user namespace that hasn't got it.
+    #[error("{field} {id} is not in the pod's user namespace")]
+    Unmapped {
+        /// Where it stands.
+        field: &'static str,
+        /// Who.
+        id: u32,
+    },
     /// More groups than a process can have.
     #[error("{count} groups are more than a process can have")]
     TooManyGroups {

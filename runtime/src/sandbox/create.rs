@@ -10,6 +10,7 @@ use crate::cgroup::Group;
 use crate::clock;
 use crate::id::SandboxId;
 use crate::network::Attachment;
+use crate::oci::handlers::UserNamespaces;
 use crate::shared::Shared;
 use crate::shim::spawn;
 use crate::store::{SandboxPhase, SandboxRecord, VERSION, write_json};
@@ -33,7 +34,12 @@ pub(super) async fn create(
     id: SandboxId,
     spec: Arc<SandboxSpec>,
 ) -> Result<Made, RunSandboxError> {
-    let handler = shared.handlers.get(&spec.handler)?.name.clone();
+    let handler = shared.handlers.get(&spec.handler)?;
+    if let (Some(_), UserNamespaces::No(why)) = (&spec.userns, &handler.features.user_namespaces) {
+        let (handler, why) = (handler.name.clone(), why.clone());
+        return Err(RunSandboxError::UserNamespaces { handler, why });
+    }
+    let handler = handler.name.clone();
     let has_netns = spec.network == NetworkMode::Pod;
     let mut record = SandboxRecord {
         version: VERSION,
@@ -128,6 +134,8 @@ fn shim_config(shared: &Shared, record: &SandboxRecord, group: &Group) -> ShimCo
         cgroup_procs: shared.shim_procs.clone(),
         pod_cgroup_procs: shared.host.cgroups.procs_files(group),
         oom_score_adj: Some(shared.host.lowest_oom_score_adj),
+        userns: spec.userns.clone(),
+        userns_rootfs: spec.userns.is_some().then(|| shared.layout.userns_rootfs()),
     }
 }
 

@@ -27,6 +27,16 @@ pub enum RunSandboxError {
     /// `runtime_handler` names none, or one that does not work here.
     #[error("runtime_handler")]
     Handler(#[from] HandlerError),
+    /// It asks for a user namespace, which this handler can't give it here.
+    #[error(
+        "linux.security_context.namespace_options.userns_options.mode: POD is not supported by handler {handler:?}: {why}"
+    )]
+    UserNamespaces {
+        /// The handler.
+        handler: String,
+        /// Why not.
+        why: String,
+    },
     /// No id could be drawn.
     #[error(transparent)]
     Id(#[from] NoRandomness),

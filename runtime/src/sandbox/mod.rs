@@ -26,7 +26,7 @@ pub(crate) use task::{spawn_new, spawn_recovered, spawn_undoing};
 pub(crate) use teardown::unborn_shim as end_shim;
 
 pub use spec::{
-    CgroupParent, DnsConfig, InvalidCgroupParent, NetworkMode, PidMode, PortMapping, Protocol,
-    SandboxKey, SandboxLimits, SandboxSecurity, SandboxSpec,
+    CgroupParent, DnsConfig, IdMapping, IdMappings, InvalidCgroupParent, NetworkMode, PidMode,
+    PortMapping, Protocol, SandboxKey, SandboxLimits, SandboxSecurity, SandboxSpec,
 };
 pub use view::{SandboxState, SandboxView};

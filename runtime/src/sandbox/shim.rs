@@ -26,6 +26,7 @@ pub(crate) struct Namespaces {
     pub(crate) ipc: Option<PathBuf>,
     pub(crate) uts: Option<PathBuf>,
     pub(crate) pid: Option<PathBuf>,
+    pub(crate) user: Option<PathBuf>,
 }
 
 impl Shim {
@@ -55,6 +56,7 @@ impl Shim {
                     ipc: path(state.ipcns_path),
                     uts: path(state.utsns_path),
                     pid: path(state.pidns_path),
+                    user: path(state.userns_path),
                 };
                 let (pid, protocol) = (record.pid, state.protocol);
                 Ok((Self { client, process, pid, protocol, namespaces }, state.containers))

@@ -3,6 +3,7 @@
 //! Owns the types; whoever makes one (the conversion from CRI) has validated it. Kept in the pod's record as it is here.
 
 use crate::container::Resources;
+pub use davit_proto::disk::{IdMapping, IdMappings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,6 +58,9 @@ pub struct SandboxSpec {
     pub pid: PidMode,
     /// It uses the host's IPC namespace and `/dev/shm`.
     pub host_ipc: bool,
+    /// Its user namespace; `None`: the host's.
+    #[serde(default)]
+    pub userns: Option<IdMappings>,
     /// What it allows and asks for.
     pub security: SandboxSecurity,
     /// What running the pod costs beyond its containers (informative).

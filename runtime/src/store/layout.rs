@@ -4,7 +4,7 @@ use super::StoreError;
 use crate::id::{ContainerId, SandboxId};
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The two roots and the paths below them.
@@ -75,6 +75,12 @@ impl Layout {
         self.bundle(sandbox, id).join("container.json")
     }
 
+    /// Where the roots of containers with a user namespace are mounted while they are made: empty, and for everybody to enter.
+    #[must_use]
+    pub fn userns_rootfs(&self) -> PathBuf {
+        self.state.join("rootfs")
+    }
+
     /// What could not be read.
     #[must_use]
     pub fn quarantine(&self) -> PathBuf {
@@ -107,6 +113,15 @@ pub(crate) fn ensure_dir(path: &Path) -> Result<(), StoreError> {
         .mode(0o700)
         .create(path)
         .map_err(StoreError::io("make", path))
+}
+
+/// Lets everybody pass through `directory`, without seeing what is in it.
+pub(crate) fn let_pass(directory: &Path) -> Result<(), StoreError> {
+    let opened = (|| -> io::Result<()> {
+        let mode = fs::metadata(directory)?.permissions().mode();
+        fs::set_permissions(directory, fs::Permissions::from_mode(mode | 0o111))
+    })();
+    opened.map_err(StoreError::io("let others pass through", directory))
 }
 
 /// Makes a new directory with this mode, whatever the umask; one that is there is an error.

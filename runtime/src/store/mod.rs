@@ -25,6 +25,6 @@ mod record;
 
 pub use file::{StoreError, read_json, remove_tree, write_bytes, write_json};
 pub use layout::Layout;
-pub(crate) use layout::{ensure_dir, new_dir};
+pub(crate) use layout::{ensure_dir, let_pass, new_dir};
 pub use private::{keep_mounts_private, stop_keeping_mounts_private};
 pub use record::{ContainerRecord, SandboxPhase, SandboxRecord, ShimRecord, VERSION};

@@ -19,7 +19,8 @@ pub struct Change<'a> {
 /// # Errors
 /// What the kernel says: `INVAL` if the file system can't have its ids mapped, `PERM` if they are mapped already.
 pub fn change(mount: BorrowedFd<'_>, change: Change<'_>) -> Result<(), Errno> {
-    let mut attributes = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let mut attributes =
+        libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
     if let Some(namespace) = change.map_ids {
         attributes.attr_set |= libc::MOUNT_ATTR_IDMAP;
         attributes.userns_fd = u64::from(namespace.as_raw_fd().unsigned_abs());
@@ -64,7 +65,8 @@ mod tests {
         rustix::fs::unlinkat(&copy, &name, rustix::fs::AtFlags::empty()).unwrap();
         change(copy.as_fd(), Change { read_only: true, ..Change::default() }).unwrap();
         assert_eq!(make(copy.as_fd(), &name), Err(Errno::ROFS));
-        make(rustix::fs::open("/tmp", OFlags::PATH, Mode::empty()).unwrap().as_fd(), &name).unwrap();
+        make(rustix::fs::open("/tmp", OFlags::PATH, Mode::empty()).unwrap().as_fd(), &name)
+            .unwrap();
         rustix::fs::unlink(format!("/tmp/{name}")).unwrap();
     }
 

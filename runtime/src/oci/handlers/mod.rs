@@ -12,6 +12,7 @@ mod cache;
 mod command;
 mod probe;
 mod trial;
+mod userns;
 
 #[cfg(test)]
 mod tests;
@@ -45,8 +46,8 @@ pub enum Kind {
 pub struct Features {
     /// Mount option `rro`: seen to work in the trial container.
     pub recursive_read_only: bool,
-    /// User namespaces with id-mapped mounts, as Kubernetes needs them: announced.
-    pub user_namespaces: bool,
+    /// Pods with a user namespace: seen to work, with a pod that had one.
+    pub user_namespaces: UserNamespaces,
     /// Seccomp filters: announced; `true` where nothing is announced.
     pub seccomp: bool,
     /// Network devices of the host that are moved into a container: announced.
@@ -54,6 +55,22 @@ pub struct Features {
     pub net_devices: bool,
     /// The newest `ociVersion` it takes, if it says.
     pub oci_version_max: Option<String>,
+}
+
+/// Whether pods can have a user namespace of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserNamespaces {
+    /// They can.
+    Yes,
+    /// They can't, and why.
+    No(String),
+}
+
+impl Default for UserNamespaces {
+    fn default() -> Self {
+        Self::No("nobody has tried".to_owned())
+    }
 }
 
 /// One OCI runtime under one name.

@@ -3,10 +3,10 @@
 use super::cache::Cache;
 use super::command::ask;
 use super::trial::{self, Place};
-use super::{Features, Handler, Handlers, Kind};
+use super::{Features, Handler, Handlers, Kind, UserNamespaces, userns};
 use crate::cgroup::Driver;
 use crate::oci::host::Host;
-use oci_spec::runtime::{Features as Announced, LinuxNamespaceType};
+use oci_spec::runtime::Features as Announced;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -47,6 +47,10 @@ pub struct HandlersConfig {
     pub default: Option<String>,
     /// davit's state directory, which must exist.
     pub state: PathBuf,
+    /// davit's directory of what is kept, which must exist.
+    pub root: PathBuf,
+    /// The `davit-shim` executable.
+    pub shim: PathBuf,
     /// Where executables are looked for, as in `PATH`.
     pub path: std::ffi::OsString,
 }
@@ -106,7 +110,13 @@ impl Handlers {
             let known = candidates.into_iter().map(|one| one.name).collect();
             return Err(ProbeError::UnknownDefault { name: name.clone(), known });
         }
-        let cache = Cache::load(&config.state, &host.cgroups.layout().fingerprint());
+        userns::sweep(&config.state, &config.root).await;
+        let reachable = userns::reachable(&config.state);
+        let shim = userns::stamp(&config.shim);
+        let cache = Cache::load(
+            &config.state,
+            &format!("{} {shim} {reachable:?}", host.cgroups.layout().fingerprint()),
+        );
         let (known, unknown): (Vec<_>, Vec<_>) = candidates
             .iter()
             .map(|candidate| (candidate.clone(), cache.find(candidate)))
@@ -118,8 +128,8 @@ impl Handlers {
         let unknown: Vec<Candidate> = unknown.into_iter().map(|(candidate, _)| candidate).collect();
         if !unknown.is_empty() {
             // Spawned: who asked may go away, and what a trial makes must go nevertheless.
-            let (state, host) = (config.state.clone(), host.clone());
-            let trials = tokio::spawn(async move { try_all(unknown, &state, &host).await });
+            let (config, host) = (config.clone(), host.clone());
+            let trials = tokio::spawn(async move { try_all(unknown, &config, &host).await });
             found.extend(trials.await.map_err(ProbeError::Interrupted)?);
         }
         if let Err(error) = cache.store(&found) {
@@ -177,7 +187,7 @@ fn is_executable(file: &Path) -> bool {
 
 async fn try_all(
     candidates: Vec<Candidate>,
-    state: &Path,
+    config: &HandlersConfig,
     host: &Host,
 ) -> Vec<(Candidate, Handler)> {
     let group = match trial::group(host.driver) {
@@ -201,9 +211,10 @@ async fn try_all(
     };
     let mut running = JoinSet::new();
     for candidate in candidates {
-        let (group, state) = (group.clone(), state.to_owned());
+        let (group, config) = (group.clone(), config.clone());
         running.spawn(async move {
-            let handler = try_one(&candidate, &Place { state: &state, group: &group }).await;
+            let HandlersConfig { state, root, shim, .. } = &config;
+            let handler = try_one(&candidate, &Place { state, group: &group, root, shim }).await;
             (candidate, handler)
         });
     }
@@ -225,8 +236,9 @@ async fn try_one(candidate: &Candidate, place: &Place<'_>) -> Handler {
         ask(&candidate.path, &["--version"], ASK_DEADLINE),
         ask(&candidate.path, &["features"], ASK_DEADLINE),
         trial::run(candidate, place),
+        userns::run(candidate, place),
     );
-    let (version, features, trial) = told;
+    let (version, features, trial, user_namespaces) = told;
     let (kind, version) = match version {
         Ok(ended) => parse_version(&ended.stdout),
         Err(problem) => return candidate.broken(problem),
@@ -236,6 +248,13 @@ async fn try_one(candidate: &Candidate, place: &Place<'_>) -> Handler {
     let problem = match trial {
         Ok(shown) => {
             features.recursive_read_only = shown.recursive_read_only;
+            features.user_namespaces = match user_namespaces {
+                Ok(()) => UserNamespaces::Yes,
+                Err(why) => {
+                    tracing::info!(handler = %candidate.name, why, "no user namespaces for pods");
+                    UserNamespaces::No(why)
+                }
+            };
             None
         }
         Err(problem) => Some(problem),
@@ -264,12 +283,7 @@ fn parse_features(json: &[u8]) -> Features {
     let linux = announced.linux().as_ref();
     let seccomp =
         linux.and_then(|linux| linux.seccomp().as_ref()).and_then(|seccomp| *seccomp.enabled());
-    let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
-    let user = namespaces.is_some_and(|list| list.contains(&LinuxNamespaceType::User));
-    let extensions = linux.and_then(|linux| linux.mount_extensions().as_ref());
-    let idmap = extensions.and_then(|one| one.idmap().as_ref()).and_then(|idmap| *idmap.enabled());
     Features {
-        user_namespaces: user && idmap == Some(true),
         seccomp: seccomp.unwrap_or(true),
         net_devices: linux
             .and_then(|linux| linux.net_devices().as_ref())
@@ -303,7 +317,7 @@ mod tests {
         let text = br#"{"ociVersionMin":"1.0.0","ociVersionMax":"1.2.0","mountOptions":["ro","rro"],"linux":{
             "namespaces":["user","mount"],"seccomp":{"enabled":false},"mountExtensions":{"idmap":{"enabled":true}}}}"#;
         let features = parse_features(text);
-        assert!(features.user_namespaces && !features.seccomp);
+        assert!(!features.seccomp);
         assert_eq!(features.oci_version_max.as_deref(), Some("1.2.0"));
         assert_eq!(parse_features(b""), Features { seccomp: true, ..Features::default() });
     }

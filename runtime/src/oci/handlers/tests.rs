@@ -19,6 +19,8 @@ fn config(state: &Path) -> HandlersConfig {
         handlers: BTreeMap::new(),
         default: None,
         state: state.to_owned(),
+        root: state.to_owned(),
+        shim: "/none".into(),
         path: "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
     }
 }

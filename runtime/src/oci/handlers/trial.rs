@@ -40,6 +40,10 @@ pub(super) struct Place<'a> {
     pub(super) state: &'a Path,
     /// The cgroup that trials are made below; the caller's to make and remove.
     pub(super) group: &'a Group,
+    /// Where layers are.
+    pub(super) root: &'a Path,
+    /// The shim's executable.
+    pub(super) shim: &'a Path,
 }
 
 /// Makes a container with `candidate` and removes it.
