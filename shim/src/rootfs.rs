@@ -430,7 +430,7 @@ mod tests {
         let names = |sub_path: &str| {
             let rootfs = Rootfs { volumes: vec![volume(&tree, sub_path)], ..rootfs.clone() };
             apart(|| {
-                prepare(&rootfs)?;
+                prepare(&rootfs, None)?;
                 let target = Path::new(&rootfs.volumes[0].target);
                 let error = std::fs::create_dir(target.join("new")).unwrap_err();
                 assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
@@ -462,7 +462,7 @@ mod tests {
         tree.make("top");
         crate::files::write_new(&tree.dir.path().join("top/file"), b"").unwrap();
         rootfs.volumes = vec![volume(&tree, "file")];
-        let error = apart(|| prepare(&rootfs).unwrap_err().to_string());
+        let error = apart(|| prepare(&rootfs, None).unwrap_err().to_string());
         assert!(error.contains("file: Not a directory"), "{error}");
     }
 

@@ -8,6 +8,7 @@ use crate::leaks;
 use crate::registry::{Registry, Store, write_whole};
 use crate::tools;
 use anyhow::{Context, Result, bail};
+use std::os::unix::fs::PermissionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Mutex;
@@ -35,6 +36,9 @@ pub fn run(
         .rand_bytes(6)
         .tempdir_in("/tmp")
         .context("make a directory")?;
+    // As the directories above a node's are: users of a user namespace pass through.
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711))
+        .context("let others pass through the directory")?;
     let mut settings = Settings::new(dir.path(), runtime);
     let images = catalog::ensure(&catalog::cache())?;
     let store = Store::open_above(&dir.path().join("registry"), &images)?;

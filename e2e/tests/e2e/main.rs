@@ -56,3 +56,5 @@ mod stream_forward;
 mod stream_http;
 #[cfg(test)]
 mod upkeep;
+#[cfg(test)]
+mod userns;
