@@ -71,7 +71,7 @@ pub(crate) fn check(
 }
 
 fn check_volume(volume: &ImageVolume, pod_dir: &Path) -> Result<(), Invalid> {
-    let ImageVolume { lower, target, sub_path } = volume;
+    let ImageVolume { lower, target, sub_path, options: _ } = volume;
     if lower.len() < 2 {
         let count = lower.len().to_string();
         return Err(Invalid::new("rootfs.volumes.lower", count, "two layers are needed"));
@@ -118,6 +118,7 @@ fn mount(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
 
 /// Mounts an image that is a volume. It has no upper directory, so nothing can be written whatever the bind of it says. The directory
 /// of the image that was asked for is looked up in the merged tree, and laid over the whole of it.
+<<<<<<< HEAD
 fn mount_volume(volume: &ImageVolume, userns: Option<&Userns>) -> Result<(), RootfsError> {
     let ImageVolume { lower, target, sub_path } = volume;
     std::fs::create_dir_all(target)
@@ -125,6 +126,20 @@ fn mount_volume(volume: &ImageVolume, userns: Option<&Userns>) -> Result<(), Roo
         .map_err(at("make", target))?;
     let overlay = Rootfs { lower: lower.clone(), target: target.clone(), ..Rootfs::default() };
     let root = mount_mapped(&overlay, userns)?;
+=======
+fn mount_volume(volume: &ImageVolume) -> Result<(), RootfsError> {
+    let ImageVolume { lower, target, sub_path, options } = volume;
+    std::fs::create_dir_all(target)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        .map_err(at("make", target))?;
+    let overlay = Rootfs {
+        lower: lower.clone(),
+        target: target.clone(),
+        options: options.clone(),
+        ..Rootfs::default()
+    };
+    let root = mount(&overlay)?;
+>>>>>>> 1e19714 (container: label for SELinux where the host has it)
     if sub_path.is_empty() {
         return Ok(());
     }
@@ -236,7 +251,13 @@ fn mount_by_string(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
     }
     for option in &rootfs.options {
         options.push(',');
-        options.push_str(option);
+        // SELinux, whose labels have commas, takes its values quoted.
+        match option.split_once('=') {
+            Some((key, value)) if value.contains(',') => {
+                options.push_str(&format!("{key}=\"{value}\""));
+            }
+            Some(_) | None => options.push_str(option),
+        }
     }
     let target = &rootfs.target;
     let options =
@@ -413,6 +434,7 @@ mod tests {
             lower: vec![tree.make("top"), tree.make("bottom")],
             target: tree.dir.path().join("volumes/0").to_string_lossy().into_owned(),
             sub_path: sub_path.to_owned(),
+            options: Vec::new(),
         }
     }
 

@@ -178,7 +178,7 @@ fn security_part(
         seccomp_profile_path,
     } = context;
     const FIELD: &str = "linux.security_context";
-    security::no_selinux(FIELD, selinux_options)?;
+    let selinux = security::selinux(FIELD, selinux_options)?;
     // Both confine the process that holds a pod together, and davit has none; they must make sense all the same.
     profile::seccomp(FIELD, seccomp, seccomp_profile_path)?;
     profile::apparmor(FIELD, apparmor, String::new())?;
@@ -200,6 +200,7 @@ fn security_part(
         run_as_group: group,
         supplemental_groups,
         readonly_rootfs,
+        selinux,
     };
     Ok((security, namespaces))
 }

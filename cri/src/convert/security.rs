@@ -1,9 +1,11 @@
 //! What a container may do.
 
-use super::error::{InvalidField, refuse, unsupported, variant};
+use super::error::{InvalidField, refuse, variant};
 use super::{namespace, profile, text};
 use davit_proto::cri;
-use davit_runtime::container::{Capabilities, ContainerSecurity, GroupsPolicy, RunAs};
+use davit_runtime::container::{
+    Capabilities, ContainerSecurity, GroupsPolicy, RunAs, SelinuxOptions,
+};
 use davit_runtime::sandbox::SandboxSpec;
 use std::path::PathBuf;
 
@@ -83,7 +85,6 @@ pub(crate) fn security(
         let field = format!("{FIELD}.privileged");
         return Err(refuse(field, &privileged, "is not allowed: the pod is not privileged"));
     }
-    no_selinux(FIELD, selinux_options)?;
     let policy = match variant(
         &format!("{FIELD}.supplemental_groups_policy"),
         supplemental_groups_policy,
@@ -108,21 +109,22 @@ pub(crate) fn security(
         readonly_paths: paths("readonly_paths", readonly_paths)?,
         seccomp: profile::seccomp(FIELD, seccomp, seccomp_profile_path)?,
         apparmor: profile::apparmor(FIELD, apparmor, apparmor_profile)?,
+        selinux: selinux(FIELD, selinux_options)?,
     })
 }
 
-/// Empty options ask for nothing; others ask for labels that davit does not set yet.
-pub(crate) fn no_selinux(
+/// The parts of a label. On a host without SELinux they have no effect, but what is no label is one nowhere.
+pub(crate) fn selinux(
     field: &str,
     options: Option<cri::SeLinuxOption>,
-) -> Result<(), InvalidField> {
-    let Some(options) = options else { return Ok(()) };
-    let cri::SeLinuxOption { user, role, r#type, level } = &options;
-    if user.is_empty() && role.is_empty() && r#type.is_empty() && level.is_empty() {
-        Ok(())
-    } else {
-        Err(unsupported(format!("{field}.selinux_options"), &options))
-    }
+) -> Result<SelinuxOptions, InvalidField> {
+    let cri::SeLinuxOption { user, role, r#type, level } = options.unwrap_or_default();
+    let options = SelinuxOptions { user, role, kind: r#type, level };
+    davit_runtime::oci::selinux::check(&options).map_err(|invalid| {
+        let field = format!("{field}.selinux_options.{}", invalid.part);
+        refuse(field, &invalid.value, "is no part of an SELinux label")
+    })?;
+    Ok(options)
 }
 
 /// User or group ids: CRI has them as 64 bits, the kernel as 32 of which the last value means "none".

@@ -139,7 +139,7 @@ const WRONG_PODS: [(&str, PodChange); 43] = [
     }),
     ("linux.security_context.selinux_options", |pod| {
         pod_security(pod).selinux_options =
-            Some(cri::SeLinuxOption { level: "s0".into(), ..Default::default() })
+            Some(cri::SeLinuxOption { level: "x0".into(), ..Default::default() })
     }),
     ("linux.security_context.run_as_user", |pod| {
         pod_security(pod).run_as_user = Some(cri::Int64Value { value: -1 })
@@ -310,6 +310,17 @@ fn a_container_that_cannot_be_is_refused_by_the_name_of_the_field() {
         ("mounts[0].uidMappings", |c| {
             mount(c).gid_mappings = vec![cri::IdMapping { length: 1, ..Default::default() }]
         }),
+        ("devices[0].permissions", |c| device(c).permissions = "rx".into()),
+        ("devices[0].permissions", |c| device(c).permissions = "rr".into()),
+        ("devices[0].permissions", |c| device(c).permissions.clear()),
+        ("devices[0].host_path", |c| device(c).host_path = "null".into()),
+        ("devices[0].container_path", |c| device(c).container_path.clear()),
+    ]);
+}
+
+#[test]
+fn an_image_that_cannot_be_mounted_is_refused_by_the_name_of_the_field() {
+    check_refusals(&[
         ("mounts[0].image_sub_path", |c| mount(c).image_sub_path = "x".into()),
         ("mounts[0].image_sub_path", |c| image_mount(c).image_sub_path = "/x".into()),
         ("mounts[0].image_sub_path", |c| image_mount(c).image_sub_path = "a/../b".into()),
@@ -322,11 +333,6 @@ fn a_container_that_cannot_be_is_refused_by_the_name_of_the_field() {
             image_mount(c).image =
                 Some(cri::ImageSpec { image_ref: "x".into(), ..Default::default() })
         }),
-        ("devices[0].permissions", |c| device(c).permissions = "rx".into()),
-        ("devices[0].permissions", |c| device(c).permissions = "rr".into()),
-        ("devices[0].permissions", |c| device(c).permissions.clear()),
-        ("devices[0].host_path", |c| device(c).host_path = "null".into()),
-        ("devices[0].container_path", |c| device(c).container_path.clear()),
     ]);
 }
 
@@ -335,7 +341,7 @@ const FORBIDDEN: [(&str, ContainerChange); 25] = [
     ("linux.security_context.privileged", |c| security(c).privileged = true),
     ("linux.security_context.selinux_options", |c| {
         security(c).selinux_options =
-            Some(cri::SeLinuxOption { r#type: "t".into(), ..Default::default() })
+            Some(cri::SeLinuxOption { r#type: "t t".into(), ..Default::default() })
     }),
     ("linux.security_context.capabilities.add_capabilities", |c| {
         security(c).capabilities =

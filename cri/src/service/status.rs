@@ -136,7 +136,11 @@ impl WireError for CreateContainerError {
             Self::Image(_) | Self::Spec(_) | Self::UserFiles { .. } => Code::InvalidArgument,
             Self::Volume(error) => error.code(),
             Self::Cdi(error) => error.code(),
-            Self::Layers { .. } | Self::Handler(_) | Self::Id(_) | Self::Store(_) => Code::Internal,
+            Self::Layers { .. }
+            | Self::Label { .. }
+            | Self::Handler(_)
+            | Self::Id(_)
+            | Self::Store(_) => Code::Internal,
             Self::Shim(error) => error.code(),
         }
     }

@@ -125,6 +125,9 @@ pub struct ImageVolume {
     /// The directory of the image that is to be there; resolved without leaving the image. Empty: all of it.
     #[prost(string, tag = "3")]
     pub sub_path: ::prost::alloc::string::String,
+    /// More overlay options, each `key` or `key=value`.
+    #[prost(string, repeated, tag = "4")]
+    pub options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A directory inside a container's root.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

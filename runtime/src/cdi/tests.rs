@@ -72,7 +72,6 @@ devices:
 "#;
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "each kind of edit in turn")]
 fn a_device_changes_all_that_it_says() {
     let directories = Directories::new();
     directories.write("first/vendor.yaml", EVERYTHING);

@@ -160,10 +160,24 @@ impl Creation {
         };
         let mut built = oci::build(&input)?;
         self.shared.cdi.inject(&self.spec.cdi_devices, &mut built, handler)?;
+        self.label(&input, &built)?;
         for warning in &built.warnings {
             tracing::warn!(container = %id, "{warning}");
         }
         Ok(built)
+    }
+
+    /// Gives the pod's own files and the volumes that ask for it the container's label. Nothing else of the host is ever relabelled
+    /// (CVE-2021-43816).
+    fn label(&self, input: &SpecInput<'_>, built: &Built) -> Result<(), CreateContainerError> {
+        let Some(labels) = &built.labels else { return Ok(()) };
+        let PodPaths { shm, hostname_file, resolv_conf, .. } = input.pod;
+        let own = [shm, hostname_file, resolv_conf].into_iter().flatten();
+        for path in own.chain(&built.relabel) {
+            oci::selinux::relabel(path, &labels.file)
+                .map_err(|source| CreateContainerError::Label { path: path.clone(), source })?;
+        }
+        Ok(())
     }
 
     fn pod_paths(&self) -> PodPaths {
@@ -247,6 +261,7 @@ impl Creation {
                 lower: padded(&volume.layers, &writable, 2)?,
                 target: text(&target),
                 sub_path: text(&volume.sub_path),
+                options: context(built),
             })
         });
         let volumes = volumes.collect::<Result<_, StoreError>>()?;
@@ -255,7 +270,7 @@ impl Creation {
             upper: text(&upper),
             work: text(&work),
             target: text(&target),
-            options: Vec::new(),
+            options: context(built),
             make_dirs: make_dirs.collect(),
             volumes,
         })
@@ -353,6 +368,11 @@ fn make_places(directory: &Path, mapped: &[MappedBind]) -> Result<Vec<MappedMoun
         })
     };
     mapped.iter().map(place).collect()
+}
+
+/// The label of everything in an overlay of this container.
+fn context(built: &Built) -> Vec<String> {
+    built.labels.iter().map(|labels| format!("context={}", labels.file)).collect()
 }
 
 /// Where the images are mounted that are volumes.

@@ -10,6 +10,7 @@ use crate::sandbox::LookupError;
 use crate::shim::ShimError;
 use crate::store::StoreError;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why a container could not be created. Nothing of it is left.
@@ -75,6 +76,15 @@ pub enum CreateContainerError {
         target: String,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// A volume could not be given the container's SELinux label.
+    #[error("give {} the container's SELinux label", path.display())]
+    Label {
+        /// Its source.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
     },
     /// Something in the configuration can't be honoured.
     #[error(transparent)]

@@ -23,7 +23,7 @@ pub(crate) use remove::{Removal, remove, remove_files, undo};
 pub use spec::{
     AppArmor, Capabilities, ContainerPid, ContainerSecurity, ContainerSpec, DeviceSpec,
     GroupsPolicy, HugepageLimit, ImageRequest, MountSource, MountSpec, Propagation, ReadOnly,
-    Resources, RunAs, Seccomp, Signal, UnknownSignal,
+    Resources, RunAs, Seccomp, SelinuxOptions, Signal, UnknownSignal,
 };
 pub(crate) use start::start;
 pub use state::{ContainerEvent, ContainerState, Denied, Exit, ExitReason};

@@ -231,6 +231,22 @@ pub struct ContainerSecurity {
     pub seccomp: Seccomp,
     /// Which AppArmor profile.
     pub apparmor: AppArmor,
+    /// Which SELinux label; without effect on a host that has no SELinux.
+    #[serde(default)]
+    pub selinux: SelinuxOptions,
+}
+
+/// Parts of an SELinux label; an empty one is not asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SelinuxOptions {
+    /// User.
+    pub user: String,
+    /// Role.
+    pub role: String,
+    /// Type.
+    pub kind: String,
+    /// Level: sensitivities and categories.
+    pub level: String,
 }
 
 /// Changes to the default capabilities. Names with or without `CAP_`, in any case; `ALL`.

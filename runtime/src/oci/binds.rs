@@ -81,7 +81,8 @@ pub(super) struct Binds {
     pub(super) list: Vec<Mount>,
     pub(super) mapped: Vec<MappedBind>,
     pub(super) root_propagation: Option<&'static str>,
-    pub(super) warnings: Vec<String>,
+    /// Sources that are to be given the container's label.
+    pub(super) relabel: Vec<PathBuf>,
 }
 
 pub(super) fn all(input: &SpecInput<'_>) -> Result<Binds, MountError> {
@@ -110,10 +111,9 @@ pub(super) fn all(input: &SpecInput<'_>) -> Result<Binds, MountError> {
             // Nothing is ever mounted below it that could travel anywhere.
             MountSource::Image { .. } => volume_target(input.volumes, index),
         };
-        if asked.selinux_relabel && host.selinux {
-            binds
-                .warnings
-                .push(format!("mounts[{index}] is not relabelled: davit has no SELinux support"));
+        // An image has the label by its mount.
+        if asked.selinux_relabel && matches!(asked.source, MountSource::Host(_)) {
+            binds.relabel.push(source.clone());
         }
         binds.root_propagation = root_propagation(binds.root_propagation, asked.propagation);
         let mut options =

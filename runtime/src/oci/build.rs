@@ -14,6 +14,7 @@ use super::path::below_root;
 use super::process::{self, ProcessError};
 use super::resources::{self, ResourceError};
 use super::seccomp::{self, SeccompError};
+use super::selinux::Labels;
 use super::user::{self, Identity, UserError};
 use super::userns;
 use super::{Built, MakeDir, SpecInput};
@@ -80,13 +81,22 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
         return Err(SpecError::PrivilegedInUnprivileged);
     }
     let identity = user::resolve(security, &input.image.user, input.users)?;
+<<<<<<< HEAD
     if let Some(mappings) = &input.sandbox.userns {
         userns::check(&identity, security, mappings)?;
     }
     let Mounts { list, root_propagation, mapped, mut warnings } = mounts::build(input)?;
     let process = process(input, &identity)?;
+=======
+    let Mounts { list, root_propagation, relabel } = mounts::build(input)?;
+    let mut warnings = Vec::new();
+    let labels = labels(input);
+    let mut process = process(input, &identity)?;
+    process.set_selinux_label(labels.as_ref().map(|labels| labels.process.clone()));
+>>>>>>> 1e19714 (container: label for SELinux where the host has it)
     let mut linux = linux(input, process.capabilities().as_ref(), &mut warnings)?;
     linux.set_rootfs_propagation(root_propagation.map(str::to_owned));
+    linux.set_mount_label(labels.as_ref().map(|labels| labels.file.clone()));
     let make_dirs = make_dirs(input, process.cwd(), &mut warnings);
     let stop_signal = stop_signal(input, &mut warnings);
 
@@ -104,8 +114,17 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
         mapped,
         stop_signal,
         own_pid_namespace: security.pid == ContainerPid::Container,
+        labels,
+        relabel,
         warnings,
     })
+}
+
+/// A privileged container is confined by none.
+fn labels(input: &SpecInput<'_>) -> Option<Labels> {
+    let host = input.host.selinux.as_ref().filter(|_| !input.container.security.privileged)?;
+    let (pod, own) = (&input.sandbox.security.selinux, &input.container.security.selinux);
+    Some(host.labels(input.sandbox_id, pod, own))
 }
 
 fn process(input: &SpecInput<'_>, identity: &Identity) -> Result<Process, SpecError> {

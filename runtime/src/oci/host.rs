@@ -4,6 +4,7 @@
 //! runtime, which inherits this process's limits.
 
 use super::capabilities;
+use super::selinux::SelinuxHost;
 use crate::cgroup::{Cgroups, Driver, Group, InvalidGroup, Layout, LayoutError, default_parent};
 use crate::id::SandboxId;
 use crate::sandbox::SandboxSpec;
@@ -39,7 +40,6 @@ pub enum MissingSources {
 
 /// The facts.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Host {
     /// Its cgroups.
     pub cgroups: Cgroups,
@@ -55,8 +55,8 @@ pub struct Host {
     pub seccomp: bool,
     /// AppArmor is enabled.
     pub apparmor: bool,
-    /// SELinux is enabled.
-    pub selinux: bool,
+    /// What SELinux has for containers; `None`: it isn't enabled.
+    pub selinux: Option<SelinuxHost>,
     /// What to do about a mount's source that doesn't exist.
     pub missing_sources: MissingSources,
 }
@@ -104,7 +104,7 @@ impl Host {
             bounding,
             seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
             apparmor: begins_with("/sys/module/apparmor/parameters/enabled", b'Y'),
-            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+            selinux: SelinuxHost::probe(),
             missing_sources: config.missing_sources,
         })
     }

@@ -22,6 +22,7 @@ mod path;
 mod process;
 mod resources;
 mod seccomp;
+pub mod selinux;
 mod syscalls;
 mod user;
 mod userns;
@@ -160,6 +161,10 @@ pub struct Built {
     pub stop_signal: Signal,
     /// It sees none but its own processes.
     pub own_pid_namespace: bool,
+    /// What its processes and files are labelled; `None`: the host has no SELinux, or it is privileged.
+    pub labels: Option<selinux::Labels>,
+    /// Volumes that have to get the files' label.
+    pub relabel: Vec<PathBuf>,
     /// What was asked for and isn't done, each a sentence for the log.
     pub warnings: Vec<String>,
 }

@@ -28,6 +28,7 @@ pub(super) fn security() -> ContainerSecurity {
         readonly_paths: Vec::new(),
         seccomp: Seccomp::Unconfined,
         apparmor: AppArmor::RuntimeDefault,
+        selinux: crate::container::SelinuxOptions::default(),
     }
 }
 
@@ -203,7 +204,7 @@ pub(super) fn host(version: Version2) -> Host {
         nofile: (1024, 1_048_576),
         seccomp: true,
         apparmor: false,
-        selinux: false,
+        selinux: None,
         missing_sources: MissingSources::Refuse,
     }
 }

@@ -507,6 +507,27 @@ fn an_image_is_bound_read_only_from_where_the_shim_mounts_it() {
 }
 
 #[test]
+fn where_there_is_selinux_a_container_is_labelled_and_a_privileged_one_is_not() {
+    let mut given = Given::new();
+    let relabel = MountSpec { selinux_relabel: true, ..bind("/tmp", "/data") };
+    given.container.mounts = vec![relabel, bind("/usr", "/usr-of-host")];
+    given.container.security.selinux.level = "s0:c1,c2".to_owned();
+    assert_eq!(given.build().unwrap().labels, None);
+    given.host.selinux = Some(selinux::SelinuxHost::default());
+    let built = given.build().unwrap();
+    let process = built.spec.process().as_ref().unwrap().selinux_label().clone();
+    assert_eq!(process.as_deref(), Some("system_u:system_r:container_t:s0:c1,c2"));
+    let files = built.spec.linux().as_ref().unwrap().mount_label().clone();
+    assert_eq!(files.as_deref(), Some("system_u:object_r:container_file_t:s0:c1,c2"));
+    assert_eq!(built.relabel, [Path::new("/tmp")]);
+    given.sandbox.security.privileged = true;
+    given.container.security.privileged = true;
+    let built = given.build().unwrap();
+    assert_eq!(built.labels, None);
+    assert_eq!(built.spec.process().as_ref().unwrap().selinux_label(), &None);
+}
+
+#[test]
 fn mounts_come_parents_first_and_defaults_give_way() {
     let mut given = Given::new();
     given.container.mounts = vec![

@@ -2,8 +2,12 @@
 //!
 //! Owns the types; whoever makes one (the conversion from CRI) has validated it. Kept in the pod's record as it is here.
 
+<<<<<<< HEAD
 use crate::container::Resources;
 pub use davit_proto::disk::{IdMapping, IdMappings};
+=======
+use crate::container::{Resources, SelinuxOptions};
+>>>>>>> 1e19714 (container: label for SELinux where the host has it)
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -106,6 +110,9 @@ pub struct SandboxSecurity {
     pub supplemental_groups: Vec<i64>,
     /// Informative: there is no pause process.
     pub readonly_rootfs: bool,
+    /// The SELinux label of containers that name none; without effect on a host that has no SELinux.
+    #[serde(default)]
+    pub selinux: SelinuxOptions,
 }
 
 /// What resolv.conf says inside the pod.
