@@ -8,6 +8,8 @@
 mod container;
 mod error;
 mod event;
+#[cfg(test)]
+mod fields;
 mod filter;
 mod image;
 mod info;

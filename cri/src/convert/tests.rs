@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-fn pod_config() -> cri::PodSandboxConfig {
+pub(super) fn pod_config() -> cri::PodSandboxConfig {
     cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {
             name: "web".to_owned(),
@@ -39,7 +39,7 @@ fn pod_config() -> cri::PodSandboxConfig {
     }
 }
 
-fn container_config() -> cri::ContainerConfig {
+pub(super) fn container_config() -> cri::ContainerConfig {
     cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: "nginx".to_owned(), attempt: 1 }),
         image: Some(cri::ImageSpec { image: "nginx:1".to_owned(), ..Default::default() }),

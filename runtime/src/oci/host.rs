@@ -40,6 +40,7 @@ pub enum MissingSources {
 
 /// The facts.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Host {
     /// Its cgroups.
     pub cgroups: Cgroups,
