@@ -118,16 +118,7 @@ fn mount(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
 
 /// Mounts an image that is a volume. It has no upper directory, so nothing can be written whatever the bind of it says. The directory
 /// of the image that was asked for is looked up in the merged tree, and laid over the whole of it.
-<<<<<<< HEAD
 fn mount_volume(volume: &ImageVolume, userns: Option<&Userns>) -> Result<(), RootfsError> {
-    let ImageVolume { lower, target, sub_path } = volume;
-    std::fs::create_dir_all(target)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        .map_err(at("make", target))?;
-    let overlay = Rootfs { lower: lower.clone(), target: target.clone(), ..Rootfs::default() };
-    let root = mount_mapped(&overlay, userns)?;
-=======
-fn mount_volume(volume: &ImageVolume) -> Result<(), RootfsError> {
     let ImageVolume { lower, target, sub_path, options } = volume;
     std::fs::create_dir_all(target)
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
@@ -138,8 +129,7 @@ fn mount_volume(volume: &ImageVolume) -> Result<(), RootfsError> {
         options: options.clone(),
         ..Rootfs::default()
     };
-    let root = mount(&overlay)?;
->>>>>>> 1e19714 (container: label for SELinux where the host has it)
+    let root = mount_mapped(&overlay, userns)?;
     if sub_path.is_empty() {
         return Ok(());
     }

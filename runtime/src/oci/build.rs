@@ -81,19 +81,13 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
         return Err(SpecError::PrivilegedInUnprivileged);
     }
     let identity = user::resolve(security, &input.image.user, input.users)?;
-<<<<<<< HEAD
     if let Some(mappings) = &input.sandbox.userns {
         userns::check(&identity, security, mappings)?;
     }
-    let Mounts { list, root_propagation, mapped, mut warnings } = mounts::build(input)?;
-    let process = process(input, &identity)?;
-=======
-    let Mounts { list, root_propagation, relabel } = mounts::build(input)?;
-    let mut warnings = Vec::new();
+    let Mounts { list, root_propagation, mapped, relabel, mut warnings } = mounts::build(input)?;
     let labels = labels(input);
     let mut process = process(input, &identity)?;
     process.set_selinux_label(labels.as_ref().map(|labels| labels.process.clone()));
->>>>>>> 1e19714 (container: label for SELinux where the host has it)
     let mut linux = linux(input, process.capabilities().as_ref(), &mut warnings)?;
     linux.set_rootfs_propagation(root_propagation.map(str::to_owned));
     linux.set_mount_label(labels.as_ref().map(|labels| labels.file.clone()));

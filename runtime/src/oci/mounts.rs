@@ -20,13 +20,10 @@ pub(super) struct Mounts {
     pub(super) list: Vec<Mount>,
     /// How the container's root has to propagate for the pod's mounts to do as asked.
     pub(super) root_propagation: Option<&'static str>,
-<<<<<<< HEAD
     pub(super) mapped: Vec<MappedBind>,
     pub(super) warnings: Vec<String>,
-=======
     /// Sources that are to be given the container's label.
     pub(super) relabel: Vec<PathBuf>,
->>>>>>> 1e19714 (container: label for SELinux where the host has it)
 }
 
 /// All mounts of a container.
@@ -56,12 +53,8 @@ pub(super) fn build(input: &SpecInput<'_>) -> Result<Mounts, MountError> {
     // Stable, so that what the pod lists later lies on top.
     rest.sort_by_key(|mount| mount.destination().components().count());
     list.extend(rest);
-<<<<<<< HEAD
-    let (root_propagation, warnings) = (asked.root_propagation, asked.warnings);
-    Ok(Mounts { list, root_propagation, mapped, warnings })
-=======
-    Ok(Mounts { list, root_propagation: asked.root_propagation, relabel: asked.relabel })
->>>>>>> 1e19714 (container: label for SELinux where the host has it)
+    let (root_propagation, relabel) = (asked.root_propagation, asked.relabel);
+    Ok(Mounts { list, root_propagation, mapped, relabel, warnings: asked.warnings })
 }
 
 fn kernel(destination: &str, kind: &str, options: &[&str]) -> Mount {

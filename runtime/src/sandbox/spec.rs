@@ -2,12 +2,8 @@
 //!
 //! Owns the types; whoever makes one (the conversion from CRI) has validated it. Kept in the pod's record as it is here.
 
-<<<<<<< HEAD
-use crate::container::Resources;
-pub use davit_proto::disk::{IdMapping, IdMappings};
-=======
 use crate::container::{Resources, SelinuxOptions};
->>>>>>> 1e19714 (container: label for SELinux where the host has it)
+pub use davit_proto::disk::{IdMapping, IdMappings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
