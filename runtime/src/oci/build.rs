@@ -84,7 +84,8 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, SpecError> {
     if let Some(mappings) = &input.sandbox.userns {
         userns::check(&identity, security, mappings)?;
     }
-    let Mounts { list, root_propagation, mapped, relabel, mut warnings } = mounts::build(input)?;
+    let Mounts { list, root_propagation, mapped, relabel } = mounts::build(input)?;
+    let mut warnings = Vec::new();
     let labels = labels(input);
     let mut process = process(input, &identity)?;
     process.set_selinux_label(labels.as_ref().map(|labels| labels.process.clone()));

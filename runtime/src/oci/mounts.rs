@@ -21,7 +21,6 @@ pub(super) struct Mounts {
     /// How the container's root has to propagate for the pod's mounts to do as asked.
     pub(super) root_propagation: Option<&'static str>,
     pub(super) mapped: Vec<MappedBind>,
-    pub(super) warnings: Vec<String>,
     /// Sources that are to be given the container's label.
     pub(super) relabel: Vec<PathBuf>,
 }
@@ -54,7 +53,7 @@ pub(super) fn build(input: &SpecInput<'_>) -> Result<Mounts, MountError> {
     rest.sort_by_key(|mount| mount.destination().components().count());
     list.extend(rest);
     let (root_propagation, relabel) = (asked.root_propagation, asked.relabel);
-    Ok(Mounts { list, root_propagation, mapped, relabel, warnings: asked.warnings })
+    Ok(Mounts { list, root_propagation, mapped, relabel })
 }
 
 fn kernel(destination: &str, kind: &str, options: &[&str]) -> Mount {
