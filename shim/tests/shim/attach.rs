@@ -205,13 +205,14 @@ async fn a_terminal_is_attached_to_before_the_start_and_resized() {
     for runtime in RUNTIMES {
         let mut pod = Pod::new(runtime).await;
         let container = with_terminal(
-            "stty size; trap 'stty size' WINCH; while :; do read x && echo got $x; [ \"$x\" = bye ] && exit 3; done",
+            "stty size; trap : WINCH; while :; do read x && stty size; [ \"$x\" = bye ] && exit 3; done",
         );
         pod.create("c", &container).await.unwrap();
         let client = client(&pod);
         let mut session = attach(&client, "c", IN_OUT).await.unwrap();
         session.control.resizer().resize(Size { width: 101, height: 31 });
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // There is nothing to see of it before the start.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         pod.client.start(StartRequest { id: "c".to_owned() }).await.unwrap();
         let mut seen = String::new();
         read_until(&mut session, &mut seen, "31 101\r\n").await;
@@ -219,10 +220,17 @@ async fn a_terminal_is_attached_to_before_the_start_and_resized() {
             session.control.resizer().resize(Size { width: n, height: 5 });
         }
         session.control.resizer().resize(Size { width: 77, height: 22 });
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        say(&mut session, "word\n").await;
-        read_until(&mut session, &mut seen, "got word\r\n").await;
-        assert!(seen.contains("22 77\r\n"), "{seen:?}");
+        let begun = Instant::now();
+        while !seen.contains("\r\n22 77\r\n") {
+            assert!(begun.elapsed() < PATIENCE, "{seen:?}");
+            let read = seen.len();
+            say(&mut session, "word\n").await;
+            let mut more = String::new();
+            read_until(&mut session, &mut more, "word\r\n").await;
+            seen.push_str(&more);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert!(seen.len() > read);
+        }
         let wanted = Wanted { stderr: true, ..OUT };
         let refused = attach(&client, "c", wanted).await.unwrap_err();
         println!("{refused}");
