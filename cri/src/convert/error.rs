@@ -35,11 +35,6 @@ pub(crate) fn refuse(
     InvalidField { field: field.into(), value, problem: problem.into() }
 }
 
-/// The refusal of what the interface has and davit does not have yet.
-pub(crate) fn unsupported(field: impl Into<String>, value: &(impl Debug + ?Sized)) -> InvalidField {
-    refuse(field, value, "is not supported yet")
-}
-
 /// The variant that a number stands for.
 pub(crate) fn variant<T: TryFrom<i32>>(field: &str, number: i32) -> Result<T, InvalidField> {
     T::try_from(number).map_err(|_unknown| refuse(field, &number, "is no value of this field"))
