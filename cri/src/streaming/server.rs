@@ -18,7 +18,7 @@ use super::upgrade::{self, Protocol, Refusal};
 use super::{Limits, Urls};
 use crate::serve::{Listener, Stream};
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -169,7 +169,6 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .max_buf_size(HEAD_SIZE)
-            .keep_alive(false)
             .serve_connection(TokioIo::new(watched), service)
             .with_upgrades();
         match tokio::time::timeout(2 * HEAD, connection).await {
@@ -193,6 +192,8 @@ impl Server {
                 *answer.headers_mut() = headers;
                 let text = HeaderValue::from_static("text/plain; charset=utf-8");
                 answer.headers_mut().insert(CONTENT_TYPE, text);
+                // One request each. Told here and not by the connection's settings, since those would tell it in an answer that agrees too.
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 answer
             }
         }

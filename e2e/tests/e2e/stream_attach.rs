@@ -73,7 +73,7 @@ on_both!(a_terminal_can_be_left_and_come_back_to, |t| {
     })?;
     for transport in TRANSPORTS {
         let mut terminal = Crictl::new(t)?
-            .on_terminal(&["attach", "-it", "--transport", transport, &id], (90, 40))?;
+            .on_terminal(&["attach", "-i", "-t", "--transport", transport, &id], (90, 40))?;
         eventually(Duration::from_secs(10), "the terminal has the size", || {
             terminal.say("stty size\n")?;
             terminal.listen(Duration::from_millis(200))?;

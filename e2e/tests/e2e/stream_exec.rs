@@ -121,7 +121,7 @@ on_both!(a_terminal_has_the_size_of_the_clients, |t| {
     let (_, id) = t.sleeper(|_| ())?;
     for transport in TRANSPORTS {
         let mut terminal = Crictl::new(t)?
-            .on_terminal(&["exec", "-it", "--transport", transport, &id, "sh"], (100, 30))?;
+            .on_terminal(&["exec", "-i", "-t", "--transport", transport, &id, "sh"], (100, 30))?;
         terminal.say("tty; stty size; echo ready-$((1+1))\n")?;
         terminal.expect("ready-2")?;
         assert!(terminal.said().contains("/dev/pts/"), "{}", terminal.said());

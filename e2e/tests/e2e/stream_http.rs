@@ -145,7 +145,7 @@ on_one!(an_idle_stream_costs_nothing, |t| {
     let (_, id) = t.sleeper(|_| ())?;
     let stage = stage(t);
     let streams = (0..50)
-        .map(|_| Frames::open(&stage.exec(&id, &["sleep", "100"])?, "v5.channel.k8s.io"))
+        .map(|_| Frames::open(&stage.exec(&id, &["sleep", "4343"])?, "v5.channel.k8s.io"))
         .collect::<Result<Vec<_>>>()?;
     pause(Duration::from_secs(2));
     let before = stage.ticks()?;
@@ -155,13 +155,13 @@ on_one!(an_idle_stream_costs_nothing, |t| {
     ensure!(ticks <= 2, "{ticks} ticks in 5 s");
     drop(streams);
     eventually(Duration::from_secs(10), "the commands are gone", || {
-        Ok((!t.exec(&id, "ps -o args")?.contains("sleep 100")).then_some(()))
+        Ok((!t.exec(&id, "ps -o args")?.contains("sleep 4343")).then_some(()))
     })
 });
 
 on_one!(a_daemon_that_stops_ends_streams_and_says_so, |t| {
     let (_, id) = t.sleeper(|_| ())?;
-    let url = stage(t).exec(&id, &["sleep", "100"])?;
+    let url = stage(t).exec(&id, &["sleep", "4343"])?;
     let frames = Frames::open(&url, "v5.channel.k8s.io")?;
     pause(Duration::from_millis(300));
     let client = std::thread::spawn(move || frames.rest());
@@ -172,7 +172,7 @@ on_one!(a_daemon_that_stops_ends_streams_and_says_so, |t| {
     assert!(end.contains("davit stops"), "{end}");
     t.daemon().spawn()?;
     eventually(Duration::from_secs(10), "the command is gone", || {
-        Ok((!t.exec(&id, "ps -o args")?.contains("sleep 100")).then_some(()))
+        Ok((!t.exec(&id, "ps -o args")?.contains("sleep 4343")).then_some(()))
     })
 });
 

@@ -17,6 +17,7 @@ use crate::streaming::backend::{Ended, Input, Output, Session, Size};
 use crate::streaming::grant::{Kind, Wanted};
 use crate::streaming::spdy::{self, Incoming, Limits, Reader, Stream, Writer};
 use futures_util::future::{join, pending};
+use std::convert::Infallible;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt};
 
 /// More than any version has.
@@ -202,17 +203,20 @@ async fn converse(
     let Writers { stdin: stdin_writer, stdout: stdout_writer, stderr: stderr_writer, _resize: _ } =
         writers;
     let outputs = join(output(stdout, stdout_writer), output(stderr, stderr_writer));
-    let input = input(readers.stdin, stdin, stdin_writer);
-    let aside = async {
-        let (eof, ()) = join(input, sizes(readers.resize, resize)).await;
-        match (eof, on_eof) {
+    let left = async {
+        match (input(readers.stdin, stdin, stdin_writer).await, on_eof) {
             (Eof::Client, OnEof::Detach) => {}
             (Eof::Client | Eof::Process, OnEof::Stay | OnEof::Detach) => pending().await,
         }
     };
+    let sizes = async {
+        sizes(readers.resize, resize).await;
+        pending::<Infallible>().await
+    };
     let ended = tokio::select! {
         (_, ended) = join(outputs, ended) => ended,
-        () = aside => Ok(Ended::Detached { reason: None }),
+        () = left => Ok(Ended::Detached { reason: None }),
+        never = sizes => match never {},
     };
     ended.map_or_else(Outcome::Failed, Outcome::Ended)
 }

@@ -87,6 +87,9 @@ async fn a_url_is_good_once_and_streams_are_counted() {
     let (head, stream) = stage.ask(&format!("POST {path}"), SPDY).await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert!(head.to_lowercase().contains("x-stream-protocol-version: v4.channel.k8s.io"), "{head}");
+    // Clients look at the first of these headers only.
+    let connection = head.lines().find(|line| line.to_lowercase().starts_with("connection:"));
+    assert!(connection.unwrap().to_lowercase().contains("upgrade"), "{head}");
     let mut client = Client::new(stream);
     client.opened(1, &[("streamtype", "error")]).await;
     client.opened(3, &[("streamtype", "stdout")]).await;

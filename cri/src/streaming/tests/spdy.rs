@@ -124,7 +124,6 @@ async fn a_terminal_whose_client_ends_its_input_is_left() {
     open(&mut client, &["error", "stdin", "stdout", "resize"]).await;
     let process = processes.recv().await.unwrap();
     client.fin(3).await;
-    client.fin(7).await;
     let said = rest(&mut client, 4).await;
     assert_eq!(said[0], "{\"status\":\"Success\"}.");
     process.hung_up().await;
