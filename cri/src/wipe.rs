@@ -20,7 +20,8 @@ use std::sync::Arc;
 const SIDE_BY_SIDE: usize = 8;
 /// What is made below the root, and below the state directory.
 const IN_ROOT: [&str; 6] = ["images", "layers", "containers", "network", "logs", "lock"];
-const IN_STATE: [&str; 6] = ["pods", "quarantine", "oci", "handlers.json", "boot_id", "lock"];
+const IN_STATE: [&str; 7] =
+    ["pods", "rootfs", "quarantine", "oci", "handlers.json", "boot_id", "lock"];
 
 /// Whether a person has to say yes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -42,13 +42,12 @@ fn run(
     })
 }
 
-fn bind(host: &Path, container: &str, mapped: bool) -> Mount {
-    let ranges = if mapped { vec![range(0, 100_000, 65536)] } else { Vec::new() };
+fn bind(host: &Path, container: &str, ranges: &[IdMapping]) -> Mount {
     Mount {
         container_path: container.to_owned(),
         host_path: host.to_string_lossy().into_owned(),
-        uid_mappings: ranges.clone(),
-        gid_mappings: ranges,
+        uid_mappings: ranges.to_vec(),
+        gid_mappings: ranges.to_vec(),
         ..Mount::default()
     }
 }
@@ -144,12 +143,13 @@ on_both!(volumes_are_mapped_as_asked, |t| {
     let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
     rustix::mount::mount(c"tmpfs", &memory, c"tmpfs", flags, None)?;
     let pod = pod(t, "web", |_| ())?;
+    let all = [range(0, 100_000, 65536)];
     let mounts = vec![
-        bind(&volume, "/mapped", true),
-        bind(&volume, "/as-is", false),
-        bind(&file, "/file", true),
-        Mount { readonly: true, ..bind(&memory, "/memory", true) },
-        Mount { readonly: true, ..bind(&memory, "/memory-as-is", false) },
+        bind(&volume, "/mapped", &all),
+        bind(&volume, "/as-is", &[]),
+        bind(&file, "/file", &all),
+        Mount { readonly: true, ..bind(&memory, "/memory", &all) },
+        Mount { readonly: true, ..bind(&memory, "/memory-as-is", &[]) },
     ];
     let id = run(t, &pod, "main", |c| c.mounts.clone_from(&mounts))?;
     let script = "stat -c %u:%g /mapped /mapped/sub /as-is /as-is/sub /file";
@@ -164,11 +164,33 @@ on_both!(volumes_are_mapped_as_asked, |t| {
 
     // A file system that has no idea of it.
     let answer = t.try_create(&pod, "bad", |c| {
-        c.mounts = vec![bind(Path::new("/proc/sys"), "/x", true)];
+        c.mounts = vec![bind(Path::new("/proc/sys"), "/x", &all)];
     });
     refused(answer, Code::Internal, &["map the ids of /proc/sys"])?;
     t.cri.remove_pod(&pod.id)?;
     rustix::mount::unmount(&memory, rustix::mount::UnmountFlags::DETACH)?;
+    Ok(())
+});
+
+on_both!(an_image_as_a_volume_is_its_roots_too, |t| {
+    let image = t.pull("davit-test/busybox:latest")?;
+    let pod = pod(t, "web", |_| ())?;
+    let volume = |container: &str, sub_path: &str, ranges: &[IdMapping]| Mount {
+        host_path: String::new(),
+        readonly: true,
+        image: Some(davit_e2e::cri::spec(&image)),
+        image_sub_path: sub_path.to_owned(),
+        ..bind(Path::new("/"), container, ranges)
+    };
+    let id = run(t, &pod, "main", |c| {
+        let all = [range(0, 100_000, 65536)];
+        c.mounts = vec![volume("/whole", "", &all), volume("/part", "etc", &[])];
+    })?;
+    assert_eq!(t.exec(&id, "stat -c %u:%g /whole/bin/busybox /part/passwd")?, "0:0\n0:0");
+    assert!(t.exec(&id, "touch /whole/x || touch /part/x").is_err());
+    let answer =
+        t.try_create(&pod, "bad", |c| c.mounts = vec![volume("/x", "", &[range(0, 1, 1)])]);
+    refused(answer, Code::InvalidArgument, &["mounts[0].uidMappings", "not the pod's own"])?;
     Ok(())
 });
 
