@@ -60,11 +60,7 @@ impl Crictl {
         set_size(&master, size)?;
         let name = rustix::pty::ptsname(&master, Vec::new())?;
         let slave = || {
-            File::options()
-                .read(true)
-                .write(true)
-                .open(name.to_str()?.to_owned())
-                .map_err(anyhow::Error::from)
+            File::options().read(true).write(true).open(name.to_str()?).map_err(anyhow::Error::from)
         };
         let mut command = self.command(arguments);
         command.stdin(slave()?).stdout(slave()?).stderr(slave()?);
