@@ -32,6 +32,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
@@ -148,6 +149,19 @@ impl Container {
             Phase::Creating | Phase::Created(_) => Err(Refusal::NotRunning(self.id.clone())),
             Phase::Exited(_) => Err(Refusal::Exited(self.id.clone())),
             Phase::Gone => Err(Refusal::NoContainer(self.id.clone())),
+        }
+    }
+
+    /// Waits for as long as `time`, and refuses once it has ended.
+    pub(crate) async fn outlives(&self, time: Duration) -> Result<(), Refusal> {
+        let mut phase = self.phase.subscribe();
+        let ended = phase.wait_for(|phase| match phase {
+            Phase::Exited(_) | Phase::Gone => true,
+            Phase::Creating | Phase::Created(_) | Phase::Starting(_) | Phase::Running(_) => false,
+        });
+        match tokio::time::timeout(time, ended).await {
+            Ok(_) => Err(Refusal::Exited(self.id.clone())),
+            Err(_) => Ok(()),
         }
     }
 

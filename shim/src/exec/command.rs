@@ -14,7 +14,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// How long after the OCI runtime a container's own end may be seen that made the runtime fail: the kernel ends the init of a PID namespace
+/// after all else in it.
+const DYING: Duration = Duration::from_millis(100);
 
 /// A command that is to run, and the claim to its name, which is given up when this is dropped.
 #[derive(Debug)]
@@ -109,6 +114,8 @@ impl Command {
             if let Ok(pid) = read_pid(pid_file) {
                 Target::find(pid, Arc::clone(&self.init)).kill().await;
             }
+            // Killed while the runtime was entering it: a container that has exited, and no runtime that failed.
+            self.container.outlives(DYING).await?;
             return Err(error.into());
         }
         let pid = read_pid(pid_file).map_err(step("read its pid"))?;

@@ -168,3 +168,32 @@ async fn no_command_is_run_once_the_container_has_ended() {
     assert_eq!(pod.exec(request).await.unwrap_err().code(), Code::FailedPrecondition);
     pod.finish().await;
 }
+
+#[tokio::test]
+async fn a_command_in_a_container_that_is_killed_meanwhile_is_refused_as_in_one_that_has_exited() {
+    for runtime in RUNTIMES {
+        let mut pod = Pod::new(runtime).await;
+        let mut refused = 0;
+        for step in 0..12_u64 {
+            let id = format!("c{step}");
+            pod.run(&id, &sh("sleep 1000")).await;
+            let request = pod.exec_request(&id, &["true"]);
+            let mut client = pod.client.clone();
+            let command = tokio::spawn(async move {
+                let mut stream = client.exec_sync(request).await?.into_inner();
+                while stream.message().await?.is_some() {}
+                Ok::<(), tonic::Status>(())
+            });
+            tokio::time::sleep(Duration::from_millis(step)).await;
+            pod.signal(&id, 9).await.unwrap();
+            if let Err(status) = command.await.unwrap() {
+                assert_eq!(status.code(), Code::FailedPrecondition, "{runtime}: {status}");
+                refused += 1;
+            }
+            pod.exit(&id).await;
+            pod.delete(&id).await;
+        }
+        assert!(refused > 0, "{runtime}: no kill came in between");
+        pod.finish().await;
+    }
+}
