@@ -6,6 +6,7 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${DAVIT_CACHE:-${HOME:-/root}/.cache/davit}
 target=${CARGO_TARGET_DIR:-$repo/target}
 crictl_version=v1.36.0
+kubelet_version=v1.36.1
 
 # Prints the comment at the top of the script, which is its help.
 help() {

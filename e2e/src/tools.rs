@@ -62,6 +62,22 @@ pub fn critest() -> Result<PathBuf> {
     built("critest", "hack/setup --critest")
 }
 
+/// The kubelet.
+///
+/// # Errors
+/// If it is not there.
+pub fn kubelet() -> Result<PathBuf> {
+    built("kubelet", "hack/setup --kubelet")
+}
+
+/// Kubernetes' own server to try gRPC probes on: a static program.
+///
+/// # Errors
+/// If it is not there.
+pub fn health() -> Result<PathBuf> {
+    built("health", "hack/setup --kubelet")
+}
+
 fn built(name: &str, by: &str) -> Result<PathBuf> {
     let path = catalog::cache().join("bin").join(name);
     if !path.is_file() {
