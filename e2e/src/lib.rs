@@ -13,6 +13,7 @@ pub mod critest;
 pub mod daemon;
 pub mod host;
 pub mod images;
+pub mod kubelet;
 pub mod leaks;
 mod newer;
 pub mod registry;

@@ -23,6 +23,18 @@ mod image_volumes;
 #[cfg(test)]
 mod images;
 #[cfg(test)]
+mod kubelet_lifecycle;
+#[cfg(test)]
+mod kubelet_node;
+#[cfg(test)]
+mod kubelet_probes;
+#[cfg(test)]
+mod kubelet_security;
+#[cfg(test)]
+mod kubelet_streams;
+#[cfg(test)]
+mod kubelet_volumes;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod logs;
