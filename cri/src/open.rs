@@ -69,6 +69,7 @@ pub(crate) fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
         network: network(config)?,
         handlers: handlers(config, shim),
         pod_cgroup_parent: config.pod_cgroup_parent().clone(),
+        criu: config.criu(),
         cdi_spec_dirs: config.cdi_spec_dirs(),
         host: HostConfig { cgroup_driver: driver(config.cgroup_driver()), ..HostConfig::default() },
         max_log_line: config.max_log_line(),

@@ -29,6 +29,8 @@ pub struct RuntimeConfig {
     pub handlers: HandlersConfig,
     /// The cgroup, or with systemd the slice, below which pods have theirs that name none.
     pub pod_cgroup_parent: CgroupParent,
+    /// Containers can be checkpointed, where CRIU works.
+    pub criu: bool,
     /// Where CDI specifications are; a later directory has precedence.
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// What may be chosen of the host.

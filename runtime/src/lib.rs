@@ -5,6 +5,7 @@
 
 pub mod cdi;
 pub mod cgroup;
+pub mod checkpoint;
 mod clock;
 pub mod config;
 pub mod container;

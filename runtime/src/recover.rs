@@ -108,6 +108,7 @@ async fn parts(config: RuntimeConfig, layout: Layout) -> Result<Shared, OpenErro
     }
     Ok(Shared {
         cdi: Cdi::new(config.cdi_spec_dirs.clone()),
+        checkpoints: Default::default(),
         config,
         layout,
         images,

@@ -6,6 +6,7 @@
 mod streams;
 
 use crate::cdi::Cdi;
+use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::config::RuntimeConfig;
 use crate::container::{
     self, ContainerSpec, ContainerView, CreateContainerError, ExecError, RemoveContainerError,
@@ -28,6 +29,7 @@ use crate::shared::Shared;
 use crate::stats::{self, ContainerUse, SandboxDetail, SandboxUse};
 use crate::store::read_json;
 use crate::sweep::{self, Leftover, Swept};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -251,6 +253,29 @@ impl Runtime {
         let target = target
             .unwrap_or_else(|Gone| Err(Arc::new(unknown("container", id.as_str()).into())))?;
         exec::run(&self.shared, target, command, timeout).await.map_err(Arc::new)
+    }
+
+    /// Writes a running container into an archive at `location`, an absolute path, within `timeout`.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; the container runs on.
+    pub async fn checkpoint_container(
+        &self,
+        id: &str,
+        location: PathBuf,
+        timeout: Option<Duration>,
+    ) -> Result<(), CheckpointError> {
+        let (_, view) = self.container(id)?;
+        let (id, handle) = self.shared.index.container(id)?;
+        let not_running =
+            || CheckpointError::NotRunning { id: id.clone(), state: view.state.name() };
+        let target = handle.call(|reply| Command::Exec { id: id.clone(), reply }).await;
+        let Ok(Ok(target)) = target else { return Err(not_running()) };
+        let shared = Arc::clone(&self.shared);
+        let checkpoint = Checkpoint { shared, target, view: Arc::clone(&view), location, timeout };
+        // It goes on if the caller doesn't.
+        let made = tokio::spawn(checkpoint::make(checkpoint)).await;
+        made.unwrap_or_else(|error| Err(CheckpointError::Task(std::io::Error::other(error))))
     }
 
     /// Closes a container's log and opens it anew.

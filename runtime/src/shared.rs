@@ -5,15 +5,16 @@ use crate::cgroup::{Driver, Group, InvalidGroup};
 use crate::config::RuntimeConfig;
 use crate::counters::Counters;
 use crate::events::Events;
-use crate::id::SandboxId;
+use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
 use crate::network::Network;
 use crate::oci::{Handlers, Host};
 use crate::sandbox::{CgroupParent, Index, InvalidCgroupParent, SandboxSpec};
 use crate::stats::Walkers;
 use crate::store::Layout;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// The parts of one runtime.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) handlers: Handlers,
     pub(crate) host: Host,
     pub(crate) cdi: Cdi,
+    /// Containers of which a checkpoint is being made.
+    pub(crate) checkpoints: Mutex<BTreeSet<ContainerId>>,
     /// The files through which a shim enters its own cgroup.
     pub(crate) shim_procs: Vec<PathBuf>,
     pub(crate) counters: Arc<Counters>,

@@ -20,6 +20,8 @@ pub(crate) enum Refusal {
     Exited(String),
     #[error("exec {exec:?} of container {id:?} exists")]
     ExecExists { id: String, exec: String },
+    #[error("container {0} is being checkpointed")]
+    Frozen(String),
     #[error("container {0:?} lives")]
     Lives(String),
     #[error("the shim ends")]

@@ -52,6 +52,13 @@ pub(crate) enum Verb<'a> {
     },
     /// With the limits on its standard input.
     Update,
+    Pause,
+    Resume,
+    /// It leaves the container as it is.
+    Checkpoint {
+        images: &'a Path,
+        work: &'a Path,
+    },
 }
 
 impl Verb<'_> {
@@ -62,6 +69,9 @@ impl Verb<'_> {
             Self::Delete => "delete",
             Self::Exec { .. } => "exec",
             Self::Update => "update",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Checkpoint { .. } => "checkpoint",
         }
     }
 }
@@ -123,6 +133,11 @@ impl Oci {
     /// The same runtime, for undoing: never without a limit.
     pub(crate) fn for_undo(&self) -> Self {
         Self { limit: Some(self.limit.unwrap_or(UNDO_LIMIT)), ..self.clone() }
+    }
+
+    /// The same runtime with another limit.
+    pub(crate) fn within(&self, limit: Option<Duration>) -> Self {
+        Self { limit, ..self.clone() }
     }
 
     /// Makes the call and waits for its end. `prepare` runs in the child before it becomes the runtime. If it takes too long,
@@ -206,7 +221,11 @@ impl Oci {
                     command.arg("--console-socket")?.arg(socket)?;
                 }
             }
-            Verb::Start => {}
+            Verb::Start | Verb::Pause | Verb::Resume => {}
+            Verb::Checkpoint { images, work } => {
+                command.arg("--image-path")?.arg(images)?.arg("--work-path")?.arg(work)?;
+                command.arg("--leave-running")?;
+            }
             Verb::Delete => {
                 command.arg("--force")?;
             }

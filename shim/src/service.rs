@@ -3,12 +3,13 @@
 //! tonic drops a handler when its client goes away. So whatever changes something runs in a task of its own, which the handler
 //! only awaits.
 
+use crate::container::checkpoint::CheckpointError;
 use crate::container::create::CreateError;
 use crate::container::delete::DeleteError;
 use crate::container::signal::SignalError;
 use crate::container::start::StartError;
 use crate::container::update::UpdateError;
-use crate::container::{create, delete, pid_number, signal, start, update};
+use crate::container::{checkpoint, create, delete, pid_number, signal, start, update};
 use crate::error::{Invalid, Refusal, chain};
 use crate::events::Subscription;
 use crate::exec::{self, ExecError, Message};
@@ -17,9 +18,10 @@ use crate::pod::{Pod, ShutdownError};
 use crate::session::OpenError;
 use davit_proto::shim::shim_server::Shim;
 use davit_proto::shim::{
-    CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, EventsRequest, ExecSyncOutput,
-    ExecSyncRequest, ReopenLogRequest, ReopenLogResponse, ShutdownRequest, ShutdownResponse,
-    SignalRequest, SignalResponse, StartRequest, StartResponse, StateRequest, StateResponse,
+    CheckpointRequest, CheckpointResponse, CreateRequest, CreateResponse, DeleteRequest,
+    DeleteResponse, EventsRequest, ExecSyncOutput, ExecSyncRequest, ReopenLogRequest,
+    ReopenLogResponse, ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse,
+    StartRequest, StartResponse, StateRequest, StateResponse, ThawRequest, ThawResponse,
     UpdateRequest, UpdateResponse,
 };
 use futures_util::Stream;
@@ -145,6 +147,21 @@ impl Shim for Service {
         Ok(Response::new(UpdateResponse {}))
     }
 
+    async fn checkpoint(
+        &self,
+        request: Request<CheckpointRequest>,
+    ) -> Result<Response<CheckpointResponse>, Status> {
+        let pod = Arc::clone(&self.pod);
+        detached(async move { checkpoint::checkpoint(&pod, request.into_inner()).await }).await?;
+        Ok(Response::new(CheckpointResponse {}))
+    }
+
+    async fn thaw(&self, request: Request<ThawRequest>) -> Result<Response<ThawResponse>, Status> {
+        let pod = Arc::clone(&self.pod);
+        detached(async move { checkpoint::thaw(&pod, &request.into_inner().id).await }).await?;
+        Ok(Response::new(ThawResponse {}))
+    }
+
     async fn shutdown(
         &self,
         _request: Request<ShutdownRequest>,
@@ -199,6 +216,7 @@ impl ToStatus for Refusal {
             | Self::Exited(_)
             | Self::ExecExists { .. }
             | Self::Lives(_)
+            | Self::Frozen(_)
             | Self::Ending => tonic::Code::FailedPrecondition,
         }
     }
@@ -262,6 +280,16 @@ impl ToStatus for UpdateError {
             Self::Refused(e) => e.code(),
             Self::Oci(e) => e.code(),
             Self::Input { .. } => tonic::Code::Internal,
+        }
+    }
+}
+
+impl ToStatus for CheckpointError {
+    fn code(&self) -> tonic::Code {
+        match self {
+            Self::Invalid(e) => e.code(),
+            Self::Refused(e) => e.code(),
+            Self::Oci(e) => e.code(),
         }
     }
 }

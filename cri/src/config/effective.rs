@@ -171,6 +171,11 @@ impl Config {
         path(self.full.registry_config_dir.as_ref(), "/etc/davit/certs.d")
     }
 
+    /// Whether containers can be checkpointed.
+    pub(crate) fn criu(&self) -> bool {
+        self.full.criu.unwrap_or(true)
+    }
+
     /// Where CDI specifications are.
     pub(crate) fn cdi_spec_dirs(&self) -> Vec<PathBuf> {
         let given = self.full.cdi_spec_dirs.iter().flatten();
@@ -291,6 +296,7 @@ fn with_defaults(layer: Layer) -> Layer {
         cni_bin_dir: or_default(layer.cni_bin_dir, "/opt/cni/bin"),
         netns_dir: or_default(layer.netns_dir, "/run/netns"),
         registry_config_dir: or_default(layer.registry_config_dir, "/etc/davit/certs.d"),
+        criu: layer.criu.or(Some(true)),
         cdi_spec_dirs: layer.cdi_spec_dirs.or_else(|| {
             let directories = CDI.iter().filter_map(|directory| directory.parse().ok());
             Some(directories.collect())

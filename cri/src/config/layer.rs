@@ -49,6 +49,9 @@ pub(crate) struct Layer {
     /// Where vendors describe devices (CDI), a later directory before an earlier; read when a container asks for one
     #[arg(long, value_name = "DIR")]
     pub(crate) cdi_spec_dirs: Option<Vec<AbsolutePath>>,
+    /// Let containers be checkpointed, where CRIU works
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) criu: Option<bool>,
     /// A pull that receives nothing for this long is given up
     #[arg(long, value_name = "TIME")]
     pub(crate) pull_progress_timeout: Option<Span>,
@@ -263,6 +266,7 @@ impl Layer {
             cni_bin_dir: over.cni_bin_dir.or(self.cni_bin_dir),
             netns_dir: over.netns_dir.or(self.netns_dir),
             registry_config_dir: over.registry_config_dir.or(self.registry_config_dir),
+            criu: over.criu.or(self.criu),
             cdi_spec_dirs: over.cdi_spec_dirs.or(self.cdi_spec_dirs),
             pull_progress_timeout: over.pull_progress_timeout.or(self.pull_progress_timeout),
             default_handler: over.default_handler.or(self.default_handler),

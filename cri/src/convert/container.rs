@@ -7,6 +7,7 @@ use davit_proto::cri;
 use davit_runtime::container::ContainerSpec;
 use davit_runtime::sandbox::SandboxSpec;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What a container of this pod is asked to be. The pod is the one that davit knows, not the copy of its config that comes with the
 /// request: what holds is what the pod was made as.
@@ -78,6 +79,19 @@ fn cdi_device(at: usize, wire: cri::CdiDevice) -> Result<String, InvalidField> {
         return Ok(name);
     }
     Err(refuse(format!("CDI_devices[{at}]"), &name, "is not of the form vendor/class=name"))
+}
+
+/// Where a checkpoint goes, and how long it may take.
+pub(crate) fn checkpoint(
+    location: String,
+    timeout: i64,
+) -> Result<(PathBuf, Option<Duration>), InvalidField> {
+    let location = text::absolute("location", location)?;
+    match u64::try_from(timeout) {
+        Ok(0) => Ok((location, None)),
+        Ok(seconds) => Ok((location, Some(Duration::from_secs(seconds)))),
+        Err(_) => Err(refuse("timeout", &timeout, "is less than 0")),
+    }
 }
 
 fn identity(metadata: Option<cri::ContainerMetadata>) -> Result<(String, u32), InvalidField> {

@@ -29,7 +29,7 @@ mod tests;
 mod text;
 mod userns;
 
-pub(crate) use container::container_spec;
+pub(crate) use container::{checkpoint, container_spec};
 pub(crate) use event::event;
 pub(crate) use filter::{container_fits, container_stats_fits, sandbox_fits, sandbox_stats_fits};
 pub(crate) use image::{ImageParts, image};

@@ -418,9 +418,13 @@ impl RuntimeService for RuntimeApi {
 
     async fn checkpoint_container(
         &self,
-        _request: Request<CheckpointContainerRequest>,
+        request: Request<CheckpointContainerRequest>,
     ) -> Result<Response<CheckpointContainerResponse>, Status> {
-        Err(unimplemented("CheckpointContainer"))
+        let CheckpointContainerRequest { container_id, location, timeout } = request.into_inner();
+        let (location, limit) = convert::checkpoint(location, timeout)?;
+        let made = self.runtime.checkpoint_container(&container_id, location, limit).await;
+        made.map_err(|error| plain_status(&error))?;
+        Ok(Response::new(CheckpointContainerResponse {}))
     }
 
     async fn get_container_events(

@@ -4,6 +4,7 @@
 //! NotFound (gone: forget it) and on DeadlineExceeded from ExecSync (a probe that timed out); the others are for people.
 
 use davit_runtime::cdi::CdiError;
+use davit_runtime::checkpoint::CheckpointError;
 use davit_runtime::container::{
     CreateContainerError, ExecError, RemoveContainerError, ReopenLogError, StartContainerError,
     StopContainerError, UpdateContainerError, VolumeError,
@@ -142,6 +143,23 @@ impl WireError for CreateContainerError {
             | Self::Id(_)
             | Self::Store(_) => Code::Internal,
             Self::Shim(error) => error.code(),
+        }
+    }
+}
+
+impl WireError for CheckpointError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::NotRunning { .. }
+            | Self::Off
+            | Self::Missing
+            | Self::Broken(_)
+            | Self::Busy { .. } => Code::FailedPrecondition,
+            Self::Location { .. } => Code::InvalidArgument,
+            Self::Timeout { .. } => Code::DeadlineExceeded,
+            Self::Shim { source, .. } => source.code(),
+            Self::Io { .. } | Self::Store(_) | Self::Encode(_) | Self::Task(_) => Code::Internal,
         }
     }
 }

@@ -7,6 +7,8 @@ mod cdi;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod checkpoint;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod containers;

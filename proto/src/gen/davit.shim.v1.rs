@@ -359,6 +359,36 @@ pub struct UpdateRequest {
 /// The limits are in force.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UpdateResponse {}
+/// Asks for Checkpoint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckpointRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Where CRIU's images go: an existing empty directory.
+    #[prost(string, tag = "2")]
+    pub images: ::prost::alloc::string::String,
+    /// Where CRIU's log and statistics go: an existing directory.
+    #[prost(string, tag = "3")]
+    pub work: ::prost::alloc::string::String,
+    /// How long the OCI runtime may take, in milliseconds; 0 means no limit.
+    #[prost(uint64, tag = "4")]
+    pub timeout_ms: u64,
+    /// How long the container stays frozen at most once this has answered, in milliseconds.
+    #[prost(uint64, tag = "5")]
+    pub hold_ms: u64,
+}
+/// The images are written, the container is frozen.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckpointResponse {}
+/// Asks for Thaw.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ThawRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+/// The container goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ThawResponse {}
 /// Asks for Shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShutdownRequest {}
@@ -764,6 +794,52 @@ pub mod shim_client {
             req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "Update"));
             self.inner.unary(req, path, codec).await
         }
+        /// Freezes a container and writes its processes into files: the OCI runtime's `pause` and `checkpoint --leave-running`. It stays frozen, so that
+        /// its files can be read as they are then, until Thaw or until `hold_ms` are over. If it fails, the container goes on. A shim that is older than
+        /// this call answers UNIMPLEMENTED.
+        pub async fn checkpoint(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckpointResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/davit.shim.v1.Shim/Checkpoint",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("davit.shim.v1.Shim", "Checkpoint"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets a container go on that Checkpoint has frozen: the OCI runtime's `resume`. Idempotent.
+        pub async fn thaw(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ThawRequest>,
+        ) -> std::result::Result<tonic::Response<super::ThawResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.shim.v1.Shim/Thaw");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "Thaw"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Ends the shim: unmounts what it mounted, unpins the namespaces, exits. FAILED_PRECONDITION while a container's
         /// process lives.
         pub async fn shutdown(
@@ -869,6 +945,21 @@ pub mod shim_server {
             &self,
             request: tonic::Request<super::UpdateRequest>,
         ) -> std::result::Result<tonic::Response<super::UpdateResponse>, tonic::Status>;
+        /// Freezes a container and writes its processes into files: the OCI runtime's `pause` and `checkpoint --leave-running`. It stays frozen, so that
+        /// its files can be read as they are then, until Thaw or until `hold_ms` are over. If it fails, the container goes on. A shim that is older than
+        /// this call answers UNIMPLEMENTED.
+        async fn checkpoint(
+            &self,
+            request: tonic::Request<super::CheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckpointResponse>,
+            tonic::Status,
+        >;
+        /// Lets a container go on that Checkpoint has frozen: the OCI runtime's `resume`. Idempotent.
+        async fn thaw(
+            &self,
+            request: tonic::Request<super::ThawRequest>,
+        ) -> std::result::Result<tonic::Response<super::ThawResponse>, tonic::Status>;
         /// Ends the shim: unmounts what it mounted, unpins the namespaces, exits. FAILED_PRECONDITION while a container's
         /// process lives.
         async fn shutdown(
@@ -1336,6 +1427,92 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UpdateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.shim.v1.Shim/Checkpoint" => {
+                    #[allow(non_camel_case_types)]
+                    struct CheckpointSvc<T: Shim>(pub Arc<T>);
+                    impl<T: Shim> tonic::server::UnaryService<super::CheckpointRequest>
+                    for CheckpointSvc<T> {
+                        type Response = super::CheckpointResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CheckpointRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Shim>::checkpoint(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CheckpointSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.shim.v1.Shim/Thaw" => {
+                    #[allow(non_camel_case_types)]
+                    struct ThawSvc<T: Shim>(pub Arc<T>);
+                    impl<T: Shim> tonic::server::UnaryService<super::ThawRequest>
+                    for ThawSvc<T> {
+                        type Response = super::ThawResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ThawRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Shim>::thaw(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ThawSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -40,6 +40,7 @@ mod testing;
 mod unpack;
 pub mod view;
 
+pub(crate) use apply::is_whiteout;
 pub use apply::{ApplyError, Name};
 pub use auth::{Auth, InvalidAuth};
 pub use check::{Checked, Damage, DiscardError, Part};

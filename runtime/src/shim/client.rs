@@ -6,9 +6,9 @@
 use super::spawn::socket_path;
 use davit_proto::shim::shim_client::ShimClient as Wire;
 use davit_proto::shim::{
-    CreateRequest, DeleteRequest, Event, EventsRequest, ExecSyncOutput, ExecSyncRequest,
-    ReopenLogRequest, ShutdownRequest, SignalRequest, StartRequest, StateRequest, StateResponse,
-    UpdateRequest,
+    CheckpointRequest, CreateRequest, DeleteRequest, Event, EventsRequest, ExecSyncOutput,
+    ExecSyncRequest, ReopenLogRequest, ShutdownRequest, SignalRequest, StartRequest, StateRequest,
+    StateResponse, ThawRequest, UpdateRequest,
 };
 use hyper_util::rt::TokioIo;
 use std::fs::File;
@@ -253,6 +253,26 @@ impl ShimClient {
     pub async fn update(&self, id: &str, resources: &[u8]) -> Result<(), ShimError> {
         let request = UpdateRequest { id: id.to_owned(), resources: resources.to_vec() };
         self.wire.clone().update(request).await.map_err(ShimError::of(id)).map(drop)
+    }
+
+    /// Freezes a container and writes it into files; the OCI runtime's deadline is in the request.
+    ///
+    /// # Errors
+    /// [`ShimError`]; the container goes on then.
+    pub async fn checkpoint(&self, request: CheckpointRequest) -> Result<(), ShimError> {
+        let id = request.id.clone();
+        self.wire.clone().checkpoint(request).await.map_err(ShimError::of(&id)).map(drop)
+    }
+
+    /// Lets a container go on that a checkpoint has frozen.
+    ///
+    /// # Errors
+    /// [`ShimError`].
+    pub async fn thaw(&self, id: &str) -> Result<(), ShimError> {
+        let mut wire = self.wire.clone();
+        let request = ThawRequest { id: id.to_owned() };
+        let answer = async move { wire.thaw(request).await.map_err(ShimError::of(id)) };
+        self.within("let a container go on", answer).await.map(drop)
     }
 
     /// What happens to the pod's containers, from the exits that there have been.

@@ -11,6 +11,7 @@
 //! `Exited` is entered by one task only, the container's watch in [`exit`], after the output was drained, what is left of the
 //! container was killed, its OOM counter was read and its exit record written. Whoever waits for the end waits for the phase.
 
+pub(crate) mod checkpoint;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod exit;
@@ -33,7 +34,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{OnceCell, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// See the module.
@@ -60,6 +61,8 @@ struct Held {
     terminal: Option<OwnedFd>,
     logging: Vec<JoinHandle<()>>,
     execs: BTreeSet<String>,
+    /// A checkpoint has frozen it: dropped when it goes on.
+    frozen: Option<oneshot::Sender<()>>,
     /// Nanoseconds since the epoch.
     started_at: Option<i64>,
 }
@@ -222,6 +225,26 @@ impl Container {
     pub(crate) async fn wait_until(&self, wanted: impl Fn(&Phase) -> bool) {
         // The sender lives as long as `self`, so this cannot fail.
         let _ = self.phase.subscribe().wait_for(wanted).await;
+    }
+
+    /// Notes that it is about to be frozen; the other end of `thaw` learns when it goes on.
+    pub(crate) fn freeze(&self, thaw: oneshot::Sender<()>) -> Result<(), Refusal> {
+        let mut held = self.held();
+        if held.frozen.is_some() {
+            return Err(Refusal::Frozen(self.id.clone()));
+        }
+        held.frozen = Some(thaw);
+        Ok(())
+    }
+
+    /// Whether a checkpoint has frozen it.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.held().frozen.is_some()
+    }
+
+    /// It goes on.
+    pub(crate) fn thawed(&self) {
+        self.held().frozen = None;
     }
 
     /// Takes an exec's id; answers whether it was free.

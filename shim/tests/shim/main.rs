@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod attach;
 #[cfg(test)]
+mod checkpoint;
+#[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod failures;
