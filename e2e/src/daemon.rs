@@ -47,6 +47,8 @@ pub struct Settings {
     pub keys: String,
     /// Set in the daemon's environment.
     pub env: Vec<(String, String)>,
+    /// Where `davit` and `davit-shim` are; `None` for the usual ones.
+    pub binaries: Option<PathBuf>,
 }
 
 impl Settings {
@@ -61,6 +63,7 @@ impl Settings {
             tables: String::new(),
             keys: String::new(),
             env: Vec::new(),
+            binaries: None,
         }
     }
 
@@ -149,7 +152,11 @@ impl Daemon {
     /// # Errors
     /// If it cannot be started, ends at once, or does not listen in time; its log is in the message.
     pub fn start(settings: Settings) -> Result<Self> {
-        let binaries = if peer().is_none() { tools::binaries()? } else { PathBuf::new() };
+        let binaries = match (&settings.binaries, peer()) {
+            (Some(own), _) => own.clone(),
+            (None, None) => tools::binaries()?,
+            (None, Some(_)) => PathBuf::new(),
+        };
         for dir in [&settings.cni_conf_dir, &settings.netns_dir(), &settings.registry_config_dir()]
         {
             std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
@@ -173,6 +180,22 @@ impl Daemon {
     #[must_use]
     pub fn subnet(&self) -> &str {
         &self.subnet
+    }
+
+    /// Changes what is set in its environment from the next start on.
+    pub fn set_env(&mut self, env: Vec<(String, String)>) {
+        self.settings.env = env;
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// If it does not run, or goes on.
+    pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
+        let child = self.child.as_mut().context("davit serve is not running")?;
+        let ended = eventually(within, "davit serve ends by itself", || Ok(child.try_wait()?))?;
+        self.child = None;
+        Ok(ended)
     }
 
     /// Its pid, while it runs.

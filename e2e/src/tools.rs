@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+/// How much older the programs with failpoints may be than the others, which are built after them.
+const FAILPOINTS_AGE: std::time::Duration = std::time::Duration::from_secs(1800);
+
 /// The directory with `davit` and `davit-shim`: `DAVIT_BIN_DIR`, else the build that these tests belong to, brought up to date
 /// once per run of the tests.
 ///
@@ -43,6 +46,26 @@ fn find_or_build() -> Result<PathBuf> {
     }
     run(&mut build)?;
     Ok(profile.to_owned())
+}
+
+/// The directory with `davit` and `davit-shim` that were built with failpoints: below [`binaries`], where `hack/check build` puts them.
+///
+/// # Errors
+/// If they are not there, or are older than those without.
+pub fn failpoint_binaries() -> Result<PathBuf> {
+    let usual = binaries()?;
+    let dir = usual.join("failpoints");
+    let time = |path: PathBuf| path.metadata().and_then(|metadata| metadata.modified());
+    for name in ["davit", "davit-shim"] {
+        let fresh = match (time(dir.join(name)), time(usual.join(name))) {
+            (Ok(own), Ok(usual)) => own + FAILPOINTS_AGE >= usual,
+            (Err(_), _) | (_, Err(_)) => false,
+        };
+        if !fresh {
+            bail!("{} is missing or old: run hack/failpoints", dir.join(name).display());
+        }
+    }
+    Ok(dir)
 }
 
 /// The validated version of crictl, which hack/setup builds into the cache folder.

@@ -17,7 +17,7 @@ use crate::shared::Shared;
 use crate::stats::Walkers;
 use crate::store::{
     ContainerRecord, Layout, SandboxPhase, SandboxRecord, StoreError, VERSION, ensure_dir,
-    keep_mounts_private, let_pass, read_json, remove_tree, write_bytes,
+    keep_mounts_private, let_pass, probe_overlay, reach, read_json, remove_tree, write_bytes,
 };
 use crate::{image, network, oci};
 use std::collections::BTreeSet;
@@ -71,23 +71,28 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
     let_pass(layout.state())?;
     ensure_dir(&layout.userns_rootfs())?;
     let_pass(&layout.userns_rootfs())?;
+    probe_overlay(&layout.writable_layers())?;
     let rebooted = is_new_boot(&layout)?;
     let shared = Arc::new(parts(config, layout).await?);
     if rebooted {
         sweep_after_reboot(&shared)?;
     }
+    reach("recover.parts")?;
     let records = read_pods(&shared).await?;
+    reach("recover.records")?;
     let live: Vec<SandboxId> = records.iter().map(|record| record.id.clone()).collect();
     let (interrupted, given): (Vec<_>, Vec<_>) =
         records.into_iter().partition(|record| record.phase == SandboxPhase::Creating);
     let undoing = take_up(&shared, given).await;
     let report = shared.network.recover(&live).await;
     tracing::debug!(?report, "networks");
+    reach("recover.networks")?;
     for record in interrupted {
         // Only now: the network's own recovery must not be met by a detachment.
         spawn_undoing(&shared, record);
     }
     sweep(&shared, &undoing).await?;
+    reach("recover.swept")?;
     Ok(shared)
 }
 
@@ -178,7 +183,10 @@ async fn read_pods(shared: &Arc<Shared>) -> Result<Vec<SandboxRecord>, OpenError
         match read_pod(shared, name) {
             Ok(record) => records.push(record),
             Err(error) => {
-                abandon(shared, &directory).await;
+                // What a link leads to is not davit's.
+                if !matches!(error, ReadError::NoDirectory) {
+                    abandon(shared, &directory).await;
+                }
                 if let Err(failed) = put_away(shared, &directory, &error) {
                     // It is in nobody's way but its own; the next start tries again.
                     tracing::error!(directory = %directory.display(), error = &failed as &dyn std::error::Error, "a pod without a record stays");
@@ -206,8 +214,12 @@ enum ReadError {
     Id(#[from] crate::id::InvalidId),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("it is no directory")]
+    NoDirectory,
     #[error("the record is of {0}")]
     Other(SandboxId),
+    #[error("the record names {} as the network namespace", .0.display())]
+    Netns(PathBuf),
     #[error("the record is of container {id} in pod {sandbox}")]
     OtherContainer { id: ContainerId, sandbox: SandboxId },
 }
@@ -221,7 +233,9 @@ impl ReadError {
             }
             Self::Store(StoreError::Broken { .. } | StoreError::Version { .. })
             | Self::Id(_)
+            | Self::NoDirectory
             | Self::Other(_)
+            | Self::Netns(_)
             | Self::OtherContainer { .. } => false,
         }
     }
@@ -229,12 +243,28 @@ impl ReadError {
 
 fn read_pod(shared: &Shared, name: String) -> Result<SandboxRecord, ReadError> {
     let id = SandboxId::try_from(name)?;
+    must_be_directory(&shared.layout.pod(&id))?;
     let path = shared.layout.sandbox_record(&id);
     let record: SandboxRecord = read_json(&path)?;
     if record.version != VERSION {
         return Err(StoreError::Version { path, found: record.version, known: VERSION }.into());
     }
-    if record.id == id { Ok(record) } else { Err(ReadError::Other(record.id)) }
+    if record.id != id {
+        return Err(ReadError::Other(record.id));
+    }
+    // It will be unmounted and removed. The directory may have been another when the pod was made; the name never was.
+    let pin = shared.netns(&id);
+    match record.netns {
+        Some(path) if !path.is_absolute() || path.file_name() != pin.file_name() => {
+            Err(ReadError::Netns(path))
+        }
+        Some(_) | None => Ok(record),
+    }
+}
+
+fn must_be_directory(path: &Path) -> Result<(), ReadError> {
+    let metadata = fs::symlink_metadata(path).map_err(StoreError::io("look at", path))?;
+    if metadata.is_dir() { Ok(()) } else { Err(ReadError::NoDirectory) }
 }
 
 /// Ends what can be known, without its record, to be a pod's: the shim that answers in its directory with all that it holds, what that had mounted, the
@@ -312,6 +342,7 @@ fn read_container(
     sandbox: &SandboxId,
     id: &ContainerId,
 ) -> Result<ContainerRecord, ReadError> {
+    must_be_directory(&shared.layout.bundle(sandbox, id))?;
     let path = shared.layout.container_record(sandbox, id);
     let record: ContainerRecord = read_json(&path)?;
     if record.version != VERSION {
@@ -331,7 +362,14 @@ fn put_away_container(shared: &Shared, sandbox: &SandboxId, id: &ContainerId, er
     }
     let to = shared.layout.quarantine().join(format!("{id}.json"));
     let kept = ensure_dir(&shared.layout.quarantine()).and_then(|()| {
-        let from = shared.layout.container_record(sandbox, id);
+        let from = match error {
+            ReadError::NoDirectory => shared.layout.bundle(sandbox, id),
+            ReadError::Id(_)
+            | ReadError::Store(_)
+            | ReadError::Other(_)
+            | ReadError::Netns(_)
+            | ReadError::OtherContainer { .. } => shared.layout.container_record(sandbox, id),
+        };
         fs::rename(&from, &to).map_err(StoreError::io("put aside", &from))
     });
     tracing::error!(%sandbox, container = %id, to = %to.display(), kept = kept.is_ok(), error = error as &dyn std::error::Error, "put aside: the record can't be read; the container ends");

@@ -18,6 +18,7 @@ mod containers;
 mod dice;
 mod life;
 mod listener;
+mod shims;
 mod tally;
 mod world;
 

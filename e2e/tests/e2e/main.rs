@@ -19,6 +19,8 @@ mod events;
 #[cfg(test)]
 mod exec;
 #[cfg(test)]
+mod failpoints;
+#[cfg(test)]
 mod hostile_images;
 #[cfg(test)]
 mod image_volumes;
@@ -46,6 +48,8 @@ mod mounts;
 mod network;
 #[cfg(test)]
 mod pods;
+#[cfg(test)]
+mod records;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]

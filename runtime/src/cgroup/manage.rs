@@ -14,6 +14,8 @@ use tokio::time::Instant;
 
 /// How long a cgroup may stay busy after its last process was reaped: the kernel empties it behind the exit.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(2);
+/// How deep cgroups are followed.
+const DEPTH: usize = 32;
 /// How long systemd may take over one slice.
 const SYSTEMD_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -275,7 +277,11 @@ async fn remove_one(path: &Path, place: Place, deadline: Instant) -> Result<bool
         match fs::remove_dir(path) {
             Ok(()) => return Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
-            Err(error) if error.kind() == ErrorKind::ResourceBusy => {}
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                if place == Place::Innermost {
+                    remove_empty_below(path, DEPTH);
+                }
+            }
             Err(source) => {
                 return Err(CgroupError::Io {
                     verb: "remove cgroup",
@@ -293,6 +299,18 @@ async fn remove_one(path: &Path, place: Place, deadline: Instant) -> Result<bool
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+/// What an OCI runtime made below and could not remove, because somebody took his time to reap a process that was killed. What is used stays.
+fn remove_empty_below(path: &Path, depth: usize) {
+    let Some(deeper) = depth.checked_sub(1) else { return };
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty_below(&entry.path(), deeper);
+            // One that is busy is told as its parent's being so.
+            drop(fs::remove_dir(entry.path()));
+        }
     }
 }
 

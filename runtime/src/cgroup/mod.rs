@@ -1,7 +1,7 @@
 //! Control groups: which hierarchies the host has, what a pod's is called, and making, ending and removing it.
 //!
 //! Owns the parents of containers' cgroups where nobody else makes them (crictl, tests, davit's own); the kubelet makes its pods'
-//! itself, and OCI runtimes make each container's below. Invariant: only what [`Cgroups::ensure`] said it made is ever removed.
+//! itself, and OCI runtimes make each container's below. Invariant: only what [`Cgroups::ensure`] said it made is ever removed, and what is empty below that.
 //! Keeps no state: the list of what was made belongs into the pod's record.
 //!
 //! ```text

@@ -13,9 +13,9 @@ use crate::image::{Image, ImageConfig, LayerHold};
 use crate::oci::{self, Built, Handler, ImageDefaults, MappedBind, PodPaths, SpecInput, UserFiles};
 use crate::sandbox::{IdMapping, IdMappings, SandboxSpec, Shim, files};
 use crate::shared::Shared;
-use crate::shim::ShimError;
+use crate::shim::{ShimClient, ShimError};
 use crate::store::{
-    ContainerRecord, SandboxRecord, StoreError, VERSION, ensure_dir, new_dir, write_bytes,
+    ContainerRecord, SandboxRecord, StoreError, VERSION, ensure_dir, new_dir, reach, write_bytes,
     write_json,
 };
 use crate::undo::Undo;
@@ -65,6 +65,20 @@ pub(crate) async fn create(creation: Creation) -> Result<MadeContainer, CreateCo
     }
 }
 
+/// Ends what the shim has of a container; what one that is gone has left is found with the files.
+async fn end(client: &ShimClient, id: &ContainerId) -> Result<(), ShimError> {
+    match client.delete(id.as_str()).await {
+        Ok(()) | Err(ShimError::Gone { .. }) => Ok(()),
+        Err(
+            error @ (ShimError::Unknown { .. }
+            | ShimError::State { .. }
+            | ShimError::Runtime { .. }
+            | ShimError::Deadline { .. }
+            | ShimError::Failed { .. }),
+        ) => Err(error),
+    }
+}
+
 impl Creation {
     async fn steps(
         &self,
@@ -72,6 +86,7 @@ impl Creation {
         undo: &mut Undo<'static>,
     ) -> Result<MadeContainer, CreateContainerError> {
         let image = self.image()?;
+        reach("create.image")?;
         let wanted = &self.spec.image.image;
         let layers = self.shared.images.hold(&image.layers);
         let layers = layers
@@ -91,32 +106,25 @@ impl Creation {
         let bundle = self.shared.layout.bundle(&self.sandbox.id, id);
         ensure_dir(&bundle)?;
         write_json(&self.shared.layout.container_record(&self.sandbox.id, id), &record)?;
+        reach("create.record")?;
         let rootfs = self.make_rootfs(id, &bundle, &held, &built)?;
+        reach("create.rootfs")?;
         let mapped_mounts = make_places(&mapped_dir(&bundle), &built.mapped)?;
         write_json(&bundle.join("config.json"), &built.spec)?;
+        reach("create.spec")?;
 
         let (client, gone) = (self.shim.client.clone(), id.clone());
-        undo.push("the container's process", async move {
-            match client.delete(gone.as_str()).await {
-                // What a shim that is gone has left is found with the files.
-                Ok(()) | Err(ShimError::Gone { .. }) => Ok(()),
-                Err(
-                    error @ (ShimError::Unknown { .. }
-                    | ShimError::State { .. }
-                    | ShimError::Runtime { .. }
-                    | ShimError::Deadline { .. }
-                    | ShimError::Failed { .. }),
-                ) => Err(error),
-            }
-        });
+        undo.push("the container's process", async move { end(&client, &gone).await });
         let request = self.request(&record, handler, (rootfs, mapped_mounts));
         let pid = self.shim.client.create(request).await.map_err(CreateContainerError::Shim)?;
+        reach("create.made")?;
 
         record.state =
             ContainerState::Creating.next(ContainerEvent::Made { pid }).unwrap_or(record.state);
         write_json(&self.shared.layout.container_record(&self.sandbox.id, id), &record)?;
         let mut layers = vec![held.root];
         layers.extend(held.volumes.into_iter().map(|volume| volume.layers));
+        reach("create.committed")?;
         Ok(MadeContainer { record, layers })
     }
 

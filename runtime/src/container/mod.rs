@@ -26,7 +26,7 @@ pub use spec::{
     Resources, RunAs, Seccomp, SelinuxOptions, Signal, UnknownSignal,
 };
 pub(crate) use start::start;
-pub use state::{ContainerEvent, ContainerState, Denied, Exit, ExitReason};
+pub use state::{ContainerEvent, ContainerState, Denied, Exit, ExitReason, LostEnd};
 pub(crate) use stop::{Stop, exited, stop};
 pub(crate) use update::{Update, Updated, update, write_spec};
 pub use view::{ContainerFacts, ContainerView, User};

@@ -8,7 +8,7 @@ use crate::id::{ContainerId, SandboxId};
 use crate::sandbox::SandboxView;
 use crate::shared::Shared;
 use crate::shim::{ProcessHandle, ShimClient, ShimError};
-use crate::store::{SandboxRecord, StoreError, remove_tree};
+use crate::store::{SandboxRecord, StoreError, reach, remove_tree};
 use std::io;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub(crate) async fn remove(
     removal: Removal,
     view: watch::Receiver<Option<Arc<SandboxView>>>,
 ) -> Result<(), RemoveContainerError> {
+    let files = |source| RemoveContainerError::Files { id: removal.id.clone(), source };
+    reach("remove.asked").map_err(files)?;
     if let Some(client) = &removal.client {
         match client.delete(removal.id.as_str()).await {
             Ok(()) | Err(ShimError::Unknown { .. } | ShimError::Gone { .. }) => {}
@@ -46,6 +48,7 @@ pub(crate) async fn remove(
             }
         }
     }
+    reach("remove.deleted").map_err(files)?;
     // Its exit is told and written down before the record goes.
     let kill = removal.shared.config.deadlines.kill;
     if tokio::time::timeout(kill, exited(view, &removal.id)).await.is_err() {
@@ -89,8 +92,11 @@ pub(crate) async fn remove_files(removal: &Removal) -> Result<(), StoreError> {
     let removed = tokio::task::spawn_blocking({
         let bundle = bundle.clone();
         move || {
+            reach("remove.exited")?;
             remove_tree(&writable)?;
-            remove_tree(&bundle)
+            reach("remove.writable")?;
+            remove_tree(&bundle)?;
+            reach("remove.bundle")
         }
     });
     removed.await.unwrap_or_else(|error| {

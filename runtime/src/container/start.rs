@@ -7,6 +7,7 @@ use super::StartContainerError;
 use crate::clock;
 use crate::id::ContainerId;
 use crate::shim::{ShimClient, ShimError};
+use crate::store::reach;
 use std::time::Duration;
 
 /// Between two questions to an older shim.
@@ -21,8 +22,13 @@ pub(crate) async fn start(
     id: &ContainerId,
     limit: Duration,
 ) -> Result<i64, StartContainerError> {
+    let store = |source| StartContainerError::Store { id: id.clone(), source };
+    reach("start.asked").map_err(store)?;
     let source = match client.start(id.as_str()).await {
-        Ok(at) => return Ok(at),
+        Ok(at) => {
+            reach("start.started").map_err(store)?;
+            return Ok(at);
+        }
         Err(refused @ ShimError::State { .. }) => {
             match tokio::time::timeout(limit, begun_before(client, id)).await {
                 Ok(Some(at)) => return Ok(at),

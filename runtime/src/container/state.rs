@@ -118,9 +118,18 @@ pub enum ContainerEvent {
     Lost {
         /// When that was noticed.
         at: i64,
-        /// Its init still ran then and was killed: only so its exit code is known.
-        killed: bool,
+        /// What its init has come to.
+        end: LostEnd,
     },
+}
+
+/// What is known of the end of a container without a shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostEnd {
+    /// Its init still ran and was killed for it: only so its exit code is known.
+    Killed,
+    /// It had ended already.
+    Unknown,
 }
 
 /// An event that cannot happen in this state.
@@ -170,8 +179,8 @@ impl ContainerState {
                     message: String::new(),
                 }))
             }
-            (Self::Created { .. } | Self::Running { .. }, ContainerEvent::Lost { at, killed }) => {
-                Ok(Self::Exited(self.lost(at, killed)))
+            (Self::Created { .. } | Self::Running { .. }, ContainerEvent::Lost { at, end }) => {
+                Ok(Self::Exited(self.lost(at, end)))
             }
             // A command that ends at once may be reaped before the start's answer is here: it did run.
             (Self::Exited(exit), ContainerEvent::Started { at })
@@ -187,11 +196,14 @@ impl ContainerState {
         }
     }
 
-    fn lost(&self, at: i64, killed: bool) -> Exit {
-        let (code, message) = if killed {
-            (KILLED, "the pod's shim has died, and so this container was killed")
-        } else {
-            (UNKNOWN, "the pod's shim is gone and left no record of how this container ended")
+    fn lost(&self, at: i64, end: LostEnd) -> Exit {
+        let (code, message) = match end {
+            LostEnd::Killed => {
+                (KILLED, "the pod's shim has died, and so this container was killed")
+            }
+            LostEnd::Unknown => {
+                (UNKNOWN, "the pod's shim is gone and left no record of how this container ended")
+            }
         };
         Exit {
             started_at: self.started_at(),
@@ -303,8 +315,8 @@ mod tests {
     #[test]
     fn one_whose_shim_is_gone_has_a_code_only_if_it_was_killed() {
         let state = ContainerState::Running { pid: 7, started_at: 20 };
-        for (killed, code) in [(true, 137), (false, 255)] {
-            let lost = state.next(ContainerEvent::Lost { at: 30, killed }).unwrap();
+        for (end, code) in [(LostEnd::Killed, 137), (LostEnd::Unknown, 255)] {
+            let lost = state.next(ContainerEvent::Lost { at: 30, end }).unwrap();
             let told = (exit(&lost).code, exit(&lost).reason.as_str(), exit(&lost).started_at);
             assert_eq!(told, (code, "ShimLost", Some(20)));
             assert_eq!(lost.next(exited(0)).unwrap(), lost, "what is told stays");
@@ -316,8 +328,8 @@ mod tests {
             any::<u32>().prop_map(|pid| ContainerEvent::Made { pid }),
             (1..100_i64).prop_map(|at| ContainerEvent::Started { at }),
             (1..100_i64).prop_map(|at| ContainerEvent::StartRefused { at, message: String::new() }),
-            (1..100_i64, any::<bool>())
-                .prop_map(|(at, killed)| ContainerEvent::Lost { at, killed }),
+            (1..100_i64).prop_map(|at| ContainerEvent::Lost { at, end: LostEnd::Killed }),
+            (1..100_i64).prop_map(|at| ContainerEvent::Lost { at, end: LostEnd::Unknown }),
             (1..100_i64, any::<i32>(), any::<bool>())
                 .prop_map(|(at, code, oom_killed)| ContainerEvent::Exited { at, code, oom_killed }),
         ]

@@ -4,9 +4,11 @@
 //! at the signal's success: a container is stopped when its exit is on record.
 
 use super::{ContainerState, Signal, StopContainerError};
+use crate::error::chain;
 use crate::id::ContainerId;
 use crate::sandbox::SandboxView;
 use crate::shim::{ShimClient, ShimError};
+use crate::store::{StoreError, reach};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -40,8 +42,14 @@ pub(crate) async fn exited(mut view: View, id: &ContainerId) {
 /// # Errors
 /// [`StopContainerError`]: it is there still.
 pub(crate) async fn stop(stop: Stop, view: View) -> Result<(), StopContainerError> {
+    let failed = |source: StoreError| {
+        let source = ShimError::Failed { message: chain(&source) };
+        StopContainerError::Shim { id: stop.id.clone(), source }
+    };
+    reach("stop.asked").map_err(failed)?;
     if *stop.deadline.borrow() > Instant::now() {
         signal(&stop, stop.signal).await?;
+        reach("stop.signalled").map_err(failed)?;
         let mut deadline = stop.deadline.clone();
         tokio::select! {
             () = exited(view.clone(), &stop.id) => return Ok(()),
@@ -60,6 +68,7 @@ pub(crate) async fn stop(stop: Stop, view: View) -> Result<(), StopContainerErro
             return Err(StopContainerError::Shim { id: stop.id, source });
         }
     }
+    reach("stop.killed").map_err(failed)?;
     let ended = tokio::time::timeout(stop.kill, exited(view, &stop.id)).await;
     ended.map_err(|_elapsed| StopContainerError::Alive { id: stop.id.clone(), after: stop.kill })
 }

@@ -10,7 +10,7 @@ use crate::id::ContainerId;
 use crate::oci::{LimitChange, limit_change};
 use crate::shared::Shared;
 use crate::shim::ShimClient;
-use crate::store::{StoreError, read_json, write_json};
+use crate::store::{StoreError, reach, read_json, write_json};
 use oci_spec::runtime::{LinuxResources, Spec};
 use std::path::Path;
 use std::sync::Arc;
@@ -48,7 +48,10 @@ pub(crate) async fn update(update: Update) -> Result<Updated, UpdateContainerErr
         tracing::warn!(container = %id, "{warning}");
     }
     fits(&update)?;
+    let store = |source| UpdateContainerError::Store { id: id.clone(), source };
+    reach("update.asked").map_err(store)?;
     apply(&update, &change).await?;
+    reach("update.applied").map_err(store)?;
     Ok(Updated { resources: now.changed(asked), all: change.all })
 }
 

@@ -22,6 +22,7 @@ mod settle;
 use super::Digest;
 use super::files::{make_directory, remove_tree, replace, suffix, sync_directory, write_new};
 pub(crate) use check::Verdict;
+use davit_sys::failpoint::reach;
 pub(crate) use record::LayerRecord;
 use record::RECORD_FILE;
 use std::collections::HashMap;
@@ -145,6 +146,7 @@ impl Layers {
     ) -> io::Result<LayerHold> {
         record.boot = Some(self.boot.clone());
         write_new(&staged.path.join(RECORD_FILE), &record.to_json()?)?;
+        reach("pull.layer_record")?;
         let place = self.place(&record.diff_id);
         let diff_id = record.diff_id.clone();
         let junk = self.directory.join(format!("trash-{}", suffix()?));
@@ -155,6 +157,7 @@ impl Layers {
             std::fs::rename(&staged.path, &place)?;
             table.insert(diff_id.clone(), Slot { record, images: 0, holds: 0 });
         }
+        reach("pull.layer")?;
         self.hold_locked(&mut table, &[diff_id]).map_err(io::Error::other)
     }
 

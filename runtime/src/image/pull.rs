@@ -20,6 +20,7 @@ use super::store::NewImage;
 use super::unpack::Expected;
 use super::{Auth, Digest, Image, ImageRef, LayerPlan, PullEvent, PullRequest};
 use config::{Configs, SharedConfig};
+use davit_sys::failpoint::reach;
 use futures_util::future::try_join_all;
 use layer::{LayerJobs, Stage, Wish};
 use std::collections::{HashMap, HashSet};
@@ -133,13 +134,16 @@ impl Pull<'_> {
     async fn run(&self) -> Result<Arc<Image>, PullError> {
         let registry = self.registry().await?;
         let resolved = self.resolve(&registry).await?;
+        reach("pull.resolved").map_err(|error| self.local("pass", error))?;
         let layers = self.plan(&resolved);
         let permits = Semaphore::new(self.inner.config.parallel_layers.max(1));
         let holds: Vec<Arc<LayerHold>> =
             try_join_all(layers.iter().map(|expected| self.layer(&registry, expected, &permits)))
                 .await?;
+        reach("pull.layers").map_err(|error| self.local("pass", error))?;
         let image = self.commit(resolved).await;
         drop(holds);
+        reach("pull.committed").map_err(|error| self.local("pass", error))?;
         image
     }
 

@@ -15,6 +15,7 @@ pub use find::FindError;
 use super::files::{remove_tree, replace, suffix, sync_directory, write_new};
 use super::layers::{Layers, Quarantined};
 use super::{Digest, Image, ImageRef};
+use davit_sys::failpoint::reach;
 use record::{CONFIG_FILE, ImageRecord, MANIFEST_FILE, RECORD_FILE};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -173,6 +174,7 @@ impl Store {
             self.create(new, &record)?;
             self.layers.name(&record.layers);
         }
+        reach("pull.image")?;
         if let Some(tag) = new.name.repo_tag() {
             self.take_tag(&mut snapshot, &tag, &id)?;
         }
@@ -188,6 +190,7 @@ impl Store {
         let written = write_new(&temporary.join(MANIFEST_FILE), new.manifest.1)
             .and_then(|_file| write_new(&temporary.join(CONFIG_FILE), new.config.1))
             .and_then(|_file| write_new(&temporary.join(RECORD_FILE), &record.to_json()?))
+            .and_then(|_file| reach("pull.image_record"))
             .and_then(|_file| std::fs::rename(&temporary, self.directory.join(hex)));
         if written.is_err() {
             remove_tree(&temporary)?;
@@ -217,11 +220,14 @@ impl Store {
         let mut snapshot = Snapshot::clone(&self.snapshot());
         let Some(stored) = snapshot.take(id) else { return Ok(()) };
         let trash = self.directory.join(format!("trash-{}", suffix()?));
+        reach("remove_image.asked")?;
         std::fs::rename(self.directory.join(id.hex()), &trash)?;
         self.publish(snapshot);
         self.layers.unname(&stored.record.layers);
+        reach("remove_image.renamed")?;
         sync_directory(&self.directory)?;
-        remove_tree(&trash)
+        remove_tree(&trash)?;
+        reach("remove_image.gone")
     }
 
     /// Brings everything to the disk, layers first, then says so in the records. Blocks.

@@ -11,7 +11,7 @@ use super::task::{InFlight, Next, Pod};
 use crate::clock;
 use crate::container::{
     self, ContainerEvent, ContainerPid, ContainerSpec, ContainerState, CreateContainerError,
-    ExecError, MadeContainer, RemoveContainerError, ReopenLogError, StartContainerError,
+    ExecError, LostEnd, MadeContainer, RemoveContainerError, ReopenLogError, StartContainerError,
     StopContainerError,
 };
 use crate::exec::ExecTarget;
@@ -336,8 +336,10 @@ impl Pod {
             .filter(|slot| slot.alive() && !known.contains(slot.record.id.as_str()))
             .map(|slot| slot.record.id.clone())
             .collect();
-        let mut events: Vec<(ContainerId, ContainerEvent)> =
-            lost.into_iter().map(|id| (id.clone(), self.last_word(&id, false))).collect();
+        let mut events: Vec<(ContainerId, ContainerEvent)> = lost
+            .into_iter()
+            .map(|id| (id.clone(), self.last_word(&id, LostEnd::Unknown)))
+            .collect();
         for container in told {
             let Ok(id) = ContainerId::try_from(container.id) else { continue };
             if container.started {

@@ -13,7 +13,7 @@ use crate::network::Attachment;
 use crate::oci::handlers::UserNamespaces;
 use crate::shared::Shared;
 use crate::shim::spawn;
-use crate::store::{SandboxPhase, SandboxRecord, VERSION, write_json};
+use crate::store::{SandboxPhase, SandboxRecord, VERSION, reach, write_json};
 use crate::undo::Undo;
 use davit_proto::disk::{self, ShimConfig};
 use std::sync::Arc;
@@ -74,14 +74,19 @@ async fn steps(
     let record_file = shared.layout.sandbox_record(&record.id);
     undo.push("the pod's files", teardown::files(Arc::clone(shared), record.id.clone()));
     crate::store::ensure_dir(&shared.layout.containers(&record.id))?;
+    reach("run.directory")?;
     write_json(&record_file, record)?;
+    reach("run.record")?;
     files::write(&directory, record)?;
+    reach("run.files")?;
 
     let group = shared.pod_group(&record.id, &record.spec)?;
     // A failure in there leaves nothing; what was there before is not ours to remove, which only the record knows after a crash.
     record.cgroups = shared.host.cgroups.ensure(&group).await?.made;
     undo.push("the pod's cgroup", teardown::cgroups(Arc::clone(shared), record.cgroups.clone()));
+    reach("run.cgroup")?;
     write_json(&record_file, record)?;
+    reach("run.cgroup_record")?;
 
     undo.push(
         "the pod's shim",
@@ -89,9 +94,12 @@ async fn steps(
     );
     let config = shim_config(shared, record, &group);
     record.shim = Some(spawn(&shared.config.shim, &directory, &config)?);
+    reach("run.shim")?;
     write_json(&record_file, record)?;
+    reach("run.shim_record")?;
     let (shim, _) =
         Shim::connect(shared, &record.id, record.shim).await.map_err(RunSandboxError::Shim)?;
+    reach("run.connected")?;
 
     if let Some(netns) = record.netns.clone() {
         undo.push(
@@ -100,9 +108,11 @@ async fn steps(
         );
         let attached = shared.network.attach(attachment(record, netns, &group)).await?;
         record.ips = attached.ips;
+        reach("run.attached")?;
     }
     record.phase = SandboxPhase::Ready;
     write_json(&record_file, record)?;
+    reach("run.committed")?;
     Ok(shim)
 }
 

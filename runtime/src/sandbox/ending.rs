@@ -10,11 +10,11 @@ use super::slot::Slot;
 use super::task::{Ending, Next, Pod};
 use super::teardown;
 use crate::clock;
-use crate::container::{self, ContainerEvent};
+use crate::container::{self, ContainerEvent, LostEnd};
 use crate::id::{ContainerId, SandboxId};
 use crate::sandbox::SandboxView;
 use crate::shared::Shared;
-use crate::store::{SandboxPhase, read_json};
+use crate::store::{SandboxPhase, reach, read_json};
 use davit_proto::disk::{EXIT_RECORD, ExitRecord};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,8 +77,10 @@ impl Pod {
         if self.record.phase == SandboxPhase::NotReady {
             return Ok(());
         }
+        reach("stop_pod.asked")?;
         self.record.phase = SandboxPhase::NotReady;
         self.save()?;
+        reach("stop_pod.recorded")?;
         self.publish();
         Ok(())
     }
@@ -137,26 +139,28 @@ impl Pod {
     fn end_orphans(&mut self) {
         let ids: Vec<ContainerId> = self.slots.keys().cloned().collect();
         for id in ids {
-            let killed = self.kill_orphan(&id);
+            let end = self.kill_orphan(&id);
             let alive = self.slots.get(&id).is_some_and(Slot::alive);
-            let told = if alive { self.apply(&id, self.last_word(&id, killed)) } else { Ok(()) };
+            let told = if alive { self.apply(&id, self.last_word(&id, end)) } else { Ok(()) };
             if let Err(error) = told {
                 tracing::error!(container = %id, error = &error as &dyn std::error::Error, "an exit could not be written down");
             }
         }
     }
 
-    /// Kills all of a container; answers whether its init was there to be killed. The container's cgroup, not the pod's: that one may be shared.
-    fn kill_orphan(&self, id: &ContainerId) -> bool {
-        let Some(slot) = self.slots.get(id) else { return false };
+    /// Kills all of a container; answers what its init has come to. The container's cgroup, not the pod's: that one may be shared.
+    fn kill_orphan(&self, id: &ContainerId) -> LostEnd {
+        let Some(slot) = self.slots.get(id) else { return LostEnd::Unknown };
         let group = self.shared.pod_group(&self.record.id, &self.spec);
-        let Ok(group) = group.and_then(|pod| pod.container(id)) else { return false };
+        let Ok(group) = group.and_then(|pod| pod.container(id)) else {
+            return LostEnd::Unknown;
+        };
         let init = slot.record.state.pid();
         let ran = init.is_some_and(|pid| crate::cgroup::runs_in(pid, &group));
         if let Err(error) = self.shared.host.cgroups.kill(&group) {
             tracing::error!(container = %id, error = &error as &dyn std::error::Error, "what a lost shim has left running could not be killed");
         }
-        ran
+        if ran { LostEnd::Killed } else { LostEnd::Unknown }
     }
 
     fn shim_is_gone(&mut self) {
@@ -170,7 +174,7 @@ impl Pod {
     }
 
     /// What the shim had written down of a container's end, if it had; else whether it was killed for want of a shim.
-    pub(super) fn last_word(&self, id: &ContainerId, killed: bool) -> ContainerEvent {
+    pub(super) fn last_word(&self, id: &ContainerId, end: LostEnd) -> ContainerEvent {
         let path = self.shared.layout.bundle(&self.record.id, id).join(EXIT_RECORD);
         match read_json::<ExitRecord>(&path) {
             Ok(exit) => ContainerEvent::Exited {
@@ -178,7 +182,7 @@ impl Pod {
                 code: exit.code,
                 oom_killed: exit.oom_killed,
             },
-            Err(_) => ContainerEvent::Lost { at: clock::now(), killed },
+            Err(_) => ContainerEvent::Lost { at: clock::now(), end },
         }
     }
 }
@@ -186,11 +190,15 @@ impl Pod {
 impl StopJob {
     /// Containers first, all at once; then the network, which may need the namespace; then the shim, which holds it.
     async fn run(self) -> Result<(), StopSandboxError> {
+        let store = |source| StopSandboxError::Store { id: self.id.clone(), source };
         self.end_containers().await?;
+        reach("stop_pod.containers").map_err(store)?;
         teardown::network(Arc::clone(&self.shared), self.id.clone(), self.netns.clone())
             .await
             .map_err(|source| StopSandboxError::Network { id: self.id.clone(), source })?;
-        teardown::shim(&self.shared, &self.id, self.shim.as_ref(), self.netns.as_deref()).await
+        reach("stop_pod.network").map_err(store)?;
+        teardown::shim(&self.shared, &self.id, self.shim.as_ref(), self.netns.as_deref()).await?;
+        reach("stop_pod.shim").map_err(store)
     }
 
     async fn end_containers(&self) -> Result<(), StopSandboxError> {
@@ -224,6 +232,8 @@ async fn remove(
 ) -> Result<(), RemoveSandboxError> {
     let (shared, id) = (Arc::clone(&stop.shared), stop.id.clone());
     stop.run().await?;
+    let files = |source| RemoveSandboxError::Files { id: id.clone(), source };
+    reach("remove_pod.stopped").map_err(files)?;
     for container in containers {
         let removal = container::Removal {
             shared: Arc::clone(&shared),
@@ -236,10 +246,11 @@ async fn remove(
             .await
             .map_err(|source| RemoveSandboxError::Files { id: id.clone(), source })?;
     }
+    reach("remove_pod.containers").map_err(files)?;
     teardown::cgroups(Arc::clone(&shared), record.cgroups)
         .await
         .map_err(|source| RemoveSandboxError::Cgroup { id: id.clone(), source })?;
-    teardown::files(shared, id.clone())
-        .await
-        .map_err(|source| RemoveSandboxError::Files { id, source })
+    reach("remove_pod.cgroups").map_err(files)?;
+    teardown::files(shared, id.clone()).await.map_err(files)?;
+    reach("remove_pod.files").map_err(files)
 }

@@ -50,6 +50,9 @@ impl Shim {
             () = process.ended() => return Err(ended()),
         };
         match state {
+            Ok(Ok(state)) if state.pid != record.pid => {
+                Err(SpawnError::Foreign { pid: state.pid, shim: record.pid })
+            }
             Ok(Ok(state)) => {
                 let namespaces = Namespaces {
                     net: path(state.netns_path),

@@ -23,6 +23,7 @@ use crate::container::{self, ContainerSpec};
 use crate::counters::Share;
 use crate::id::{ContainerId, SandboxId};
 use crate::shared::Shared;
+use crate::shim::ProcessHandle;
 use crate::stats::Meter;
 use crate::store::{SandboxPhase, SandboxRecord, write_json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -207,9 +208,17 @@ impl Pod {
                 if self.record.phase == SandboxPhase::Ready {
                     tracing::warn!(sandbox = %self.record.id, error, "the pod's shim is gone");
                 }
+                self.kill_shim();
                 self.shim_ended();
             }
         }
+    }
+
+    /// A shim that lives and can't be talked to is of no use, and nobody would end it later. The record proves that the process is the shim.
+    fn kill_shim(&self) {
+        let process = self.record.shim.and_then(|shim| ProcessHandle::open(shim).ok().flatten());
+        let Some(Err(error)) = process.map(|process| process.kill()) else { return };
+        tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "a shim that does not answer could not be killed");
     }
 
     async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {

@@ -13,6 +13,7 @@ use crate::shim::{ProcessHandle, ShimClient, ShimError, start_time};
 use crate::store::{SandboxRecord, ShimRecord, StoreError, read_json, remove_tree};
 use rustix::mount::{UnmountFlags, unmount};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +60,8 @@ pub(crate) async fn unborn_shim(
     netns: Option<PathBuf>,
 ) -> Result<(), StopSandboxError> {
     let record: Option<SandboxRecord> = read_json(&shared.layout.sandbox_record(&id)).ok();
-    let recorded = record.and_then(|record| record.shim);
+    // A record that is another pod's names another pod's shim.
+    let recorded = record.filter(|record| record.id == id).and_then(|record| record.shim);
     dismiss(&shared, &id, &shared.layout.pod(&id), recorded).await?;
     release(&id, &shared.layout.shm(&id), netns.as_deref())
 }
@@ -74,7 +76,9 @@ async fn dismiss(
     let client = ShimClient::new(directory, shared.config.deadlines.shim);
     let mut found = recorded;
     // Nobody listens where no shim ever was, and that is told at once.
-    if let Ok(state) = client.state().await {
+    if let Ok(state) = client.state().await
+        && is_shim_of(state.pid, directory)
+    {
         found = start_time(state.pid).map(|start_time| ShimRecord { pid: state.pid, start_time });
         for container in state.containers {
             // What it can't delete it is killed with, below.
@@ -88,6 +92,13 @@ async fn dismiss(
         end_process(shared, id, &process, record.pid).await?;
     }
     Ok(())
+}
+
+/// Whether the process was started as the shim of the pod in `directory`: who else may answer on its socket is neither asked nor ended.
+fn is_shim_of(pid: u32, directory: &Path) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = line.split(|byte| *byte == 0).skip(1);
+    words.next() == Some(b"--pod-dir") && words.next() == Some(directory.as_os_str().as_bytes())
 }
 
 /// A little time to end by itself, then SIGKILL; its mounts and namespaces are free only once it is gone.

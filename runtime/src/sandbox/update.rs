@@ -11,7 +11,7 @@ use super::task::Pod;
 use crate::container::{self, ContainerState, Resources, UpdateContainerError, Updated};
 use crate::id::ContainerId;
 use crate::sandbox::{SandboxLimits, SandboxSpec};
-use crate::store::write_json;
+use crate::store::{reach, write_json};
 use std::sync::Arc;
 
 impl Pod {
@@ -112,7 +112,9 @@ impl Pod {
             return Err(UpdateContainerError::State { id: id.clone(), state });
         }
         let path = self.shared.layout.container_record(&self.record.id, id);
-        let written = write_json(&path, &slot.record)
+        let written = reach("update.in_force")
+            .and_then(|()| write_json(&path, &slot.record))
+            .and_then(|()| reach("update.recorded"))
             .and_then(|()| container::write_spec(&bundle, updated.all));
         self.publish();
         written.map_err(|source| UpdateContainerError::Store { id: id.clone(), source })

@@ -50,6 +50,14 @@ pub enum SpawnError {
         /// How long it was given.
         after: std::time::Duration,
     },
+    /// Somebody else answers on its socket.
+    #[error("process {pid} answers on the socket of the shim, which is process {shim}")]
+    Foreign {
+        /// Who.
+        pid: u32,
+        /// The shim.
+        shim: u32,
+    },
     /// It answered with an error.
     #[error("ask the shim for its state")]
     State(#[source] super::ShimError),
@@ -79,6 +87,11 @@ pub fn spawn(
     command.env(
         "PATH",
         std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()),
+    );
+    #[cfg(feature = "failpoints")]
+    command.envs(
+        std::env::var_os(davit_sys::failpoint::ASKED)
+            .map(|asked| (davit_sys::failpoint::ASKED, asked)),
     );
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     davit_sys::inherit::inherit(&mut command, listener.into(), SHIM_FD);

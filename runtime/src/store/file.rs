@@ -1,11 +1,15 @@
 //! Files written whole or not at all, and trees removed whole.
 
+use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+/// More than any record or spec takes: a call of the interface has at most 16 MiB.
+const LIMIT: u64 = 64 << 20;
 
 /// A record or directory could not be written, read or removed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,11 @@ impl StoreError {
     }
 }
 
+/// [`davit_sys::failpoint::reach`], with an error that every operation has.
+pub(crate) fn reach(step: &'static str) -> Result<(), StoreError> {
+    davit_sys::failpoint::reach(step).map_err(StoreError::io("pass", Path::new(step)))
+}
+
 /// Writes `bytes` to `path` with this mode: a reader sees the old file or the new one.
 ///
 /// # Errors
@@ -87,9 +96,27 @@ pub fn write_json(path: &Path, record: &impl Serialize) -> Result<(), StoreError
 /// # Errors
 /// [`StoreError::Io`] if it can't be read, [`StoreError::Broken`] if it makes no sense.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
-    let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+    let bytes = read_plain(path).map_err(StoreError::io("read", path))?;
     serde_json::from_slice(&bytes)
         .map_err(|source| StoreError::Broken { path: path.to_owned(), source })
+}
+
+/// The content of a file that is nothing else: no link to one elsewhere, no pipe that never says anything, none without an end.
+fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("longer than {LIMIT} bytes"),
+        ));
+    }
+    Ok(bytes)
 }
 
 /// Removes a directory and all below it; one that isn't there is gone already. Follows no symbolic link.
@@ -121,6 +148,24 @@ mod tests {
     fn a_record_that_cannot_be_written_is_named() {
         let error = write_json(Path::new("/proc/nowhere/one.json"), &1).unwrap_err();
         assert_eq!(error.to_string(), "write /proc/nowhere/one.json");
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_not_read_as_a_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        write_json(&path("real.json"), &1).unwrap();
+        std::os::unix::fs::symlink(path("real.json"), path("link.json")).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, path("pipe.json"), fifo, Mode::RWXU, 0).unwrap();
+        fs::create_dir(path("directory.json")).unwrap();
+        let endless = File::create(path("endless.json")).unwrap();
+        endless.set_len(LIMIT + 1).unwrap();
+        for name in ["link.json", "pipe.json", "directory.json", "endless.json", "none.json"] {
+            let error = read_json::<u32>(&path(name)).unwrap_err();
+            assert!(error.to_string().ends_with(name), "{error}");
+            assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+        }
     }
 
     #[test]

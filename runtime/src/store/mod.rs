@@ -20,11 +20,14 @@
 
 mod file;
 mod layout;
+mod overlay;
 mod private;
 mod record;
 
+pub(crate) use file::reach;
 pub use file::{StoreError, read_json, remove_tree, write_bytes, write_json};
 pub use layout::Layout;
 pub(crate) use layout::{ensure_dir, let_pass, new_dir};
+pub(crate) use overlay::probe_overlay;
 pub use private::{keep_mounts_private, stop_keeping_mounts_private};
 pub use record::{ContainerRecord, SandboxPhase, SandboxRecord, ShimRecord, VERSION};

@@ -22,6 +22,7 @@ use crate::stdio::stream;
 use crate::userns::Userns;
 use davit_proto::disk::{EXIT_RECORD, INIT_PID};
 use davit_proto::shim::{CreateRequest, MappedMount, Rootfs};
+use davit_sys::failpoint::reach;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -174,10 +175,12 @@ async fn build(pod: &Arc<Pod>, container: &Container, plan: Plan) -> Result<Born
     for stale in [&pid_file, &plan.bundle.join(EXIT_RECORD)] {
         files::remove_if_there(stale).map_err(step("remove what an earlier one left"))?;
     }
+    reach("shim_create.begun").map_err(step("pass"))?;
     let (theirs, ours) = streams(&plan).map_err(step("make its streams"))?;
     if let Some(userns) = &pod.userns {
         theirs.iter().try_for_each(|fd| userns.give_pipe(fd)).map_err(step("give its streams"))?;
     }
+    reach("shim_create.streams").map_err(step("pass"))?;
     let console_socket = match &ours {
         Ours::Terminal(console) => Some(console.path()),
         Ours::Pipes { .. } => None,
@@ -233,6 +236,7 @@ async fn adopt(
     ours: Ours,
 ) -> Result<Born, CreateError> {
     let step = |step| step_of(&plan.id, step);
+    reach("shim_create.called").map_err(step("pass"))?;
     let pid = read_pid(pid_file).map_err(step("read the pid of its init"))?;
     let mut ended = expecting.adopt(pid);
     let held = hold(plan, pid);
@@ -240,6 +244,7 @@ async fn adopt(
         return Err(CreateError::Died { id: plan.id.clone(), code: ended.code });
     }
     let init = held?;
+    reach("shim_create.held").map_err(step("pass"))?;
     let read = |fd, source| {
         let (log, tee) = (Arc::clone(&container.log), Arc::clone(&container.tee));
         stream::spawn_logging(fd, source, log, tee).map_err(step("read its output"))
@@ -260,6 +265,7 @@ async fn adopt(
             (stdin, Some(again()?), vec![read(terminal, Source::Stdout)?])
         }
     };
+    reach("shim_create.read").map_err(step("pass"))?;
     Ok(Born { init, ended, stdin, terminal, logging })
 }
 

@@ -18,6 +18,7 @@ use crate::image::layers::{LayerHold, LayerRecord};
 use crate::image::registry::{Endpoint, FetchError, Registry};
 use crate::image::unpack::{CHUNKS, Chunk, Expected, UnpackError, unpack};
 use crate::image::{Digest, ImageRef};
+use davit_sys::failpoint::reach;
 use rustix::fs::{CWD, Mode, OFlags};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -285,6 +286,7 @@ fn unpack_and_commit(
     let local = |operation| move |error: std::io::Error| Failure::Local(operation, error);
     let staged =
         inner.layers.stage(&expected.diff_id).map_err(local("make a layer's directory"))?;
+    reach("pull.staged").map_err(local("pass"))?;
     let tree = staged.tree();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, &tree, flags, Mode::empty());
@@ -294,6 +296,7 @@ fn unpack_and_commit(
         .map_err(|errno| Failure::Local("open a layer's directory", errno.into()))?;
     let applied =
         unpack(chunks, expected, root, staged.junk(), &inner.limits).map_err(Failure::Unpack)?;
+    reach("pull.unpacked").map_err(local("pass"))?;
     let record =
         LayerRecord::new(expected.diff_id.clone(), expected.blob.clone(), expected.size, applied);
     inner.layers.commit(&staged, record).map_err(local("commit a layer"))
