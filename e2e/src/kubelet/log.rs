@@ -3,7 +3,7 @@
 //! Owns the list of the errors that are no davit's: each with where it comes from.
 
 /// An error that any kubelet of these tests may log, and why.
-const KNOWN: [(&str, &str); 16] = [
+const KNOWN: [(&str, &str); 18] = [
     ("Failed to set rlimit on max file handles", "the test's process may not raise its limits"),
     ("Failed to ensure process in container with oom score", "the test's process may not lower it"),
     ("pleg has yet to be successful", "its first round, before the first list of containers"),
@@ -19,6 +19,8 @@ const KNOWN: [(&str, &str); 16] = [
         "ExecSync cmd from runtime service failed\" err=\"rpc error: code = FailedPrecondition",
         "a probe of a container that ends at this moment",
     ),
+    ("use of closed network connection", "a client that has all it wanted has left"),
+    ("Error proxying data from", "the same, while bytes were on their way to it"),
     ("Housekeeping took longer than expected", "the machine is busy with other tests"),
     ("OOM events will not be reported", "it reads the kernel's log, which may run away from it"),
     ("Failed to get network devices", "a link of a neighbouring test has gone"),
