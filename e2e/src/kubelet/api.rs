@@ -136,11 +136,9 @@ impl Api {
 
     /// The pods that it has.
     pub(super) fn pods(&self) -> Result<Vec<Pod>> {
-        let mut list = self.json("/pods")?;
-        match list["items"].take() {
-            Value::Array(items) => Ok(items.into_iter().map(Pod::new).collect()),
-            _ => Ok(Vec::new()),
-        }
+        let list = self.json("/pods")?;
+        let items = list.get("items").and_then(Value::as_array);
+        Ok(items.into_iter().flatten().cloned().map(Pod::new).collect())
     }
 
     /// Opens a WebSocket at a path of the API, with this protocol.

@@ -235,13 +235,18 @@ impl<'t> Kubelet<'t> {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn put_manifest(&self, name: &str, mut manifest: Value) -> Result<()> {
-        manifest["apiVersion"] = json!("v1");
-        manifest["kind"] = json!("Pod");
-        manifest["metadata"]["namespace"] = json!(NAMESPACE);
-        if manifest["spec"]["terminationGracePeriodSeconds"].is_null() {
-            manifest["spec"]["terminationGracePeriodSeconds"] = json!(1);
-        }
+    pub fn put_manifest(&self, name: &str, manifest: Value) -> Result<()> {
+        let mut manifest = manifest;
+        let parts = manifest.as_object_mut().context("a manifest is an object")?;
+        parts.insert("apiVersion".to_owned(), json!("v1"));
+        parts.insert("kind".to_owned(), json!("Pod"));
+        let mut part = |name: &str, key: &str, value: Value| -> Result<()> {
+            let part = parts.get_mut(name).and_then(Value::as_object_mut);
+            part.with_context(|| format!("no {name}"))?.entry(key).or_insert(value);
+            Ok(())
+        };
+        part("metadata", "namespace", json!(NAMESPACE))?;
+        part("spec", "terminationGracePeriodSeconds", json!(1))?;
         write_whole(&self.manifest(name), manifest.to_string().as_bytes())
     }
 
