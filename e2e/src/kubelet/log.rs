@@ -16,8 +16,8 @@ const KNOWN: [(&str, &str); 18] = [
     ("code = Canceled desc = context canceled", "it ends, and gives up what it is about to ask"),
     ("code = NotFound desc = no container has the id", "it asks after what it has just removed"),
     (
-        "ExecSync cmd from runtime service failed\" err=\"rpc error: code = FailedPrecondition",
-        "a probe of a container that ends at this moment",
+        "ExecSync cmd from runtime service failed",
+        "a container is killed under it; else the pod is not ready",
     ),
     ("use of closed network connection", "a client that has all it wanted has left"),
     ("Error proxying data from", "the same, while bytes were on their way to it"),

@@ -30,8 +30,9 @@ fn commands(k: &Kubelet<'_>, protocol: &str) -> Result<()> {
         k,
         protocol,
         "input=1&output=1&error=1&tty=1",
-        "read line; echo got $line; stty size",
+        "read line; echo got $line; until stty size 2>/dev/null; do sleep 0.1; done",
     )?;
+    // The kubelet passes sizes on beside the input, so the command waits for one.
     session.write(4, br#"{"Width":100,"Height":40}"#)?;
     session.write(0, b"word\n")?;
     let text = session.read_until(1, |text| text.contains("40 100"))?;
