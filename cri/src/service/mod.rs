@@ -41,11 +41,6 @@ fn streamed<T: Clone + Send + 'static, M: Send + 'static>(
     Box::pin(tokio_stream::iter(chunks))
 }
 
-/// An RPC that isn't built yet.
-fn unimplemented(rpc: &str) -> Status {
-    Status::unimplemented(format!("{rpc} is not implemented by this version of davit"))
-}
-
 /// A field that every caller must give.
 fn required<T>(value: Option<T>, field: &str) -> Result<T, Status> {
     value.ok_or_else(|| Status::invalid_argument(format!("{field}: missing")))

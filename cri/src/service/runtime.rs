@@ -1,7 +1,7 @@
 //! CRI's RuntimeService.
 
 use super::status::{plain_status, status};
-use super::{Streamed, about, events, required, seconds, stats, streamed, streams, unimplemented};
+use super::{Streamed, about, events, required, seconds, stats, streamed, streams};
 use crate::convert;
 use crate::streaming::Urls;
 use davit_proto::cri::runtime_service_server::RuntimeService;
