@@ -1,6 +1,7 @@
 //! Pods with a user namespace of their own: root inside, nobody outside.
 
 use davit_e2e::prelude::*;
+use davit_proto::cri;
 use k8s_cri::v1::{IdMapping, Int64Value, StatusRequest, UserNamespace};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 
@@ -175,21 +176,24 @@ on_both!(volumes_are_mapped_as_asked, |t| {
 on_both!(an_image_as_a_volume_is_its_roots_too, |t| {
     let image = t.pull("davit-test/busybox:latest")?;
     let pod = pod(t, "web", |_| ())?;
-    let volume = |container: &str, sub_path: &str, ranges: &[IdMapping]| Mount {
-        host_path: String::new(),
+    let volume = |container: &str, sub_path: &str, ranges: &[cri::IdMapping]| cri::Mount {
+        container_path: container.to_owned(),
         readonly: true,
-        image: Some(davit_e2e::cri::spec(&image)),
+        image: Some(cri::ImageSpec { image: image.clone(), ..cri::ImageSpec::default() }),
         image_sub_path: sub_path.to_owned(),
-        ..bind(Path::new("/"), container, ranges)
+        uid_mappings: ranges.to_vec(),
+        gid_mappings: ranges.to_vec(),
+        ..cri::Mount::default()
     };
-    let id = run(t, &pod, "main", |c| {
-        let all = [range(0, 100_000, 65536)];
-        c.mounts = vec![volume("/whole", "", &all), volume("/part", "etc", &[])];
+    let range = |host_id, length| cri::IdMapping { host_id, container_id: 0, length };
+    let id = t.run_newer(&pod, "main", |c| {
+        c.mounts =
+            vec![volume("/whole", "", &[range(100_000, 65536)]), volume("/part", "etc", &[])];
     })?;
     assert_eq!(t.exec(&id, "stat -c %u:%g /whole/bin/busybox /part/passwd")?, "0:0\n0:0");
     assert!(t.exec(&id, "touch /whole/x || touch /part/x").is_err());
-    let answer =
-        t.try_create(&pod, "bad", |c| c.mounts = vec![volume("/x", "", &[range(0, 1, 1)])]);
+    let bad = volume("/x", "", &[range(1, 1)]);
+    let answer = t.try_create_newer(&pod, "bad", |c| c.mounts = vec![bad])?;
     refused(answer, Code::InvalidArgument, &["mounts[0].uidMappings", "not the pod's own"])?;
     Ok(())
 });
@@ -230,8 +234,8 @@ on_both!(a_restart_of_the_daemon_changes_nothing, |t| {
     let trial = t.settings().state().join("trial-crun-userns-0");
     std::fs::create_dir_all(trial.join("below"))?;
     t.daemon().spawn()?;
-    assert!(!trial.exists());
     assert_eq!(t.pid(&id)?, pid);
+    assert!(!trial.exists());
     assert_eq!(t.exec(&id, "set -- $(cat /proc/self/uid_map); echo $*")?, "0 100000 65536");
     let told = t.cri.pod_status(&pod.id)?.linux.and_then(|linux| linux.namespaces?.options);
     assert_eq!(told.context("options")?.userns_options, own());
