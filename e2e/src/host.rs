@@ -3,8 +3,9 @@
 //! Owns the only sleeps of the tests: [`eventually`] polls for a condition with a deadline, so that no test waits a guessed time.
 
 use anyhow::{Context, Result, bail};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Between two looks.
@@ -85,6 +86,53 @@ pub fn names_in(dir: &Path) -> Result<Vec<String>> {
 /// # Errors
 /// If there is no such file.
 pub fn cgroup_value(pid: u32, controller: &str, v1: &str, v2: &str) -> Result<String> {
+    let file = cgroup_file(pid, controller, v1, v2)?;
+    let value =
+        std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    Ok(value.trim().to_owned())
+}
+
+/// The cgroup of a process, stopped in its tracks until this is dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    file: PathBuf,
+    thaw: &'static str,
+}
+
+impl Frozen {
+    /// Freezes all that is in the cgroup of this process.
+    ///
+    /// # Errors
+    /// If the kernel cannot.
+    pub fn around(pid: u32) -> Result<Self> {
+        let file = cgroup_file(pid, "freezer", "freezer.state", "cgroup.freeze")?;
+        let v1 = file.ends_with("freezer.state");
+        write_kernel(&file, if v1 { "FROZEN" } else { "1" })?;
+        Ok(Self { file, thaw: if v1 { "THAWED" } else { "0" } })
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // The cgroup may be gone, and what was in it with it.
+        drop(write_kernel(&self.file, self.thaw));
+    }
+}
+
+/// Writes to a file that is the kernel's, as it is.
+fn write_kernel(file: &Path, value: &str) -> Result<()> {
+    let mut open = std::fs::OpenOptions::new()
+        .write(true)
+        .open(file)
+        .with_context(|| format!("open {}", file.display()))?;
+    open.write_all(value.as_bytes()).with_context(|| format!("write {value} to {}", file.display()))
+}
+
+/// A cgroup file of a process, as [`cgroup_value`] finds it.
+///
+/// # Errors
+/// If the process is gone.
+pub fn cgroup_file(pid: u32, controller: &str, v1: &str, v2: &str) -> Result<PathBuf> {
     let table = format!("/proc/{pid}/cgroup");
     let text = std::fs::read_to_string(&table).with_context(|| format!("read {table}"))?;
     let entry = |wanted: &dyn Fn(&str) -> bool| {
@@ -95,7 +143,7 @@ pub fn cgroup_value(pid: u32, controller: &str, v1: &str, v2: &str) -> Result<St
         })
     };
     let own = entry(&|names| names.split(',').any(|name| name == controller));
-    let file = match own {
+    Ok(match own {
         Some(path) => Path::new("/sys/fs/cgroup").join(controller).join(path).join(v1),
         None => {
             let path = entry(&str::is_empty)
@@ -104,8 +152,5 @@ pub fn cgroup_value(pid: u32, controller: &str, v1: &str, v2: &str) -> Result<St
             let top = if unified.is_dir() { unified } else { Path::new("/sys/fs/cgroup") };
             top.join(path).join(v2)
         }
-    };
-    let value =
-        std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-    Ok(value.trim().to_owned())
+    })
 }

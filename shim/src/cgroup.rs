@@ -23,6 +23,7 @@ const MAX_GROUPS: usize = 4096;
 /// How often killing looks again, and for how many times.
 const ROUND: Duration = Duration::from_millis(5);
 const ROUNDS: u32 = 1000;
+const SIGKILL: i32 = 9;
 /// Of the v1 hierarchies, those that tell who is in a container, the likeliest first.
 const V1_ORDER: [&str; 7] =
     ["pids", "memory", "freezer", "devices", "cpu", "cpuacct", "name=systemd"];
@@ -41,6 +42,8 @@ pub(crate) enum CgroupError {
 pub(crate) struct Cgroup {
     directory: PathBuf,
     oom: Option<PathBuf>,
+    /// Version 1's state of being paused. Somebody else than davit may have paused it.
+    freezer: Option<PathBuf>,
 }
 
 impl Cgroup {
@@ -94,7 +97,19 @@ impl Cgroup {
         // A pid may have got to a stranger before it was opened: whoever is listed now was opened as a member.
         let still = self.pids();
         let members = held.iter().filter(|(pid, _)| still.contains(pid));
-        members.filter(|(_, fd)| signal::send(fd.as_fd(), number).is_ok()).count()
+        let count = members.filter(|(_, fd)| signal::send(fd.as_fd(), number).is_ok()).count();
+        if number == SIGKILL {
+            self.thaw();
+        }
+        count
+    }
+
+    /// Version 1 keeps even SIGKILL from who is paused, version 2 does not.
+    fn thaw(&self) {
+        if let Some(freezer) = &self.freezer {
+            // Gone with the container, or its state is a parent's: whoever waits for the end tells that it didn't come.
+            let _ = files::write_kernel(freezer, "THAWED");
+        }
     }
 
     /// Kills everybody in it and waits until they are gone.
@@ -105,7 +120,7 @@ impl Cgroup {
             }
             // Only version 2 has the file; there, it misses nobody who is just forking.
             if files::write_kernel(&self.directory.join("cgroup.kill"), "1").is_err() {
-                self.signal(9);
+                self.signal(SIGKILL);
             }
             tokio::time::sleep(ROUND).await;
         }
@@ -139,12 +154,15 @@ fn locate(own: &str, theirs: &str, layout: Layout) -> Option<Cgroup> {
     };
     if layout == Layout::Unified {
         let directory = below("", distinct("")?);
-        return Some(Cgroup { oom: Some(directory.join("memory.events")), directory });
+        let oom = Some(directory.join("memory.events"));
+        return Some(Cgroup { directory, oom, freezer: None });
     }
+    let freezer = distinct("freezer").map(|path| below(mount_of(theirs, "freezer"), path));
+    let freezer = freezer.map(|group| group.join("freezer.state"));
     let memory = distinct("memory").map(|path| below(mount_of(theirs, "memory"), path));
     let v1 = V1_ORDER.iter().find_map(|c| distinct(c).map(|path| below(mount_of(theirs, c), path)));
     let directory = v1.or_else(|| distinct("").map(|path| below("unified", path)))?;
-    Some(Cgroup { directory, oom: memory.map(|m| m.join("memory.oom_control")) })
+    Some(Cgroup { directory, oom: memory.map(|m| m.join("memory.oom_control")), freezer })
 }
 
 /// The path in the hierarchy that has `controller`; the empty name is version 2's.
@@ -224,6 +242,19 @@ mod tests {
             assert_eq!(directory(theirs, Layout::Hybrid), None, "{theirs}");
             assert_eq!(directory(theirs, Layout::Unified), None, "{theirs}");
         }
+    }
+
+    #[test]
+    fn what_thaws_it_is_its_own_freezer_of_version_1() {
+        let freezer = |theirs: &str, layout| {
+            let freezer = locate(OWN, theirs, layout).unwrap().freezer;
+            freezer.map(|path| path.to_string_lossy().into_owned())
+        };
+        let theirs = "8:pids:/p/c\n2:freezer:/p/c\n0::/p/c\n";
+        let state = "/sys/fs/cgroup/freezer/p/c/freezer.state";
+        assert_eq!(freezer(theirs, Layout::Hybrid).as_deref(), Some(state));
+        assert_eq!(freezer(theirs, Layout::Unified), None);
+        assert_eq!(freezer("8:pids:/p/c\n2:freezer:/\n", Layout::Hybrid), None);
     }
 
     #[test]

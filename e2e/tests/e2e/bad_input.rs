@@ -212,42 +212,6 @@ on_one!(an_image_without_a_command_needs_one, |t| {
     })
 });
 
-on_one!(ids_that_are_none_are_told_as_unknown, |t| {
-    for id in ["", "no-such-id", "../../etc/passwd", &"0".repeat(64), &"f".repeat(10_000)] {
-        for answer in [
-            t.cri.status(id).map(drop),
-            t.cri.pod_status(id).map(drop),
-            t.cri.start(id),
-            t.cri.exec(id, &["true"], 1).map(drop),
-            t.cri.reopen_log(id),
-        ] {
-            let status = answer.err().with_context(|| format!("{id:?} is known"))?;
-            assert!(
-                matches!(status.code(), Code::NotFound | Code::InvalidArgument),
-                "{id:?}: {status:?}"
-            );
-        }
-        let answer = t.cri.create(id, &t.container_config("bad"), &t.pod_config("bad"));
-        assert!(answer.is_err(), "{id:?}");
-    }
-    Ok(())
-});
-
-on_one!(an_ambiguous_beginning_of_an_id_is_told_as_such, |t| {
-    // 17 ids have two with the same first digit.
-    let mut ids = Vec::new();
-    for number in 0..17 {
-        ids.push(t.pod(&format!("pod-{number}"), |p| namespaces(p).network = 2)?.id);
-    }
-    let twice = |digit: &str| ids.iter().filter(|id| id.starts_with(digit)).count() > 1;
-    let digit = ids.iter().map(|id| &id[..1]).find(|digit| twice(digit)).context("two begin so")?;
-    let status = refused(t.cri.pod_status(digit), Code::InvalidArgument, &["ambiguous", digit])?;
-    drop(status);
-    assert_eq!(t.cri.pod_status(&ids[0])?.id, ids[0]);
-    assert_eq!(t.cri.pod_status(&ids[0][..20])?.id, ids[0]);
-    Ok(())
-});
-
 on_one!(a_pod_that_is_not_ready_takes_no_container, |t| {
     let pod = t.pod("web", |_| ())?;
     let id = t.create(&pod, "main", |_| ())?;
@@ -278,5 +242,76 @@ on_one!(names_that_are_no_images_are_refused, |t| {
     }
     let absent = t.registry.reference("no/such:image");
     refused(t.cri.pull(&absent), Code::NotFound, &[&absent])?;
+    Ok(())
+});
+
+on_one!(a_message_that_is_too_long_is_refused_and_the_connection_lives, |t| {
+    let (_, id) = t.sleeper(|_| ())?;
+    let long = "x".repeat((16 << 20) + 1);
+    let request = k8s_cri::v1::ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: vec!["true".to_owned(), long],
+        timeout: 10,
+    };
+    // One connection all along: what comes after the refusal travels on it.
+    let client = t.cri.runtime();
+    for round in 0..3 {
+        let mut again = client.clone();
+        let answer = t.cri.wait(again.exec_sync(request.clone()));
+        let status = answer.err().with_context(|| format!("round {round}: it was taken"))?;
+        ensure!(
+            matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted),
+            "round {round}: {status:?}"
+        );
+        ensure!(status.message().contains(&(16 << 20).to_string()), "{status:?}");
+        let mut next = client.clone();
+        let request =
+            k8s_cri::v1::ContainerStatusRequest { container_id: id.clone(), verbose: false };
+        t.cri.wait(next.container_status(request))?;
+    }
+    // A little less is a call like any other: the program can't be given so much, and that is told.
+    let request = k8s_cri::v1::ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: vec!["true".to_owned(), "x".repeat(15 << 20)],
+        timeout: 10,
+    };
+    match t.cri.wait(t.cri.runtime().exec_sync(request)) {
+        Ok(answer) => assert_ne!(answer.exit_code, 0),
+        Err(status) => assert!(status.message().len() < 4096, "{}", status.message().len()),
+    }
+    assert_eq!(t.exec(&id, "echo fine")?, "fine");
+    Ok(())
+});
+
+on_both!(a_log_path_stays_in_the_pods_log_directory, |t| {
+    let pod = t.pod("web", |_| ())?;
+    for path in ["..", ".", "/", "../x.log", "a/../../x.log", "a/..", "/etc/x.log", "a/", "x\0y"] {
+        refuse_container(t, &pod, Code::InvalidArgument, &["log_path"], |c| {
+            path.clone_into(&mut c.log_path)
+        })
+        .with_context(|| format!("{path:?}"))?;
+    }
+    // A link in its place, which the kubelet never makes, leads nowhere.
+    let logs = PathBuf::from(&pod.config.log_directory);
+    let outside = t.dir.join("outside");
+    std::fs::create_dir(&outside)?;
+    std::os::unix::fs::symlink(outside.join("x.log"), logs.join("link.log"))?;
+    let answer = t.try_create(&pod, "bad", |c| "link.log".clone_into(&mut c.log_path));
+    assert!(answer.is_err(), "a link was followed");
+    nothing_made(t, 1, 0)?;
+    std::os::unix::fs::symlink(&outside, logs.join("aside"))?;
+    let answer = t.try_create(&pod, "bad", |c| "aside/0.log".clone_into(&mut c.log_path));
+    assert!(answer.is_err(), "a link to a directory was followed");
+    nothing_made(t, 1, 0)?;
+    assert_eq!(davit_e2e::host::names_in(&outside)?, Vec::<String>::new());
+    // What the kubelet does make.
+    std::fs::create_dir(logs.join("main"))?;
+    let id = t.run(&pod, "main", |c| {
+        "main/0.log".clone_into(&mut c.log_path);
+        c.command = sh("echo said");
+    })?;
+    let status = t.wait_for_exit(&id)?;
+    assert_eq!(status.log_path, logs.join("main/0.log").to_string_lossy());
+    assert_eq!(t.log(&status)?.len(), 1);
     Ok(())
 });

@@ -104,3 +104,20 @@ on_both!(thirty_at_once_all_answer, |t| {
         threads.into_iter().try_for_each(|thread| thread.join().unwrap())
     })
 });
+
+on_both!(a_paused_container_holds_no_command_beyond_its_deadline, |t| {
+    let (_, id) = t.sleeper(|_| ())?;
+    let paused = davit_e2e::host::Frozen::around(t.pid(&id)?)?;
+    let begun = std::time::Instant::now();
+    let answer = t.cri.exec(&id, &["sleep", "4325"], 2);
+    let took = begun.elapsed();
+    assert!(answer.is_err(), "{answer:?}");
+    ensure!(took < Duration::from_secs(10), "it took {took:?}");
+    // Others are asked and answered meanwhile.
+    assert_eq!(t.cri.status(&id)?.state(), ContainerState::ContainerRunning);
+    drop(paused);
+    assert_eq!(t.exec(&id, "echo on")?, "on");
+    let left = t.exec(&id, "ps -o args")?;
+    assert!(!left.contains("sleep 4325"), "{left}");
+    Ok(())
+});

@@ -111,3 +111,13 @@ fn wait_for_word(t: &Test, id: &str) -> Result<()> {
             .then_some(()))
     })
 }
+
+on_both!(a_paused_container_can_be_stopped, |t| {
+    let (_, id) = t.sleeper(|_| ())?;
+    let _paused = davit_e2e::host::Frozen::around(t.pid(&id)?)?;
+    let begun = std::time::Instant::now();
+    t.cri.stop(&id, 1)?;
+    ensure!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+    assert_eq!(t.cri.status(&id)?.state(), ContainerState::ContainerExited);
+    Ok(())
+});

@@ -182,6 +182,9 @@ pub struct CreateRequest {
     /// Made in the same mount namespace as the rootfs, for the OCI runtime to bind.
     #[prost(message, repeated, tag = "12")]
     pub mapped_mounts: ::prost::alloc::vec::Vec<MappedMount>,
+    /// The pod's log directory, which log_path is below: no symlink is followed from there on. Empty: only the last one is not.
+    #[prost(string, tag = "13")]
+    pub log_directory: ::prost::alloc::string::String,
 }
 /// A file or directory of the host, mounted so that its owners are others: an idmapped mount. What is mounted below it comes along as it is.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -306,6 +306,7 @@ impl Creation {
             stdin: self.spec.stdin,
             stdin_once: self.spec.stdin_once,
             log_path: record.facts.log_path.as_deref().map(text).unwrap_or_default(),
+            log_directory: self.sandbox.spec.log_directory.as_deref().map(text).unwrap_or_default(),
             max_log_line: self.shared.config.max_log_line,
             own_pid_namespace: record.facts.own_pid_namespace,
             // The spec carries what this host can set.

@@ -17,7 +17,7 @@ use crate::reaper::Ended;
 use crate::rootfs;
 use crate::stdio::console::Console;
 use crate::stdio::feed::{Ends, Feed};
-use crate::stdio::log::{Log, LogError, Source};
+use crate::stdio::log::{Log, LogError, LogPath, Source};
 use crate::stdio::stream;
 use crate::userns::Userns;
 use davit_proto::disk::{EXIT_RECORD, INIT_PID};
@@ -64,7 +64,7 @@ struct Plan {
     rootfs: Option<Rootfs>,
     mapped_mounts: Vec<MappedMount>,
     streams: Streams,
-    log_path: Option<PathBuf>,
+    log: Option<LogPath>,
     max_log_line: u32,
     pids: PidNamespace,
     oom_score_adj: Option<i32>,
@@ -85,9 +85,8 @@ impl Plan {
     fn checked(request: CreateRequest, pod: &Pod) -> Result<Self, Invalid> {
         let CreateRequest { id, bundle, runtime, rootfs, terminal, stdin, stdin_once, .. } =
             request;
-        let CreateRequest { log_path, max_log_line, own_pid_namespace, oom_score_adj, .. } =
-            request;
-        let CreateRequest { mapped_mounts, .. } = request;
+        let CreateRequest { log_path, log_directory, max_log_line, .. } = request;
+        let CreateRequest { own_pid_namespace, oom_score_adj, mapped_mounts, .. } = request;
         checked_name("id", &id)?;
         checked_path("bundle", &bundle)?;
         let oci =
@@ -95,10 +94,7 @@ impl Plan {
         let check = |rootfs| rootfs::check(rootfs, &pod.directory, pod.userns.as_deref());
         rootfs.as_ref().map_or(Ok(()), check)?;
         mapped_mounts.iter().try_for_each(|mount| mapped::check(mount, &pod.directory))?;
-        if !log_path.is_empty() {
-            checked_path("log_path", &log_path)?;
-        }
-        let log_path = (!log_path.is_empty()).then(|| log_path.into());
+        let log = log_at(log_path, log_directory)?;
         let bundle = bundle.into();
         let streams = match (terminal, stdin) {
             (true, input) => Streams::Terminal { input },
@@ -114,7 +110,7 @@ impl Plan {
             rootfs,
             mapped_mounts,
             streams,
-            log_path,
+            log,
             max_log_line,
             pids,
             oom_score_adj,
@@ -133,11 +129,23 @@ impl Plan {
     }
 }
 
+fn log_at(file: String, directory: String) -> Result<Option<LogPath>, Invalid> {
+    if file.is_empty() {
+        return Ok(None);
+    }
+    checked_path("log_path", &file)?;
+    if directory.is_empty() {
+        return Ok(Some(LogPath { file: file.into(), directory: None }));
+    }
+    checked_path("log_directory", &directory)?;
+    Ok(Some(LogPath { file: file.into(), directory: Some(directory.into()) }))
+}
+
 /// Creates a container and answers its init's pid. To be run in a task of its own: it must not be dropped halfway.
 pub(crate) async fn create(pod: &Arc<Pod>, request: CreateRequest) -> Result<Pid, CreateError> {
     let plan = Plan::checked(request, pod)?;
     pod.refuse_known(&plan.id)?;
-    let log = Log::open(plan.log_path.clone(), plan.max_log_line)?;
+    let log = Log::open(plan.log.clone(), plan.max_log_line)?;
     let container =
         Container::new(plan.id.clone(), plan.bundle.clone(), plan.oci.clone(), plan.pids, log);
     let container = Arc::new(container);

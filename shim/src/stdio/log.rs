@@ -3,10 +3,11 @@
 //! Each read becomes one write of whole records, appended. What cannot be written (disk full, I/O error) is dropped and counted, and
 //! said in one line of the log once it can be written again: output never waits, and neither does the container. A record
 //! that was torn by a full disk gets its line's end first. Reopening swaps the file under the same lock that writing
-//! takes, so that nothing goes to the old file afterwards. A symlink at the end of the path is not followed: the directory is the
-//! kubelet's, but its content may be others'.
+//! takes, so that nothing goes to the old file afterwards. Below the pod's log directory no symlink is followed: the directory is
+//! the kubelet's, but its content may be others'.
 
 use super::lines::{Lines, Tag};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -40,9 +41,18 @@ impl Source {
 /// A container's log. Without a path it takes output and drops it.
 #[derive(Debug)]
 pub(crate) struct Log {
-    path: Option<PathBuf>,
+    path: Option<LogPath>,
     made: bool,
     state: Mutex<State>,
+}
+
+/// Where a log is.
+#[derive(Debug, Clone)]
+pub(crate) struct LogPath {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// A directory above it: from there on no symlink is followed. `None` if nobody said which.
+    pub(crate) directory: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -62,13 +72,13 @@ pub(crate) struct LogError {
 
 impl Log {
     /// Opens the log; `limit` is the longest content of a record, 0 the default of 16 KiB.
-    pub(crate) fn open(path: Option<PathBuf>, limit: u32) -> Result<Self, LogError> {
+    pub(crate) fn open(path: Option<LogPath>, limit: u32) -> Result<Self, LogError> {
         let limit = match usize::try_from(limit).unwrap_or(MAX_LIMIT) {
             0 => DEFAULT_LIMIT,
             limit => limit.min(MAX_LIMIT),
         };
-        let made = path.as_deref().is_some_and(|p| !p.exists());
-        let file = path.as_deref().map(open).transpose()?.map(Sink::new);
+        let made = path.as_ref().is_some_and(|path| !path.file.exists());
+        let file = path.as_ref().map(open).transpose()?.map(Sink::new);
         let state =
             Mutex::new(State { file, stdout: Lines::new(limit), stderr: Lines::new(limit) });
         Ok(Self { path, made, state })
@@ -102,7 +112,7 @@ impl Log {
     /// Removes the file, if opening made it: the container came to nothing.
     pub(crate) fn discard(&self) {
         if let (true, Some(path)) = (self.made, &self.path) {
-            let _ = crate::files::remove_if_there(path);
+            let _ = crate::files::remove_if_there(&path.file);
         }
     }
 
@@ -120,11 +130,29 @@ impl Log {
     }
 }
 
-fn open(path: &Path) -> Result<File, LogError> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let file =
-        OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path);
-    file.map_err(|source| LogError { path: path.to_owned(), source })
+fn open(path: &LogPath) -> Result<File, LogError> {
+    let LogPath { file, directory } = path;
+    let below = directory.as_ref().and_then(|above| Some((above, file.strip_prefix(above).ok()?)));
+    let opened = match below {
+        Some((directory, name)) => open_below(directory, name),
+        None => OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o640)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(file),
+    };
+    opened.map_err(|source| LogError { path: file.clone(), source })
+}
+
+/// The directory itself may be reached through symlinks: `/var/log` is one on some hosts.
+fn open_below(directory: &Path, name: &Path) -> io::Result<File> {
+    let above = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, above, Mode::empty())?;
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let mode = Mode::from_raw_mode(0o640);
+    Ok(rustix::fs::openat2(&directory, name, flags, mode, resolve)?.into())
 }
 
 fn prefix(source: Source) -> String {
@@ -284,11 +312,40 @@ mod tests {
         assert_eq!(lines[3..], ["four", "five"]);
     }
 
+    fn at(file: &Path) -> LogPath {
+        LogPath { file: file.to_owned(), directory: None }
+    }
+
+    #[test]
+    fn below_the_log_directory_no_symlink_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let log = |above: &str, file: &str| {
+            let directory = Some(path(above));
+            Log::open(Some(LogPath { file: path(above).join(file), directory }), 0)
+        };
+        std::fs::create_dir_all(path("logs/main")).unwrap();
+        std::fs::create_dir(path("outside")).unwrap();
+        std::os::unix::fs::symlink(path("outside"), path("logs/aside")).unwrap();
+        std::os::unix::fs::symlink(path("outside/file"), path("logs/link")).unwrap();
+        std::os::unix::fs::symlink(path("logs"), path("linked")).unwrap();
+        for name in ["aside/0.log", "link", "../outside/0.log", "missing/0.log"] {
+            assert!(log("logs", name).is_err(), "{name}");
+        }
+        assert_eq!(std::fs::read_dir(path("outside")).unwrap().count(), 0);
+        let own = log("logs", "main/0.log").unwrap();
+        own.write(Source::Stdout, b"one\n");
+        own.reopen().unwrap();
+        own.write(Source::Stdout, b"two\n");
+        assert_eq!(std::fs::read_to_string(path("logs/main/0.log")).unwrap().lines().count(), 2);
+        log("linked", "main/1.log").unwrap();
+    }
+
     #[test]
     fn records_have_the_form_that_cri_demands() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
-        let log = Log::open(Some(path.clone()), 4).unwrap();
+        let log = Log::open(Some(at(&path)), 4).unwrap();
         log.write(Source::Stdout, b"a\n\nlonger");
         log.write(Source::Stderr, b"e");
         log.end(Source::Stderr);
@@ -314,7 +371,7 @@ mod tests {
     fn after_a_reopen_nothing_goes_to_the_old_file() {
         let dir = tempfile::tempdir().unwrap();
         let (path, old) = (dir.path().join("0.log"), dir.path().join("0.log.1"));
-        let log = Log::open(Some(path.clone()), 0).unwrap();
+        let log = Log::open(Some(at(&path)), 0).unwrap();
         log.write(Source::Stdout, b"one\nbegun");
         std::fs::rename(&path, &old).unwrap();
         log.reopen().unwrap();
@@ -330,9 +387,9 @@ mod tests {
         let (link, real, new) = (dir.path().join("l"), dir.path().join("r"), dir.path().join("n"));
         crate::files::write_new(&real, b"mine").unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        assert!(Log::open(Some(link), 0).is_err());
-        Log::open(Some(real.clone()), 0).unwrap().discard();
-        Log::open(Some(new.clone()), 0).unwrap().discard();
+        assert!(Log::open(Some(at(&link)), 0).is_err());
+        Log::open(Some(at(&real)), 0).unwrap().discard();
+        Log::open(Some(at(&new)), 0).unwrap().discard();
         assert_eq!((real.exists(), new.exists()), (true, false));
     }
 }
