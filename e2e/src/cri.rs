@@ -25,7 +25,7 @@ use tonic::{Code, Request, Status};
 /// No call of a test takes longer.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// The kubelet takes no longer message.
-const MESSAGE: usize = 16 << 20;
+pub(crate) const MESSAGE: usize = 16 << 20;
 
 /// A client of both services.
 #[derive(Debug, Clone)]

@@ -3,10 +3,11 @@
 //! Owns the way from one to the other: both are the same bytes. Nothing else of davit's is used, so that what davit gets wrong
 //! about the interface is not wrong on both sides.
 
-use crate::cri::Cri;
+use crate::cri::{Cri, MESSAGE};
 use crate::test::{Pod, Test};
 use anyhow::{Context, Result};
 use davit_proto::cri;
+use davit_proto::cri::image_service_client::ImageServiceClient;
 use davit_proto::cri::runtime_service_client::RuntimeServiceClient;
 use prost::Message;
 use tonic::Status;
@@ -20,7 +21,31 @@ impl Cri {
     /// The runtime service in full.
     #[must_use]
     pub fn newer(&self) -> RuntimeServiceClient<tonic::transport::Channel> {
-        RuntimeServiceClient::new(self.channel())
+        RuntimeServiceClient::new(self.channel()).max_decoding_message_size(MESSAGE)
+    }
+
+    /// The image service in full.
+    #[must_use]
+    pub fn newer_images(&self) -> ImageServiceClient<tonic::transport::Channel> {
+        ImageServiceClient::new(self.channel()).max_decoding_message_size(MESSAGE)
+    }
+
+    /// Waits for a stream's end: all of its messages.
+    ///
+    /// # Errors
+    /// The server's, or that it takes longer than any call may.
+    pub fn all<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<tonic::Streaming<T>>, Status>>,
+    ) -> Result<Vec<T>, Status> {
+        let mut stream = self.wait(call)?;
+        self.wait(async {
+            let mut messages = Vec::new();
+            while let Some(message) = stream.message().await? {
+                messages.push(message);
+            }
+            Ok(tonic::Response::new(messages))
+        })
     }
 
     /// `ContainerStatus` in full.

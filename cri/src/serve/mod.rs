@@ -25,7 +25,7 @@ pub(crate) mod tests;
 mod tls;
 
 pub(crate) use listen::{Listener, Stream};
-pub(crate) use services::{Opened, Services};
+pub(crate) use services::{MESSAGE_MAX, Opened, Services};
 
 use crate::config::{self, Config, ServeFlags};
 use crate::layer::{Bound, InFlight, Operations, Requests, through};

@@ -17,7 +17,7 @@ use tower::Service;
 use tower::util::BoxCloneService;
 
 /// The longest message, both ways: what the kubelet's client takes.
-const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
 /// Answers every call, of whichever service.
 pub(crate) type Routes = BoxCloneService<Request<Incoming>, Response<Body>, Infallible>;

@@ -1,7 +1,7 @@
 //! CRI's ImageService.
 
 use super::status::plain_status;
-use super::{Streamed, required, streamed};
+use super::{Streamed, required, streamed, whole};
 use crate::convert::{self, ImageParts};
 use davit_proto::cri::image_service_server::ImageService;
 use davit_proto::cri::{
@@ -54,7 +54,7 @@ impl ImageService for Images {
         request: Request<ListImagesRequest>,
     ) -> Result<Response<ListImagesResponse>, Status> {
         let ListImagesRequest { filter } = request.into_inner();
-        Ok(Response::new(ListImagesResponse { images: self.select(filter)? }))
+        whole(ListImagesResponse { images: self.select(filter)? }, "StreamImages")
     }
 
     async fn stream_images(

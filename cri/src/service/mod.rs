@@ -8,6 +8,7 @@ mod check;
 mod davit;
 mod events;
 mod image;
+mod lists;
 mod logs;
 mod runtime;
 mod stats;
@@ -18,28 +19,8 @@ pub(crate) use davit::Admin;
 pub(crate) use image::Images;
 pub(crate) use runtime::RuntimeApi;
 
-use std::pin::Pin;
-use tokio_stream::Stream;
+use lists::{Streamed, streamed, whole};
 use tonic::Status;
-
-/// How many items one message of a streamed list carries (KEP-5825): far below the 16 MiB that clients take.
-const CHUNK: usize = 1000;
-
-/// The stream of a streamed list.
-type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// A streamed list: every item once, in messages of at most [`CHUNK`], none of them empty.
-fn streamed<T: Clone + Send + 'static, M: Send + 'static>(
-    items: Vec<T>,
-    message: impl Fn(Vec<T>) -> M + Send + 'static,
-) -> Streamed<M> {
-    let mut items = items.into_iter();
-    let chunks = std::iter::from_fn(move || {
-        let chunk: Vec<T> = items.by_ref().take(CHUNK).collect();
-        (!chunk.is_empty()).then(|| Ok(message(chunk)))
-    });
-    Box::pin(tokio_stream::iter(chunks))
-}
 
 /// A field that every caller must give.
 fn required<T>(value: Option<T>, field: &str) -> Result<T, Status> {

@@ -1,7 +1,7 @@
 //! CRI's RuntimeService.
 
 use super::status::{plain_status, status};
-use super::{Streamed, about, events, required, seconds, stats, streamed, streams};
+use super::{Streamed, about, events, required, seconds, stats, streamed, streams, whole};
 use crate::convert;
 use crate::streaming::Urls;
 use davit_proto::cri::runtime_service_server::RuntimeService;
@@ -154,7 +154,7 @@ impl RuntimeService for RuntimeApi {
         request: Request<ListPodSandboxRequest>,
     ) -> Result<Response<ListPodSandboxResponse>, Status> {
         let ListPodSandboxRequest { filter } = request.into_inner();
-        Ok(Response::new(ListPodSandboxResponse { items: self.select_sandboxes(filter) }))
+        whole(ListPodSandboxResponse { items: self.select_sandboxes(filter) }, "StreamPodSandboxes")
     }
 
     async fn stream_pod_sandboxes(
@@ -225,7 +225,8 @@ impl RuntimeService for RuntimeApi {
         request: Request<ListContainersRequest>,
     ) -> Result<Response<ListContainersResponse>, Status> {
         let ListContainersRequest { filter } = request.into_inner();
-        Ok(Response::new(ListContainersResponse { containers: self.select_containers(filter) }))
+        let containers = self.select_containers(filter);
+        whole(ListContainersResponse { containers }, "StreamContainers")
     }
 
     async fn stream_containers(
@@ -373,7 +374,7 @@ impl RuntimeService for RuntimeApi {
     ) -> Result<Response<ListContainerStatsResponse>, Status> {
         let ListContainerStatsRequest { filter } = request.into_inner();
         let stats = stats::running(&self.runtime, filter).await;
-        Ok(Response::new(ListContainerStatsResponse { stats }))
+        whole(ListContainerStatsResponse { stats }, "StreamContainerStats")
     }
 
     async fn stream_container_stats(
@@ -402,7 +403,7 @@ impl RuntimeService for RuntimeApi {
     ) -> Result<Response<ListPodSandboxStatsResponse>, Status> {
         let ListPodSandboxStatsRequest { filter } = request.into_inner();
         let stats = stats::ready(&self.runtime, filter).await;
-        Ok(Response::new(ListPodSandboxStatsResponse { stats }))
+        whole(ListPodSandboxStatsResponse { stats }, "StreamPodSandboxStats")
     }
 
     async fn stream_pod_sandbox_stats(
@@ -450,7 +451,7 @@ impl RuntimeService for RuntimeApi {
     ) -> Result<Response<ListPodSandboxMetricsResponse>, Status> {
         let ListPodSandboxMetricsRequest {} = request.into_inner();
         let pod_metrics = stats::metrics(&self.runtime).await;
-        Ok(Response::new(ListPodSandboxMetricsResponse { pod_metrics }))
+        whole(ListPodSandboxMetricsResponse { pod_metrics }, "StreamPodSandboxMetrics")
     }
 
     async fn stream_pod_sandbox_metrics(

@@ -1,7 +1,7 @@
 //! Containers: what is asked for is what is inside.
 
 use davit_e2e::prelude::*;
-use k8s_cri::v1::{ContainerFilter, ContainerStateValue, Device};
+use k8s_cri::v1::Device;
 use std::collections::HashMap;
 
 fn words(text: &[&str]) -> Vec<String> {
@@ -199,32 +199,6 @@ on_one!(labels_annotations_and_mounts_come_back_as_they_were, |t| {
     assert_eq!(listed.image_id, image_id);
     assert!(!status.image_ref.is_empty() && !status.image.unwrap_or_default().image.is_empty());
     assert_eq!((&listed.labels, &listed.annotations), (&labels, &annotations));
-    Ok(())
-});
-
-on_one!(containers_are_listed_by_id_pod_state_and_labels, |t| {
-    let (one, two) = (t.pod("one", |_| ())?, t.pod("two", |_| ())?);
-    let label = HashMap::from([("app".to_owned(), "x".to_owned())]);
-    let first = t.run(&one, "first", |c| c.labels.clone_from(&label))?;
-    let second = t.create(&two, "second", |_| ())?;
-    let ids = |filter: ContainerFilter| -> Result<Vec<String>> {
-        Ok(t.cri.containers(Some(filter))?.into_iter().map(|container| container.id).collect())
-    };
-    assert_eq!(
-        ids(ContainerFilter { id: first[..13].to_owned(), ..Default::default() })?,
-        [first.as_str()]
-    );
-    let in_two = ContainerFilter { pod_sandbox_id: two.id[..13].to_owned(), ..Default::default() };
-    assert_eq!(ids(in_two)?, [second.as_str()]);
-    let created = ContainerStateValue { state: ContainerState::ContainerCreated.into() };
-    assert_eq!(
-        ids(ContainerFilter { state: Some(created), ..Default::default() })?,
-        [second.as_str()]
-    );
-    assert_eq!(
-        ids(ContainerFilter { label_selector: label, ..Default::default() })?,
-        [first.as_str()]
-    );
     Ok(())
 });
 

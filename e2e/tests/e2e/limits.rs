@@ -187,3 +187,38 @@ on_both!(use_is_measured, |t| {
     assert_eq!(stats.attributes.map(|attributes| attributes.id), Some(id));
     Ok(())
 });
+
+on_both!(a_pods_limits_are_set_where_davit_made_its_cgroup, |t| {
+    use davit_e2e::host::cgroup_file;
+    use davit_proto::cri;
+    let (pod, id) = t.sleeper(|_| ())?;
+    let limits = |memory: i64, quota: i64| cri::LinuxContainerResources {
+        memory_limit_in_bytes: memory,
+        cpu_quota: quota,
+        cpu_period: 100_000,
+        ..Default::default()
+    };
+    let request = cri::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: pod.id.clone(),
+        overhead: Some(limits(16 * MIB, 10_000)),
+        resources: Some(limits(64 * MIB, 40_000)),
+    };
+    t.cri.wait(t.cri.newer().update_pod_sandbox_resources(request))?;
+    let above = |controller: &str, v1: &str, v2: &str| -> Result<String> {
+        let file = cgroup_file(t.pid(&id)?, controller, v1, v2)?;
+        let pod = file.parent().and_then(Path::parent).context("the pod's cgroup")?;
+        let name = file.file_name().context("a name")?;
+        Ok(std::fs::read_to_string(pod.join(name))?.trim().to_owned())
+    };
+    if Path::new("/run/systemd/system").is_dir() {
+        // Slices are systemd's: there the call is only written down, and is no limit.
+        let memory = above("memory", "memory.limit_in_bytes", "memory.max")?;
+        assert_ne!(memory, (80 * MIB).to_string());
+        return Ok(());
+    }
+    let memory = above("memory", "memory.limit_in_bytes", "memory.max")?;
+    assert_eq!(memory, (80 * MIB).to_string());
+    let quota = above("cpu", "cpu.cfs_quota_us", "cpu.max")?;
+    assert_eq!(quota.split(' ').next(), Some("50000"));
+    Ok(())
+});

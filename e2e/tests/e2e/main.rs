@@ -23,6 +23,8 @@ mod failpoints;
 #[cfg(test)]
 mod hostile_images;
 #[cfg(test)]
+mod ids;
+#[cfg(test)]
 mod image_volumes;
 #[cfg(test)]
 mod images;
@@ -40,6 +42,8 @@ mod kubelet_streams;
 mod kubelet_volumes;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod lists;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Pods: run, stopped, removed; what their containers share and what they don't.
 
 use davit_e2e::prelude::*;
-use k8s_cri::v1::{DnsConfig, PodSandboxFilter, PodSandboxStateValue};
+use k8s_cri::v1::DnsConfig;
 use std::collections::{BTreeSet, HashMap};
 
 fn ns(pid: u32, kind: &str) -> Result<String> {
@@ -89,38 +89,6 @@ on_one!(labels_and_annotations_come_back_as_they_were, |t| {
     assert!(status.created_at > 0);
     let listed = t.cri.pods(None)?;
     assert_eq!((&listed[0].labels, &listed[0].annotations), (&labels, &annotations));
-    Ok(())
-});
-
-on_one!(pods_are_listed_by_id_state_and_labels, |t| {
-    let label = |name: &str| HashMap::from([("app".to_owned(), name.to_owned())]);
-    let one = t.pod("one", |p| p.labels = label("one"))?;
-    let two = t.pod("two", |p| p.labels = label("two"))?;
-    t.cri.stop_pod(&two.id)?;
-    let ids = |filter: PodSandboxFilter| -> Result<Vec<String>> {
-        Ok(t.cri.pods(Some(filter))?.into_iter().map(|pod| pod.id).collect())
-    };
-    assert_eq!(
-        ids(PodSandboxFilter { id: one.id[..12].to_owned(), ..Default::default() })?,
-        [one.id.as_str()]
-    );
-    let not_ready = PodSandboxStateValue { state: PodSandboxState::SandboxNotready.into() };
-    assert_eq!(
-        ids(PodSandboxFilter { state: Some(not_ready), ..Default::default() })?,
-        [two.id.as_str()]
-    );
-    assert_eq!(
-        ids(PodSandboxFilter { label_selector: label("two"), ..Default::default() })?,
-        [two.id.as_str()]
-    );
-    assert!(
-        ids(PodSandboxFilter {
-            id: one.id.clone(),
-            label_selector: label("two"),
-            ..Default::default()
-        })?
-        .is_empty()
-    );
     Ok(())
 });
 
