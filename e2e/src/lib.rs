@@ -15,6 +15,7 @@ pub mod host;
 pub mod images;
 pub mod kubelet;
 pub mod leaks;
+pub mod live;
 mod newer;
 pub mod registry;
 pub mod test;

@@ -312,6 +312,14 @@ impl Test {
     /// # Errors
     /// If it fails.
     pub fn crictl(&self, arguments: &[&str]) -> Result<String> {
+        Ok(tools::run(&mut self.crictl_command(arguments)?)?.trim().to_owned())
+    }
+
+    /// `crictl` for the test's daemon, to be started.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn crictl_command(&self, arguments: &[&str]) -> Result<Command> {
         let endpoint = format!("unix://{}", self.settings().socket().display());
         let mut command = Command::new(tools::crictl()?);
         command.args([
@@ -323,7 +331,7 @@ impl Test {
             &endpoint,
         ]);
         command.args(["--timeout", "30s"]).args(arguments).current_dir(&self.dir);
-        Ok(tools::run(&mut command)?.trim().to_owned())
+        Ok(command)
     }
 
     /// Runs `crictl` and reads what it prints as JSON.
