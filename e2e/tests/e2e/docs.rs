@@ -1,0 +1,58 @@
+//! What the documents say of the tests: that each call has one, and that those that they name are there.
+
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+const CALLS: &str = include_str!("../../../docs/rpcs.md");
+const INTERFACE: &str = include_str!("../../../proto/proto/cri.proto");
+
+/// The words in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The rows of the table of tests: a call, and the tests that prove it.
+fn rows() -> Result<Vec<(&'static str, Vec<&'static str>)>> {
+    let (_, section) = CALLS.split_once("## Which test proves it").context("the table is there")?;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let mut words = quoted(row);
+        Ok((words.next().context("a row names a call")?, words.collect()))
+    })
+    .collect()
+}
+
+#[test]
+fn each_call_of_the_interface_has_a_test_that_proves_it() -> Result<()> {
+    let name = |line: &'static str| line.trim().strip_prefix("rpc ")?.split('(').next();
+    let calls: BTreeSet<&str> = INTERFACE.lines().filter_map(name).map(str::trim).collect();
+    let rows = rows()?;
+    let listed: BTreeSet<&str> = rows.iter().map(|(call, _)| *call).collect();
+    assert_eq!(listed, calls);
+    assert!(rows.iter().all(|(_, tests)| !tests.is_empty()));
+    Ok(())
+}
+
+#[test]
+fn the_tests_that_the_documents_name_are_there() -> Result<()> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e");
+    for (call, tests) in rows()? {
+        for test in tests {
+            let (module, name) =
+                test.split_once("::").with_context(|| format!("{call}: {test:?} has no module"))?;
+            let path = dir.join(format!("{module}.rs"));
+            let source = std::fs::read_to_string(&path)
+                .with_context(|| format!("{call}: read {}", path.display()))?;
+            let there = source.lines().any(|line| {
+                let line = line.trim();
+                let head = line.strip_prefix("on_both!(").or_else(|| line.strip_prefix("on_one!("));
+                let head = head.or_else(|| line.strip_prefix("fn ")).unwrap_or(line);
+                head.strip_prefix(name).is_some_and(|rest| rest.starts_with([',', '(']))
+            });
+            ensure!(there, "{call}: {test} is not there");
+        }
+    }
+    Ok(())
+}
