@@ -29,6 +29,23 @@ const SUITE: Duration = Duration::from_secs(25 * 60);
 /// After which critest itself is ended.
 const PROCESS: Duration = Duration::from_secs(27 * 60);
 
+/// What the suite measures, and with which images: without this it measures next to nothing, and with images of its own.
+const BENCHMARK: &str = "containersNumber: 5
+containersNumberParallel: 1
+containerBenchmarkTimeoutSeconds: 60
+podsNumber: 5
+podsNumberParallel: 1
+podBenchmarkTimeoutSeconds: 60
+imagesNumber: 3
+imagesNumberParallel: 1
+imageBenchmarkTimeoutSeconds: 60
+podContainerStartBenchmarkTimeoutSeconds: 60
+imagePullingBenchmarkImage: registry.k8s.io/e2e-test-images/busybox:1.29-2
+imageListingBenchmarkImages:
+- registry.k8s.io/e2e-test-images/busybox:1.29-2
+- registry.k8s.io/e2e-test-images/nginx:1.14-2
+";
+
 /// The report's name, in the directory where critest is started.
 const REPORT: &str = "critest.json";
 /// Between two looks at critest.
@@ -150,7 +167,11 @@ fn validate(t: &Test, options: &Options, summary: &mut String) -> Result<()> {
     }
     watched?;
     let output = crate::host::read_optional(&t.dir.join("critest.log"))?.unwrap_or_default();
-    *summary = summary_of(&output).with_context(|| format!("critest printed:\n{output}"))?;
+    let told = match options.work {
+        Work::Validate => summary_of(&output),
+        Work::Benchmark => figures_of(&output),
+    };
+    *summary = told.with_context(|| format!("critest printed:\n{output}"))?;
     judge(&Report::read(&t.dir.join(REPORT))?, options)
 }
 
@@ -167,7 +188,10 @@ fn command(t: &Test, options: &Options) -> Result<Command> {
         command.args(["--websocket-exec", "--websocket-attach", "--websocket-portforward"]);
     }
     if options.work == Work::Benchmark {
+        let parameters = t.dir.join("benchmark.yaml");
+        crate::registry::write_whole(&parameters, BENCHMARK.as_bytes())?;
         command.arg("--benchmark").arg(format!("--benchmarking-output-dir={}", t.dir.display()));
+        command.arg(format!("--benchmarking-params-file={}", parameters.display()));
     }
     if options.parallel > 1 {
         command.arg(format!("--parallel={}", options.parallel));
@@ -217,10 +241,20 @@ fn summary_of(output: &str) -> Option<String> {
     Some(format!("{ran}: {verdict}"))
 }
 
+/// The tables of the measurements; there is no line that sums them up.
+fn figures_of(output: &str) -> Option<String> {
+    let rows = output.lines().map(str::trim).filter(|line| line.contains("[duration]"));
+    let rows: Vec<&str> = rows.collect();
+    (!rows.is_empty()).then(|| format!("N, min, median, mean, deviation, max\n{}", rows.join("\n")))
+}
+
 fn judge(report: &Report, options: &Options) -> Result<()> {
     let mut problems: Vec<String> = report.with(Outcome::Failed).map(describe).collect();
-    if options.focus.is_none() && options.work == Work::Validate {
-        problems.extend(skips::unexpected(report));
+    if options.focus.is_none() {
+        match options.work {
+            Work::Validate => problems.extend(skips::unexpected(report)),
+            Work::Benchmark => problems.extend(idle(report)),
+        }
     }
     if report.with(Outcome::Passed).next().is_none() {
         problems.push("no spec ran".to_owned());
@@ -232,6 +266,12 @@ fn judge(report: &Report, options: &Options) -> Result<()> {
         return Ok(());
     }
     bail!("{}", problems.join("\n"))
+}
+
+/// Measurements that did not take place.
+fn idle(report: &Report) -> Vec<String> {
+    let skipped = report.with(Outcome::Skipped).filter(|spec| !spec.said().is_empty());
+    skipped.map(|spec| format!("skipped: {}: {}", spec.name(), spec.said())).collect()
 }
 
 /// The name, where it failed and the start of what it said: what follows there is a dump of the error's fields.

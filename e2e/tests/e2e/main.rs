@@ -15,6 +15,8 @@ mod containers;
 #[cfg(test)]
 mod crictl;
 #[cfg(test)]
+mod critest;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod events;
