@@ -21,6 +21,7 @@ const KNOWN: [(&str, &str); 18] = [
     ),
     ("use of closed network connection", "a client that has all it wanted has left"),
     ("Error proxying data from", "the same, while bytes were on their way to it"),
+    ("Partial failure issuing cadvisor.ContainerInfoV2", "a cgroup that it has not measured yet"),
     ("Housekeeping took longer than expected", "the machine is busy with other tests"),
     ("OOM events will not be reported", "it reads the kernel's log, which may run away from it"),
     ("Failed to get network devices", "a link of a neighbouring test has gone"),
