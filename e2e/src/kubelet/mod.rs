@@ -1,7 +1,7 @@
 //! A kubelet of the test's own, without an API server: it runs the pods whose manifests are in a directory.
 //!
 //! Owns one kubelet next to the test's davit: its configuration (own directories, ports, node name and root cgroup, so that many
-//! run side by side), its process, its log ([`log`]), what it changes on the machine ([`tunables`], [`cgroups`]) and its end ([`ending`]); [`Api`] asks
+//! run side by side), its process, its log (`log`), what it changes on the machine (`tunables`, `cgroups`) and its end (`ending`); [`Api`] asks
 //! it, [`Pod`] reads what it says about a pod. Its end takes away every pod, and fails the test if anything is left, or if the log has an
 //! error that is not accounted for.
 //!
