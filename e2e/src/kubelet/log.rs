@@ -3,7 +3,7 @@
 //! Owns the list of the errors that are no davit's: each with where it comes from.
 
 /// An error that any kubelet of these tests may log, and why.
-const KNOWN: [(&str, &str); 19] = [
+const KNOWN: &[(&str, &str)] = &[
     ("Failed to set rlimit on max file handles", "the test's process may not raise its limits"),
     ("Failed to ensure process in container with oom score", "the test's process may not lower it"),
     ("pleg has yet to be successful", "its first round, before the first list of containers"),

@@ -90,7 +90,9 @@ fn volumes(t: &Test, k: &Kubelet<'_>) -> Result<()> {
 }
 
 fn http(port: u16) -> Result<String> {
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    // The kernel would wait for two minutes for an answer that never comes.
+    let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
     let mut text = String::new();
@@ -117,7 +119,11 @@ fn networks(t: &Test, k: &Kubelet<'_>, ports: [u16; 2]) -> Result<()> {
         [("host-network", ports[0], "of-the-host"), ("host-port", ports[1], "mapped")]
     {
         let pod = k.ready(name)?;
-        let text = eventually(Duration::from_secs(10), "the port answers", || Ok(http(port).ok()))?;
+        let mut last = None;
+        let text = eventually(Duration::from_secs(20), "the port answers", || {
+            Ok(http(port).map_err(|error| last = Some(error)).ok())
+        })
+        .with_context(|| format!("{name}, port {port}: {last:?}"))?;
         assert!(text.ends_with(&format!("{word}\n")), "{name}: {text:?}");
         let names = t.exec(pod.id("main"), "ls /sys/class/net")?;
         assert_eq!(
