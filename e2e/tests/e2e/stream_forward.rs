@@ -165,7 +165,7 @@ on_one!(channels_reach_the_ports_that_the_call_names, |t| {
 on_one!(a_forwarding_leaves_nothing_and_bytes_go_fast, |t| {
     let pod = t.pod("pod", |_| ())?;
     let id = t.run(&pod, "main", |c| {
-        c.command = sh("nc -ll -p 8000 -e sh -c 'head -c 1073741824 /dev/zero' & trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done");
+        c.command = sh("nc -ll -p 8000 -e dd if=/dev/zero bs=1M count=1024 & trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done");
     })?;
     eventually(Duration::from_secs(10), "it listens", || {
         Ok(t.exec(&id, "netstat -ltn")?.contains(":8000").then_some(()))
