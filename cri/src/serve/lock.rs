@@ -1,7 +1,8 @@
 //! One daemon per root and per state directory.
 //!
-//! The lock is a flock(2) on `<directory>/lock`: the kernel lets go of it however the daemon ends, so a stale one can't exist. The file
-//! holds the owner's pid, for the message alone.
+//! The lock is a flock(2) on `<directory>/lock`: the kernel lets go of it however the daemon ends, so a stale one can't exist. But a child that a daemon was
+//! just about to make when it was killed holds it until it becomes another program; that is waited for. The file holds the owner's pid, for the
+//! message and to tell the one from the other.
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -9,6 +10,10 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a killed daemon's children may take to become other programs.
+const ORPHANS: Duration = Duration::from_secs(5);
 
 /// Why the directory is not ours.
 #[derive(Debug, thiserror::Error)]
@@ -69,16 +74,23 @@ pub(crate) fn take(key: &'static str, directory: &Path) -> Result<Lock, LockErro
         .mode(0o600)
         .open(directory.join("lock"))
         .map_err(failed("open its lock"))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            let mut owner = String::new();
-            // What can't be read is not told.
-            drop((&mut file).take(20).read_to_string(&mut owner));
-            let owner = owner.trim().to_owned();
+    let until = Instant::now() + ORPHANS;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(failed("flock")(error.into())),
+        }
+        let mut owner = String::new();
+        // What can't be read is not told.
+        drop(file.rewind().and_then(|()| (&mut file).take(20).read_to_string(&mut owner)));
+        let owner = owner.trim().to_owned();
+        if lives(&owner) || Instant::now() >= until {
             return Err(LockError::Taken { key, directory: directory.to_owned(), owner });
         }
-        Err(error) => return Err(failed("flock")(error.into())),
+        let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+        // Cut short by a signal: then it is looked at again sooner.
+        let _: rustix::thread::NanosleepRelativeResult = rustix::thread::nanosleep(&pause);
     }
     let note = |file: &mut File| {
         file.set_len(0)?;
@@ -87,6 +99,17 @@ pub(crate) fn take(key: &'static str, directory: &Path) -> Result<Lock, LockErro
     };
     note(&mut file).map_err(failed("write the pid"))?;
     Ok(Lock(file))
+}
+
+/// Whether the owner, as far as it is known, is there: a process that has ended may still wait for its parent.
+fn lives(owner: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{owner}/stat"));
+    match stat {
+        Ok(stat) => {
+            !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+        }
+        Err(error) => owner.is_empty() || error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 #[cfg(test)]
@@ -103,5 +126,23 @@ mod tests {
         assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
         drop(first);
         take("root", &root).unwrap();
+    }
+
+    #[test]
+    fn what_a_dead_daemons_child_still_holds_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = take("root", dir.path()).unwrap();
+        // A pid that no process has: the owner is gone, and its lock is not.
+        let mut file =
+            std::fs::OpenOptions::new().write(true).open(dir.path().join("lock")).unwrap();
+        file.set_len(0).unwrap();
+        writeln!(file, "4194305").unwrap();
+        let releases = std::thread::spawn(move || {
+            let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            let _: rustix::thread::NanosleepRelativeResult = rustix::thread::nanosleep(&pause);
+            drop(held);
+        });
+        take("root", dir.path()).unwrap();
+        releases.join().unwrap();
     }
 }

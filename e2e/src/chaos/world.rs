@@ -143,7 +143,9 @@ impl<'a> World<'a> {
 
     /// Waits until the daemon is up.
     pub(super) fn wait_until_up(&self) {
-        while self.epoch() % 2 == 1 {
+        pause(Duration::from_millis(1));
+        // A daemon that does not come up ends the run.
+        while self.epoch() % 2 == 1 && !self.over.load(Ordering::SeqCst) {
             pause(Duration::from_millis(1));
         }
     }
