@@ -33,9 +33,9 @@ fn find_or_build() -> Result<PathBuf> {
         return Ok(dir);
     }
     let test = std::env::current_exe().context("find the test's own program")?;
-    // …/target/debug/deps/e2e-0123456789abcdef
-    let profile =
-        test.ancestors().nth(2).context("the test's program is not in a target directory")?;
+    // …/target/debug/deps/e2e-0123456789abcdef, or …/target/debug/davit-critest
+    let mut dirs = test.ancestors().skip(1).skip_while(|dir| dir.ends_with("deps"));
+    let profile = dirs.next().context("the test's program is not in a target directory")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "-p", "davit", "-p", "davit-shim", "--manifest-path"]);
