@@ -132,10 +132,13 @@ fn pod_base() -> Vec<u8> {
     config.encode_to_vec()
 }
 
-/// One with a mount of the host, one with an image: some fields make sense with one of the two only.
+/// One with a mount of the host, one with that mapped, one with an image: some fields make sense with one of them only.
 fn container_bases() -> Vec<Vec<u8>> {
     let host =
         cri::Mount { container_path: "/c".into(), host_path: "/h".into(), ..Default::default() };
+    let range = cri::IdMapping { host_id: 100_000, container_id: 0, length: 10 };
+    let mapped =
+        cri::Mount { uid_mappings: vec![range.clone()], gid_mappings: vec![range], ..host.clone() };
     let spec = cri::ImageSpec { image: "model:1".into(), ..Default::default() };
     let image = cri::Mount {
         container_path: "/c".into(),
@@ -162,7 +165,7 @@ fn container_bases() -> Vec<Vec<u8>> {
         });
         config.encode_to_vec()
     };
-    vec![with(host), with(image)]
+    vec![with(host), with(mapped), with(image)]
 }
 
 /// Values that some field takes, none of them what it has if nothing is said.
