@@ -7,6 +7,7 @@ use super::{LayerHold, Layers, seal};
 use crate::image::Digest;
 use std::collections::BTreeSet;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, TryLockError};
 
 /// How polite the thread is: the most that nice(2) has.
@@ -41,18 +42,19 @@ impl Layers {
 
     /// Seals until nothing is left to be sealed; at once done if somebody else does.
     fn seal_all(self: &Arc<Self>) {
-        let mut failed = BTreeSet::new();
+        let mut tried = BTreeSet::new();
         loop {
             let _sealing = match self.sealing.try_lock() {
                 Ok(guard) => guard,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
-            let Some(diff_id) = self.unsealed(&failed) else { return };
+            let Some(diff_id) = self.unsealed(&tried) else { return };
             if let Err(error) = self.seal_one(&diff_id) {
                 tracing::warn!(layer = %diff_id, %error, "cannot seal layer");
-                failed.insert(diff_id);
             }
+            // Whatever came of it: one that has gone meanwhile and come anew is sealed after the pull that brought it.
+            tried.insert(diff_id);
         }
     }
 
@@ -63,12 +65,22 @@ impl Layers {
         waiting.map(|(diff_id, _)| diff_id).find(|diff_id| !except.contains(*diff_id)).cloned()
     }
 
-    fn seal_one(self: &Arc<Self>, diff_id: &Digest) -> io::Result<()> {
-        // Removed since: nothing to do.
-        let Ok(_hold) = self.hold(std::slice::from_ref(diff_id)) else { return Ok(()) };
-        let seal = self.seal_of(diff_id)?;
+    /// Does not hold the layer: whoever removes its image need not wait for this. What goes while it is read gets no seal.
+    fn seal_one(&self, diff_id: &Digest) -> io::Result<()> {
+        let Some(before) = self.identity(diff_id) else { return Ok(()) };
+        let seal = self.seal_of(diff_id);
         let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.identity(diff_id) != Some(before) {
+            return Ok(());
+        }
+        let seal = seal?;
         self.rewrite(diff_id, |record| record.seal = Some(seal))
+    }
+
+    /// Which directory a layer's files are in: another one if the layer went and came again.
+    fn identity(&self, diff_id: &Digest) -> Option<(u64, u64)> {
+        let found = std::fs::symlink_metadata(self.tree(diff_id)).ok()?;
+        Some((found.dev(), found.ino()))
     }
 
     fn seal_of(&self, diff_id: &Digest) -> io::Result<Digest> {
