@@ -261,7 +261,10 @@ fn stdio_of(stdio: CallStdio) -> std::io::Result<([OwnedFd; 3], Option<OwnedFd>)
 
 fn quiet(input: OwnedFd) -> std::io::Result<([OwnedFd; 3], Option<OwnedFd>)> {
     let (reader, writer) = stream::pipe_to_read()?;
-    Ok(([input, crate::process::null()?, writer], Some(reader)))
+    // Where the input is a null device, it is the one that the runtime may have.
+    let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&input)?.st_mode);
+    let output = if kind.is_char_device() { input.try_clone()? } else { crate::process::null()? };
+    Ok(([input, output, writer], Some(reader)))
 }
 
 /// What the runtime has to say: from its log, else from its standard error, else its exit code.

@@ -69,15 +69,39 @@ impl Userns {
         become_root()
     }
 
-    /// Makes a pipe the namespace's root's, who may hand it on: else nobody in there could open it anew (`/dev/stdout`). What is no pipe is not ours to
-    /// give.
-    pub(crate) fn give_pipe(&self, pipe: &OwnedFd) -> std::io::Result<()> {
-        let Some((uid, gid)) = self.mappings.host_root() else { return Ok(()) };
-        if FileType::from_raw_mode(rustix::fs::fstat(pipe)?.st_mode) != FileType::Fifo {
-            return Ok(());
+    /// A process's stream as one in the namespace may have it. A pipe becomes the namespace's root's, who may hand it on: else nobody in there could open it
+    /// anew (`/dev/stdout`). Some OCI runtimes do the same to whatever they are given, and the host's `/dev/null` is not theirs to give: instead of it
+    /// goes one that nobody else has.
+    pub(crate) fn give(&self, stream: OwnedFd) -> std::io::Result<OwnedFd> {
+        let Some((uid, gid)) = self.mappings.host_root() else { return Ok(stream) };
+        match FileType::from_raw_mode(rustix::fs::fstat(&stream)?.st_mode) {
+            FileType::Fifo => {
+                rustix::fs::fchown(&stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+                Ok(stream)
+            }
+            FileType::CharacterDevice => own_null(),
+            FileType::RegularFile
+            | FileType::Directory
+            | FileType::Symlink
+            | FileType::Socket
+            | FileType::BlockDevice
+            | FileType::Unknown => Ok(stream),
         }
-        Ok(rustix::fs::fchown(pipe, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
     }
+}
+
+/// A null device of its own, in a file system that nobody else sees and that goes with it.
+pub(crate) fn own_null() -> std::io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let made = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(&made)?;
+    let flags = MountAttrFlags::empty();
+    let root = rustix::mount::fsmount(&made, FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
+    let mode = Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(&root, "null", FileType::CharacterDevice, mode, rustix::fs::makedev(1, 3))?;
+    rustix::fs::chmodat(&root, "null", mode, rustix::fs::AtFlags::empty())?;
+    Ok(rustix::fs::openat(&root, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 impl AsFd for Userns {
@@ -185,15 +209,20 @@ mod tests {
     }
 
     #[test]
-    fn only_pipes_are_given_away() {
-        use std::os::unix::fs::MetadataExt as _;
+    fn pipes_are_given_away_and_the_hosts_null_device_is_not() {
         let range = IdMapping { inside: 0, host: 100_000, length: 10 };
         let mappings = IdMappings { uids: vec![range], gids: vec![range] };
         let userns = Userns::new(crate::process::null().unwrap(), mappings, None);
         let (pipe, _other) = rustix::pipe::pipe().unwrap();
-        userns.give_pipe(&pipe).unwrap();
-        userns.give_pipe(&crate::process::null().unwrap()).unwrap();
+        let pipe = userns.give(pipe).unwrap();
         assert_eq!(rustix::fs::fstat(&pipe).unwrap().st_uid, 100_000);
-        assert_eq!(std::fs::metadata("/dev/null").unwrap().uid(), 0);
+        let null = userns.give(crate::process::null().unwrap()).unwrap();
+        rustix::fs::fchown(&null, Some(Uid::from_raw(100_000)), None).unwrap();
+        assert_eq!(rustix::io::write(&null, b"x").unwrap(), 1);
+        assert_eq!(rustix::io::read(&null, &mut [0; 8]).unwrap(), 0);
+        let (own, host) =
+            (rustix::fs::fstat(&null).unwrap(), rustix::fs::stat("/dev/null").unwrap());
+        assert_eq!(own.st_rdev, host.st_rdev);
+        assert_ne!((own.st_dev, own.st_uid), (host.st_dev, host.st_uid));
     }
 }

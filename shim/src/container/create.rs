@@ -184,9 +184,11 @@ async fn build(pod: &Arc<Pod>, container: &Container, plan: Plan) -> Result<Born
         files::remove_if_there(stale).map_err(step("remove what an earlier one left"))?;
     }
     reach("shim_create.begun").map_err(step("pass"))?;
-    let (theirs, ours) = streams(&plan).map_err(step("make its streams"))?;
+    let (mut theirs, ours) = streams(&plan).map_err(step("make its streams"))?;
     if let Some(userns) = &pod.userns {
-        theirs.iter().try_for_each(|fd| userns.give_pipe(fd)).map_err(step("give its streams"))?;
+        let [stdin, stdout, stderr] = theirs;
+        let give = |stream| userns.give(stream).map_err(step("give its streams"));
+        theirs = [give(stdin)?, give(stdout)?, give(stderr)?];
     }
     reach("shim_create.streams").map_err(step("pass"))?;
     let console_socket = match &ours {

@@ -10,6 +10,7 @@ use crate::oci::{Call, CallStdio, Verb};
 use crate::pod::Pod;
 use crate::reaper::Ended;
 use crate::stdio::console::Console;
+use crate::userns::own_null;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -84,17 +85,23 @@ impl Command {
         let step = |step| self.step(step);
         files::write_new(process, &self.process).map_err(step("write its process"))?;
         let (stdio, console) = match streams {
-            Streams::Given(stdio) => {
+            Streams::Given(mut stdio) => {
                 if let Some(userns) = &pod.userns {
-                    let give = |pipe| userns.give_pipe(pipe);
-                    stdio.iter().try_for_each(give).map_err(step("give its streams"))?;
+                    let [stdin, stdout, stderr] = stdio;
+                    let give = |stream| userns.give(stream).map_err(step("give its streams"));
+                    stdio = [give(stdin)?, give(stdout)?, give(stderr)?];
                 }
                 (CallStdio::Theirs { stdio, errors: None }, None)
             }
             Streams::Terminal => {
                 let name = format!("exec-{}.sock", self.name);
                 let console = Console::listen(&self.container.bundle, &name);
-                (CallStdio::Quiet, Some(console.map_err(step("listen for its terminal"))?))
+                let console = console.map_err(step("listen for its terminal"))?;
+                let quiet = match &pod.userns {
+                    Some(_) => CallStdio::Reads(own_null().map_err(step("make a null device"))?),
+                    None => CallStdio::Quiet,
+                };
+                (quiet, Some(console))
             }
         };
         let console_socket = console.as_ref().map(Console::path);
