@@ -138,7 +138,7 @@ fn container_bases() -> Vec<Vec<u8>> {
         cri::Mount { container_path: "/c".into(), host_path: "/h".into(), ..Default::default() };
     let range = cri::IdMapping { host_id: 100_000, container_id: 0, length: 10 };
     let mapped =
-        cri::Mount { uid_mappings: vec![range.clone()], gid_mappings: vec![range], ..host.clone() };
+        cri::Mount { uid_mappings: vec![range], gid_mappings: vec![range], ..host.clone() };
     let spec = cri::ImageSpec { image: "model:1".into(), ..Default::default() };
     let image = cri::Mount {
         container_path: "/c".into(),
