@@ -9,6 +9,7 @@ use crate::id::SandboxId;
 use crate::shared::Shared;
 use crate::store::remove_tree;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -123,7 +124,14 @@ async fn look(shared: &Arc<Shared>) -> BTreeSet<Leftover> {
         // First what there is on disk, then whose it may be: what comes in between is claimed, and so is what goes.
         let writable = names(&shared.layout.writable_layers());
         let networks = shared.network.recorded();
-        let claimed = claimed(&shared);
+        let claimed = match claimed(&shared) {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                // Whose something is can't be said, so nothing is anybody's to remove.
+                tracing::warn!(%error, "nothing is swept: the pods can't be listed");
+                return BTreeSet::new();
+            }
+        };
         let unclaimed = |name: &String| !claimed.contains(name);
         let layers = writable.into_iter().filter(unclaimed).map(|name| Leftover::WritableLayer {
             path: shared.layout.writable_layers().join(name),
@@ -142,18 +150,54 @@ async fn look(shared: &Arc<Shared>) -> BTreeSet<Leftover> {
 }
 
 /// The ids of all pods and containers that are, come or go: those that are known, and those that have a place on disk.
-fn claimed(shared: &Shared) -> BTreeSet<String> {
+fn claimed(shared: &Shared) -> io::Result<BTreeSet<String>> {
     let mut claimed: BTreeSet<String> = BTreeSet::new();
-    for pod in names(&shared.layout.pods()) {
-        claimed.extend(names(&shared.layout.pods().join(&pod).join("containers")));
+    for pod in listed(&shared.layout.pods())? {
+        claimed.extend(listed(&shared.layout.pods().join(&pod).join("containers"))?);
         claimed.insert(pod);
     }
     claimed.extend(shared.index.container_ids().into_iter().map(String::from));
     claimed.extend(shared.index.pod_ids().into_iter().map(String::from));
-    claimed
+    Ok(claimed)
 }
 
+/// What may be looked at; what can't be listed is not looked at.
 fn names(directory: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+    listed(directory).unwrap_or_default()
+}
+
+/// Every name in a directory; none if it is not there, or no directory.
+fn listed(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(Vec::new());
+        }
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_listed_is_told_from_what_is_not_there() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir(top.path().join("pod")).unwrap();
+        std::fs::File::create(top.path().join("file")).unwrap();
+        let mut found = listed(top.path()).unwrap();
+        found.sort();
+        assert_eq!(found, ["file", "pod"]);
+        assert!(listed(&top.path().join("gone")).unwrap().is_empty());
+        assert!(listed(&top.path().join("file")).unwrap().is_empty());
+        // A name that no file system holds stands for whatever else can be wrong.
+        assert!(listed(&top.path().join("x".repeat(300))).is_err());
+    }
 }
