@@ -29,6 +29,7 @@ mod init;
 mod mapped;
 mod namespaces;
 mod oci;
+mod overlay;
 mod pod;
 mod process;
 mod reaper;

@@ -10,22 +10,17 @@
 
 use crate::error::{Invalid, checked_path};
 use crate::mapped;
+use crate::overlay;
 use crate::userns::Userns;
 use davit_proto::disk::IdMappings;
 use davit_proto::shim::{Directory, ImageVolume, Rootfs};
 use davit_sys::namespace::{Namespace, unshare};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags,
-};
-use std::ffi::CString;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-/// The kernel takes no longer value for one option.
-const OPTION_LIMIT: usize = 255;
 /// How often a directory is looked for while others mount and rename.
 const OPEN_TRIES: usize = 1000;
 
@@ -33,9 +28,9 @@ const OPEN_TRIES: usize = 1000;
 #[derive(Debug, thiserror::Error)]
 #[error("{step} {}: {}", path.display(), std::io::Error::from(*source))]
 pub(crate) struct RootfsError {
-    step: &'static str,
+    pub(crate) step: &'static str,
     path: PathBuf,
-    source: Errno,
+    pub(crate) source: Errno,
 }
 
 pub(crate) fn at<'a, P: AsRef<Path> + ?Sized>(
@@ -102,18 +97,10 @@ pub(crate) fn prepare(rootfs: &Rootfs, userns: Option<&Userns>) -> Result<(), Ro
 
 /// Mounts the overlay, its layers mapped if there is a user namespace.
 fn mount_mapped(rootfs: &Rootfs, userns: Option<&Userns>) -> Result<OwnedFd, RootfsError> {
-    let Some(userns) = userns else { return mount(rootfs) };
+    let Some(userns) = userns else { return overlay::mount(rootfs) };
     let held = mapped::layers(&rootfs.lower, &rootfs.target, userns)?;
     let lower = held.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
-    mount(&Rootfs { lower, ..rootfs.clone() })
-}
-
-fn mount(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
-    match mount_by_descriptors(rootfs) {
-        // Before Linux 6.8 layers cannot be given one by one.
-        Err(RootfsError { step: "add layer", source: Errno::INVAL, .. }) => mount_by_string(rootfs),
-        other => other,
-    }
+    overlay::mount(&Rootfs { lower, ..rootfs.clone() })
 }
 
 /// Mounts an image that is a volume. It has no upper directory, so nothing can be written whatever the bind of it says. The directory
@@ -167,102 +154,6 @@ pub(crate) fn keep_from_propagating(target: &Path) -> Result<(), RootfsError> {
         }
     }
     Ok(())
-}
-
-fn mount_by_descriptors(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
-    let target = &rootfs.target;
-    let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-        .map_err(at("open overlay for", target))?;
-    let fd = overlay.as_fd();
-    let mut held = Vec::new();
-    for layer in &rootfs.lower {
-        set_path(fd, "lowerdir+", layer, &mut held).map_err(at("add layer", layer))?;
-    }
-    if !rootfs.upper.is_empty() {
-        set_path(fd, "upperdir", &rootfs.upper, &mut held)
-            .map_err(at("set upper directory", &rootfs.upper))?;
-        set_path(fd, "workdir", &rootfs.work, &mut held)
-            .map_err(at("set work directory", &rootfs.work))?;
-    }
-    for option in &rootfs.options {
-        match option.split_once('=') {
-            Some((key, value)) => rustix::mount::fsconfig_set_string(fd, key, value),
-            None => rustix::mount::fsconfig_set_flag(fd, option.as_str()),
-        }
-        .map_err(at("set overlay option", option))?;
-    }
-    rustix::mount::fsconfig_create(fd).map_err(at("make overlay for", target))?;
-    let root = rustix::mount::fsmount(fd, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-        .map_err(at("make overlay mount for", target))?;
-    rustix::mount::move_mount(
-        &root,
-        "",
-        CWD,
-        target.as_str(),
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-    .map_err(at("mount overlay on", target))?;
-    Ok(root)
-}
-
-/// Gives a path, or, where it is longer than the kernel takes, a short one that leads there.
-fn set_path(
-    fs: BorrowedFd<'_>,
-    key: &str,
-    path: &str,
-    held: &mut Vec<OwnedFd>,
-) -> Result<(), Errno> {
-    if path.len() <= OPTION_LIMIT {
-        return rustix::mount::fsconfig_set_string(fs, key, path);
-    }
-    let fd = open_path(path)?;
-    let short = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    held.push(fd);
-    rustix::mount::fsconfig_set_string(fs, key, short.as_str())
-}
-
-/// A directory, as a place to start from.
-pub(crate) fn open_path(path: &str) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// The old call, whose options are one page of text. Layers are named by descriptor, relative to `/proc/self/fd`: short enough
-/// for the most layers that overlay takes, and nothing in a path can be mistaken for a separator.
-fn mount_by_string(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
-    let open = |path: &String| open_path(path).map_err(at("open", path));
-    let layers = rootfs.lower.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let numbers: Vec<String> = layers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-    let mut options = format!("lowerdir={}", numbers.join(":"));
-    let mut held = Vec::new();
-    if !rootfs.upper.is_empty() {
-        let (upper, work) = (open(&rootfs.upper)?, open(&rootfs.work)?);
-        options.push_str(&format!(",upperdir={},workdir={}", upper.as_raw_fd(), work.as_raw_fd()));
-        held.extend([upper, work]);
-    }
-    for option in &rootfs.options {
-        options.push(',');
-        // SELinux, whose labels have commas, takes its values quoted.
-        match option.split_once('=') {
-            Some((key, value)) if value.contains(',') => {
-                options.push_str(&format!("{key}=\"{value}\""));
-            }
-            Some(_) | None => options.push_str(option),
-        }
-    }
-    let target = &rootfs.target;
-    let options =
-        CString::new(options).map_err(|_nul| at("mount overlay on", target)(Errno::INVAL))?;
-    rustix::process::chdir("/proc/self/fd").map_err(at("enter", "/proc/self/fd"))?;
-    rustix::mount::mount(
-        "overlay",
-        target.as_str(),
-        "overlay",
-        MountFlags::empty(),
-        Some(options.as_c_str()),
-    )
-    .map_err(at("mount overlay on", target))?;
-    rustix::process::chdir("/").map_err(at("enter", "/"))?;
-    open_path(target).map_err(at("open", target))
 }
 
 /// Makes a directory and its parents beneath `root`, never outside of it whatever links the image holds. What is there is left as

@@ -33,9 +33,12 @@ fn overlay(trial: &Path) -> io::Result<()> {
     };
     // By way of descriptors, which need no care about what a path may hold.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // Before Linux 6.5 the kernel looks paths up when it creates, so they stay open until then.
+    let mut open = Vec::new();
     for (key, part) in [("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")] {
         let directory = rustix::fs::open(trial.join(part), flags, Mode::empty())?;
         fsconfig_set_string(&context, key, format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
+        open.push(directory);
     }
     Ok(fsconfig_create(&context)?)
 }
