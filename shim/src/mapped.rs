@@ -4,14 +4,15 @@
 //! can. A copy of an image with other owners is never made.
 
 use crate::error::{Invalid, checked_path};
-use crate::rootfs::{RootfsError, at, keep_from_propagating, open_path};
+use crate::overlay::open_path;
+use crate::rootfs::{RootfsError, at, keep_from_propagating};
 use crate::userns::{Holder, Userns, UsernsError};
 use davit_proto::disk::{IdMapping, IdMappings};
 use davit_proto::shim::MappedMount;
 use davit_sys::mount::{Change, change};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The kernel takes no more ranges in one map.
@@ -62,7 +63,8 @@ pub(crate) fn prepare(mounts: &[MappedMount], userns: Option<&Userns>) -> Result
         };
         // What is mounted below comes along, unmapped: its file system may be one that can't be.
         let below = OpenTreeFlags::AT_RECURSIVE;
-        attach(&mapped(source, below, namespace)?, target)?;
+        let ids = Change { map_ids: Some(namespace), ..Change::default() };
+        attach(&changed(source, below, ids)?, target)?;
     }
     Ok(())
 }
@@ -80,16 +82,11 @@ fn namespace_of(mappings: &IdMappings) -> Result<OwnedFd, UsernsError> {
     opened.map_err(|e| UsernsError::Step { step: "open it", source: e.into() })
 }
 
-/// A copy of the mount at `source`, mapped, attached nowhere.
-fn mapped(
-    source: &str,
-    flags: OpenTreeFlags,
-    namespace: BorrowedFd<'_>,
-) -> Result<OwnedFd, RootfsError> {
+/// A copy of the mount at `source` with other owners, attached nowhere.
+fn changed(source: &str, flags: OpenTreeFlags, ids: Change<'_>) -> Result<OwnedFd, RootfsError> {
     let flags = flags | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let copy = open_tree(CWD, source, flags).map_err(at("open", source))?;
     // EINVAL: a file system that knows no such thing, a share of the network for one.
-    let ids = Change { map_ids: Some(namespace), ..Change::default() };
     change(copy.as_fd(), ids).map_err(at("map the ids of", source))?;
     Ok(copy)
 }
@@ -102,14 +99,16 @@ fn attach(mount: &OwnedFd, target: &str) -> Result<(), RootfsError> {
 /// The layers as an overlay is to be made of, mapped into the pod's user namespace. However many there are it takes one mount, of the directory that
 /// all of them are in: one for each would be thousands on a node, and every mount or look at the table would have to go by them.
 ///
-/// Attached at `target`, where the overlay will cover it: before Linux 6.15 overlay takes no layer from a mount that is nowhere.
+/// Attached at `target`, where the overlay will cover it: before Linux 6.15 overlay takes no layer from a mount that is nowhere. Private, or the
+/// overlay would show on the host, at the directory that this is a copy of.
 pub(crate) fn layers(
     lower: &[String],
     target: &str,
     userns: &Userns,
 ) -> Result<Vec<OwnedFd>, RootfsError> {
     let alone = |path: &str| -> Result<OwnedFd, RootfsError> {
-        let copy = mapped(path, OpenTreeFlags::empty(), userns.as_fd())?;
+        let ids = Change { map_ids: Some(userns.as_fd()), private: true, ..Change::default() };
+        let copy = changed(path, OpenTreeFlags::empty(), ids)?;
         attach(&copy, target)?;
         Ok(copy)
     };

@@ -74,6 +74,27 @@ async fn a_containers_root_is_the_images_and_none_of_the_hosts() {
 }
 
 #[tokio::test]
+async fn on_a_host_whose_mounts_are_shared_no_mapped_layer_or_root_is_seen() {
+    for runtime in RUNTIMES {
+        // As davit has it: the roots below a private mount, the layers on the host's own.
+        let before = "mount --make-rshared / && mkdir -p DIR/userns-rootfs && \
+                      mount --bind DIR/userns-rootfs DIR/userns-rootfs && mount --make-private DIR/userns-rootfs &&";
+        let mut pod = Pod::start(runtime, own, before).await;
+        let state = state(&mut pod).await;
+        let mounts = |pod: &Pod| -> Vec<String> {
+            let all = fs::read_to_string(format!("/proc/{}/mountinfo", pod.shim.id())).unwrap();
+            // Others mount on this host meanwhile.
+            all.lines().filter(|line| line.contains(&pod.name)).map(str::to_owned).collect()
+        };
+        let before = mounts(&pod);
+        pod.run("c", &inside("sleep 1000", &state)).await;
+        assert_eq!(mounts(&pod), before, "{runtime}");
+        pod.delete("c").await;
+        pod.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn the_pods_other_namespaces_are_owned_by_it() {
     for runtime in RUNTIMES {
         let mut pod = Pod::with(runtime, |config, dir| {
