@@ -11,8 +11,10 @@ use davit_proto::disk::{IdMapping, IdMappings};
 use davit_proto::shim::MappedMount;
 use davit_sys::mount::{Change, change};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
-use std::os::fd::{AsFd, OwnedFd};
+use rustix::mount::{
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The kernel takes no more ranges in one map.
@@ -63,8 +65,7 @@ pub(crate) fn prepare(mounts: &[MappedMount], userns: Option<&Userns>) -> Result
         };
         // What is mounted below comes along, unmapped: its file system may be one that can't be.
         let below = OpenTreeFlags::AT_RECURSIVE;
-        let ids = Change { map_ids: Some(namespace), ..Change::default() };
-        attach(&changed(source, below, ids)?, target)?;
+        attach(&mapped(source, below, namespace)?, target)?;
     }
     Ok(())
 }
@@ -82,11 +83,16 @@ fn namespace_of(mappings: &IdMappings) -> Result<OwnedFd, UsernsError> {
     opened.map_err(|e| UsernsError::Step { step: "open it", source: e.into() })
 }
 
-/// A copy of the mount at `source` with other owners, attached nowhere.
-fn changed(source: &str, flags: OpenTreeFlags, ids: Change<'_>) -> Result<OwnedFd, RootfsError> {
+/// A copy of the mount at `source`, mapped, attached nowhere.
+fn mapped(
+    source: &str,
+    flags: OpenTreeFlags,
+    namespace: BorrowedFd<'_>,
+) -> Result<OwnedFd, RootfsError> {
     let flags = flags | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let copy = open_tree(CWD, source, flags).map_err(at("open", source))?;
     // EINVAL: a file system that knows no such thing, a share of the network for one.
+    let ids = Change { map_ids: Some(namespace), ..Change::default() };
     change(copy.as_fd(), ids).map_err(at("map the ids of", source))?;
     Ok(copy)
 }
@@ -107,9 +113,9 @@ pub(crate) fn layers(
     userns: &Userns,
 ) -> Result<Vec<OwnedFd>, RootfsError> {
     let alone = |path: &str| -> Result<OwnedFd, RootfsError> {
-        let ids = Change { map_ids: Some(userns.as_fd()), private: true, ..Change::default() };
-        let copy = changed(path, OpenTreeFlags::empty(), ids)?;
+        let copy = mapped(path, OpenTreeFlags::empty(), userns.as_fd())?;
         attach(&copy, target)?;
+        mount_change(target, MountPropagationFlags::PRIVATE).map_err(at("make private", target))?;
         Ok(copy)
     };
     let above = common(lower);

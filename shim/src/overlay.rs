@@ -12,17 +12,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The kernel takes no longer value for one option.
 const OPTION_LIMIT: usize = 255;
+const ADD_LAYER: &str = "add layer";
 
 /// Mounts the overlay on its target; its root, open.
 pub(crate) fn mount(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
-    let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-        .map_err(at("open overlay for", &rootfs.target))?;
-    if takes_anything(overlay.as_fd()) {
-        return mount_by_string(rootfs);
-    }
-    match mount_by_descriptors(rootfs, overlay.as_fd()) {
-        // Linux 6.5 to 6.7: it knows its options, but not layers one by one.
-        Err(RootfsError { step: "add layer", source: Errno::INVAL, .. }) => mount_by_string(rootfs),
+    match mount_by_descriptors(rootfs) {
+        // Before Linux 6.8 layers can't be given one by one.
+        Err(RootfsError { step: ADD_LAYER, source: Errno::INVAL, .. }) => mount_by_string(rootfs),
         other => other,
     }
 }
@@ -33,11 +29,17 @@ fn takes_anything(overlay: BorrowedFd<'_>) -> bool {
     rustix::mount::fsconfig_set_flag(overlay, "no-overlay-has-this").is_ok()
 }
 
-fn mount_by_descriptors(rootfs: &Rootfs, fd: BorrowedFd<'_>) -> Result<OwnedFd, RootfsError> {
+pub(crate) fn mount_by_descriptors(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
     let target = &rootfs.target;
+    let overlay = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(at("open overlay for", target))?;
+    let fd = overlay.as_fd();
+    if takes_anything(fd) {
+        return Err(at(ADD_LAYER, target)(Errno::INVAL));
+    }
     let mut held = Vec::new();
     for layer in &rootfs.lower {
-        set_path(fd, "lowerdir+", layer, &mut held).map_err(at("add layer", layer))?;
+        set_path(fd, "lowerdir+", layer, &mut held).map_err(at(ADD_LAYER, layer))?;
     }
     if !rootfs.upper.is_empty() {
         set_path(fd, "upperdir", &rootfs.upper, &mut held)
@@ -89,7 +91,7 @@ pub(crate) fn open_path(path: &str) -> Result<OwnedFd, Errno> {
 
 /// The old call, whose options are one page of text. Layers are named by descriptor, relative to `/proc/self/fd`: short enough
 /// for the most layers that overlay takes, and nothing in a path can be mistaken for a separator.
-fn mount_by_string(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
+pub(crate) fn mount_by_string(rootfs: &Rootfs) -> Result<OwnedFd, RootfsError> {
     let open = |path: &String| open_path(path).map_err(at("open", path));
     let layers = rootfs.lower.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let numbers: Vec<String> = layers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();

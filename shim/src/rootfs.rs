@@ -224,6 +224,8 @@ fn own(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::overlay::{mount_by_descriptors, mount_by_string};
+    use rustix::fs::Mode;
 
     struct Tree {
         dir: tempfile::TempDir,

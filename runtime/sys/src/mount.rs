@@ -12,8 +12,6 @@ pub struct Change<'a> {
     pub map_ids: Option<BorrowedFd<'a>>,
     /// It can't be written.
     pub read_only: bool,
-    /// What is mounted on it is seen on no other mount: a copy is else its original's peer.
-    pub private: bool,
 }
 
 /// Changes the mount whose root is open as `mount`, and none of those below it. Linux 5.12.
@@ -29,9 +27,6 @@ pub fn change(mount: BorrowedFd<'_>, change: Change<'_>) -> Result<(), Errno> {
     }
     if change.read_only {
         attributes.attr_set |= libc::MOUNT_ATTR_RDONLY;
-    }
-    if change.private {
-        attributes.propagation = libc::MS_PRIVATE;
     }
     // SAFETY: the kernel reads the empty path, which is terminated, and as many bytes of `attributes` as it is told, which is all of it; both live
     // until it returns. It writes nothing. The descriptors are open for as long as they are borrowed.
