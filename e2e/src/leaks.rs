@@ -172,7 +172,14 @@ fn search_cgroups(dir: &Path, tag: &str, depth: u32, found: &mut Vec<PathBuf>) -
 
 /// The parents (shims' and pods') may stay, empty; nothing else may.
 fn cgroups_in_use(settings: &Settings) -> Result<Vec<String>> {
-    let parents = [format!("{}-shims", settings.tag()), format!("{}-pods", settings.tag())];
+    let tag = settings.tag();
+    // As they are called with the cgroupfs driver and with systemd's, where a slice lies in the one that its name begins with.
+    let parents = [
+        format!("{tag}-shims"),
+        format!("{tag}-pods"),
+        format!("{tag}-pods.slice"),
+        format!("{tag}.slice"),
+    ];
     let mut found = Vec::new();
     for path in cgroups(settings)? {
         let parent = path
