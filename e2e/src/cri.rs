@@ -217,6 +217,17 @@ impl Cri {
         Ok(self.wait(self.runtime().container_status(request))?.info)
     }
 
+    /// The `info` of a verbose `PodSandboxStatus`.
+    ///
+    /// # Errors
+    /// The server's, or that it is no JSON.
+    pub fn pod_info(&self, id: &str) -> Result<serde_json::Value> {
+        let request = PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
+        let info = self.wait(self.runtime().pod_sandbox_status(request))?.info;
+        let text = info.get("info").context("a verbose PodSandboxStatus has no info")?;
+        serde_json::from_str(text).context("read a verbose PodSandboxStatus")
+    }
+
     /// `ListContainers`, all of them or as filtered.
     ///
     /// # Errors

@@ -229,6 +229,7 @@ mod tests {
             handler: "crun".to_owned(),
             created_at: 1,
             state,
+            trouble: None,
             ips: Vec::new(),
             netns: None,
             shim_pid: None,

@@ -26,6 +26,8 @@ pub(crate) enum Refusal {
     Lives(String),
     #[error("the shim ends")]
     Ending,
+    #[error("the init of the pod's shared PID namespace has ended")]
+    NoInit,
     #[error("the pod has {0} containers, the most it can have")]
     Full(usize),
     #[error("the pod has {0} streams open, the most it can have")]

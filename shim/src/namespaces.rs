@@ -16,7 +16,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,6 +85,7 @@ pub(crate) struct Pinned {
     uts: Option<String>,
     shm: Option<PathBuf>,
     init: Option<Pid>,
+    pidns: Option<OwnedFd>,
 }
 
 impl Pinned {
@@ -235,7 +236,12 @@ impl Pinned {
         self.init = Some(spawned.pid);
         let failure = std::io::read_to_string(std::fs::File::from(spawned.failure))
             .map_err(step("hear from the pod's init"))?;
-        if failure.is_empty() { Ok(()) } else { Err(NamespaceError::Init(failure)) }
+        if !failure.is_empty() {
+            return Err(NamespaceError::Init(failure));
+        }
+        let namespace = format!("/proc/{}/ns/pid", spawned.pid.as_raw_nonzero());
+        self.pidns = Some(open(Path::new(&namespace))?);
+        Ok(())
     }
 
     /// Undoes all of it, going on after failures. What is gone already is fine.
@@ -271,9 +277,12 @@ impl Pinned {
         self.uts.clone().unwrap_or_default()
     }
 
-    /// Path of the pod's shared PID namespace; empty if there is none.
+    /// Path of the pod's shared PID namespace; empty if there is none. By the shim's own descriptor: the init's pid may come to be another process's, whose
+    /// namespace is the host's.
     pub(crate) fn pidns_path(&self) -> String {
-        self.init.map(|pid| format!("/proc/{}/ns/pid", pid.as_raw_nonzero())).unwrap_or_default()
+        let pid = rustix::process::getpid().as_raw_nonzero();
+        let path = |held: &OwnedFd| format!("/proc/{pid}/fd/{}", held.as_raw_fd());
+        self.pidns.as_ref().map(path).unwrap_or_default()
     }
 
     /// The pod's user namespace, if it has one of its own.
@@ -281,9 +290,14 @@ impl Pinned {
         self.userns.clone()
     }
 
-    /// The init of the shared PID namespace.
+    /// The init of the shared PID namespace, until it has ended or is to.
     pub(crate) fn init(&self) -> Option<Pid> {
         self.init
+    }
+
+    /// The init was reaped, so its pid is nobody's, or another's. Answers whether that was nobody's wish.
+    pub(crate) fn init_is_gone(&mut self) -> bool {
+        self.init.take().is_some()
     }
 }
 

@@ -2,15 +2,15 @@
 //!
 //! Locks are held for a look or a change, never across an await.
 
-use crate::container::Container;
+use crate::container::{Container, Verdict};
 use crate::error::Refusal;
 use crate::events::{Events, Subscription};
 use crate::namespaces::{NamespaceError, Pinned};
 use crate::reaper::{Ended, Reaper};
 use crate::session::SESSIONS;
 use crate::userns::Userns;
-use davit_proto::shim::{Event, StateResponse, event};
-use std::collections::BTreeMap;
+use davit_proto::shim::{Event, Exit, StateResponse, event};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,7 +37,8 @@ pub(crate) struct Pod {
     /// The user namespace, if it has one of its own.
     pub(crate) userns: Option<Arc<Userns>>,
     containers: Mutex<Containers>,
-    namespaces: Mutex<Namespaces>,
+    pinned: Mutex<Pinned>,
+    init: watch::Sender<Init>,
     stopped: watch::Sender<bool>,
     worked: Notify,
 }
@@ -48,10 +49,14 @@ struct Containers {
     closed: bool,
 }
 
-#[derive(Debug)]
-struct Namespaces {
-    pinned: Pinned,
-    init_ended: Option<oneshot::Receiver<Ended>>,
+/// What has become of the first process of the pod's shared PID namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Init {
+    /// The pod shares none, or the shim has ended it.
+    None,
+    Lives,
+    /// Without the shim's wish.
+    Ended(Ended),
 }
 
 /// Why the shim does not end.
@@ -66,7 +71,7 @@ pub(crate) enum ShutdownError {
 impl Pod {
     pub(crate) fn new(directory: PathBuf, pinned: Pinned) -> Self {
         let reaper = Arc::new(Reaper::default());
-        let init_ended = pinned.init().map(|pid| reaper.register(pid));
+        let init = if pinned.init().is_some() { Init::Lives } else { Init::None };
         Self {
             directory,
             reaper,
@@ -74,7 +79,8 @@ impl Pod {
             sessions: Semaphore::new(SESSIONS),
             userns: pinned.userns(),
             containers: Mutex::default(),
-            namespaces: Mutex::new(Namespaces { pinned, init_ended }),
+            pinned: Mutex::new(pinned),
+            init: watch::Sender::new(init),
             stopped: watch::Sender::new(false),
             worked: Notify::new(),
         }
@@ -101,6 +107,9 @@ impl Pod {
         if containers.closed {
             return Err(Refusal::Ending);
         }
+        if let Init::Ended(_) = *self.init.borrow() {
+            return Err(Refusal::NoInit);
+        }
         if containers.by_id.len() >= MAX_CONTAINERS {
             return Err(Refusal::Full(MAX_CONTAINERS));
         }
@@ -119,8 +128,7 @@ impl Pod {
     /// What State answers.
     pub(crate) fn state(&self) -> StateResponse {
         let containers = self.containers().by_id.values().filter_map(|c| c.to_proto()).collect();
-        let namespaces = self.namespaces();
-        let pinned = &namespaces.pinned;
+        let pinned = self.pinned();
         StateResponse {
             protocol: PROTOCOL,
             pid: crate::container::pid_number(rustix::process::getpid()),
@@ -130,17 +138,52 @@ impl Pod {
             pidns_path: pinned.pidns_path(),
             containers,
             userns_path: self.userns.as_ref().map(|userns| userns.path()).unwrap_or_default(),
+            init: (!pinned.pidns_path().is_empty()).then(|| davit_proto::shim::Init {
+                pid: pinned.init().map(crate::container::pid_number).unwrap_or_default(),
+                exit: self.init_exit(),
+            }),
         }
     }
 
-    /// A stream of events, first those of the containers that have exited.
+    /// How the init of the shared PID namespace has ended, if it has without the shim's wish.
+    fn init_exit(&self) -> Option<Exit> {
+        match *self.init.borrow() {
+            // Whether the OOM killer struck is told by the pod's cgroup, which others are in.
+            Init::Ended(ended) => Some(Verdict { ended, oom_killed: false }.to_proto()),
+            Init::None | Init::Lives => None,
+        }
+    }
+
+    /// Sees the init of the shared PID namespace to its end, if there is one. The kernel lets it end after all others in there. To be called before
+    /// the first reaping.
+    pub(crate) fn spawn_watch_of_init(self: &Arc<Self>) {
+        let Some(pid) = self.pinned().init() else { return };
+        let (pod, ended) = (Arc::clone(self), self.reaper.register(pid));
+        tokio::spawn(async move { pod.watch_init(ended).await });
+    }
+
+    async fn watch_init(&self, ended: oneshot::Receiver<Ended>) {
+        // The reaper keeps the sender until it sends.
+        let Ok(ended) = ended.await else { return };
+        let unwanted = self.pinned().init_is_gone();
+        self.init.send_replace(if unwanted { Init::Ended(ended) } else { Init::None });
+        if let Some(exit) = self.init_exit() {
+            let kind = Some(event::Kind::InitExited(exit));
+            self.events.publish(&Event { id: String::new(), kind });
+        }
+    }
+
+    /// A stream of events, first those of the containers that have exited, and of the init.
     pub(crate) fn subscribe(&self) -> Option<Subscription> {
         let told = |c: &Arc<Container>| {
             let kind = event::Kind::Exited(c.death()?.verdict.to_proto());
             Some(Event { id: c.id.clone(), kind: Some(kind) })
         };
         // No await between the look and the subscription, and so no event between them.
-        let backlog = self.containers().by_id.values().filter_map(told).collect();
+        let mut backlog: VecDeque<Event> =
+            self.containers().by_id.values().filter_map(told).collect();
+        let of_init = |exit| Event { id: String::new(), kind: Some(event::Kind::InitExited(exit)) };
+        backlog.extend(self.init_exit().map(of_init));
         self.events.subscribe(backlog)
     }
 
@@ -151,13 +194,10 @@ impl Pod {
                 crate::say(&error);
             }
         }
-        let (failed, init_ended) = {
-            let mut namespaces = self.namespaces();
-            (namespaces.pinned.release(), namespaces.init_ended.take())
-        };
-        if let Some(ended) = init_ended {
-            let _ = tokio::time::timeout(INIT_LIMIT, ended).await;
-        }
+        let failed = self.pinned().release();
+        let mut init = self.init.subscribe();
+        let gone = init.wait_for(|init| *init != Init::Lives);
+        let _ = tokio::time::timeout(INIT_LIMIT, gone).await;
         if !failed.is_empty() {
             return Err(ShutdownError::Release(failed));
         }
@@ -200,7 +240,7 @@ impl Pod {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn namespaces(&self) -> MutexGuard<'_, Namespaces> {
-        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pinned(&self) -> MutexGuard<'_, Pinned> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -91,6 +91,7 @@ async fn serve(
     signals: AsyncFd<Signals>,
 ) -> Result<(), ServeError> {
     let service = ShimServer::new(Service::new(Arc::clone(&pod)));
+    pod.spawn_watch_of_init();
     tokio::spawn(watch_signals(Arc::clone(&pod), signals));
     let small = Arc::clone(&pod);
     tokio::spawn(async move { small.keep_small().await });

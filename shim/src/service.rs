@@ -217,6 +217,7 @@ impl ToStatus for Refusal {
             | Self::ExecExists { .. }
             | Self::Lives(_)
             | Self::Frozen(_)
+            | Self::NoInit
             | Self::Ending => tonic::Code::FailedPrecondition,
         }
     }

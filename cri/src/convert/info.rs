@@ -5,10 +5,11 @@ use davit_runtime::sandbox::SandboxView;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What there is to know about a pod. `pid` is its shim's: there is no pause process.
+/// What there is to know about a pod. `pid` is its shim's: there is no pause process. `reason` says why it is not ready, if nobody has stopped it.
 pub(crate) fn sandbox_info(view: &SandboxView) -> BTreeMap<String, String> {
     under_info(&json!({
         "pid": view.shim_pid.unwrap_or(0),
+        "reason": view.trouble.as_ref().map(ToString::to_string),
         "netNamespace": view.netns,
         "runtimeHandler": view.handler,
         "ips": view.ips,

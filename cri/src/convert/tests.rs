@@ -725,6 +725,7 @@ pub(super) fn view() -> (SandboxView, ContainerView) {
         handler: "crun".to_owned(),
         created_at: 5,
         state: SandboxState::Ready,
+        trouble: None,
         ips: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
         netns: Some("/run/netns/x".into()),
         shim_pid: Some(42),

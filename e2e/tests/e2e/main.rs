@@ -33,6 +33,8 @@ mod image_volumes;
 #[cfg(test)]
 mod images;
 #[cfg(test)]
+mod init_loss;
+#[cfg(test)]
 mod kubelet_lifecycle;
 #[cfg(test)]
 mod kubelet_node;
@@ -66,6 +68,8 @@ mod rollback;
 mod security;
 #[cfg(test)]
 mod shim_loss;
+#[cfg(test)]
+mod silent_shim;
 #[cfg(test)]
 mod stats;
 #[cfg(test)]

@@ -7,23 +7,23 @@ use std::time::Instant;
 /// What a shim's end may take to be told.
 const PROMISED: Duration = Duration::from_secs(1);
 
-fn kill(pid: u32) -> Result<()> {
+pub(super) fn kill(pid: u32) -> Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a pid")?;
     Ok(kill_process(pid, Signal::KILL)?)
 }
 
-fn record(t: &Test, pod: &Pod) -> Result<serde_json::Value> {
+pub(super) fn record(t: &Test, pod: &Pod) -> Result<serde_json::Value> {
     let path = t.settings().state().join("pods").join(&pod.id).join("sandbox.json");
     Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
 }
 
-fn shim(t: &Test, pod: &Pod) -> Result<u32> {
+pub(super) fn shim(t: &Test, pod: &Pod) -> Result<u32> {
     let pid = record(t, pod)?.pointer("/shim/pid").and_then(serde_json::Value::as_u64);
     Ok(u32::try_from(pid.context("the record names the shim")?)?)
 }
 
 /// Waits for the pod to be told as not ready and for all that is asked to be true.
-fn told(t: &Test, pod: &Pod, ids: &[&String]) -> Result<()> {
+pub(super) fn told(t: &Test, pod: &Pod, ids: &[&String]) -> Result<()> {
     eventually(PROMISED, "the shim's end is told", || {
         let pod = t.cri.pod_status(&pod.id)?.state() == PodSandboxState::SandboxNotready;
         let mut ended = true;
@@ -35,7 +35,7 @@ fn told(t: &Test, pod: &Pod, ids: &[&String]) -> Result<()> {
 }
 
 /// No process of the test is there but the daemon.
-fn alone(t: &Test) -> Result<()> {
+pub(super) fn alone(t: &Test) -> Result<()> {
     let daemon = t.daemon().pid();
     eventually(PROMISED, "no process of the pod runs on", || {
         let mut all = davit_e2e::leaks::processes(&t.settings())?;
@@ -69,6 +69,8 @@ on_both!(a_shim_that_dies_takes_its_containers_along_and_says_so, |t| {
     let status = t.cri.status(&runs)?;
     assert_eq!((status.exit_code, status.reason.as_str()), (137, "ShimLost"), "{status:?}");
     assert!(status.message.contains("shim"), "{status:?}");
+    let info = t.cri.pod_info(&pod.id)?;
+    assert!(info["reason"].as_str().is_some_and(|why| why.contains("shim has ended")), "{info}");
     assert_eq!(t.cri.status(&created)?.reason, "ShimLost");
     let before = t.cri.status(&ended)?;
     assert_eq!(
@@ -124,6 +126,27 @@ on_both!(a_shim_that_died_while_no_daemon_was_there_is_found_out, |t| {
     alone(t)?;
     assert_eq!(t.cri.status(&runs)?.exit_code, 137);
     assert_eq!(t.cri.status(&quick)?.exit_code, 6, "the shim had written it down");
+    end(t, &pod)
+});
+
+on_both!(a_shims_end_that_was_noted_and_not_dealt_with_is_dealt_with_by_the_next_daemon, |t| {
+    t.allow_log("the pod's shim");
+    let pod = t.pod("web", |_| ())?;
+    let deaf = sh("trap '' TERM; while :; do sleep 0.1; done");
+    let ids = [t.run(&pod, "one", |c| c.command = deaf.clone())?, t.run(&pod, "two", |_| ())?];
+    let shim = shim(t, &pod)?;
+    t.daemon().kill()?;
+    kill(shim)?;
+    // As a daemon leaves it that is killed right after it has noted the end.
+    let path = t.settings().state().join("pods").join(&pod.id).join("sandbox.json");
+    crate::records::edit(&path, |json| json["shim"] = serde_json::Value::Null)?;
+    t.daemon().spawn()?;
+    told(t, &pod, &[&ids[0], &ids[1]])?;
+    alone(t)?;
+    for id in &ids {
+        let status = t.cri.status(id)?;
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "ShimLost"), "{status:?}");
+    }
     end(t, &pod)
 });
 

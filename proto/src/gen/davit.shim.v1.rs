@@ -20,7 +20,7 @@ pub struct StateResponse {
     /// The pod's UTS namespace, in the same way.
     #[prost(string, tag = "5")]
     pub utsns_path: ::prost::alloc::string::String,
-    /// The pod's shared PID namespace, held by the shim's init; empty unless the pod shares one.
+    /// The pod's shared PID namespace, held by the shim and by its init; empty unless the pod shares one.
     #[prost(string, tag = "6")]
     pub pidns_path: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "7")]
@@ -28,6 +28,19 @@ pub struct StateResponse {
     /// The pod's user namespace, as the OCI spec wants it; empty if the pod is in the host's.
     #[prost(string, tag = "8")]
     pub userns_path: ::prost::alloc::string::String,
+    /// The first process of the shared PID namespace; unset unless the pod shares one. Never told by a shim that is older than this field.
+    #[prost(message, optional, tag = "9")]
+    pub init: ::core::option::Option<Init>,
+}
+/// The first process of a pod's shared PID namespace. The kernel ends all others in there with it, and none can begin any more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Init {
+    /// Its pid; 0 once it has ended.
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+    /// Set once it has ended, without the shim's wish.
+    #[prost(message, optional, tag = "2")]
+    pub exit: ::core::option::Option<Exit>,
 }
 /// One container as the shim knows it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -322,13 +335,13 @@ pub struct ReopenLogResponse {}
 /// Asks for Events.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EventsRequest {}
-/// Something has happened to a container.
+/// Something has happened to a container, or to the pod.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Event {
-    /// The container's.
+    /// The container's; empty for what happened to the pod. A daemon that is older than such events passes them over.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    #[prost(oneof = "event::Kind", tags = "2, 3")]
+    #[prost(oneof = "event::Kind", tags = "2, 3, 4")]
     pub kind: ::core::option::Option<event::Kind>,
 }
 /// Nested message and enum types in `Event`.
@@ -341,6 +354,9 @@ pub mod event {
         /// The kernel's OOM killer struck inside the container, which may live on.
         #[prost(message, tag = "3")]
         Oom(super::OomKill),
+        /// The pod's: the init of its shared PID namespace has ended, without the shim's wish.
+        #[prost(message, tag = "4")]
+        InitExited(super::Exit),
     }
 }
 /// The kernel's OOM killer struck.
@@ -750,8 +766,8 @@ pub mod shim_client {
                 .insert(GrpcMethod::new("davit.shim.v1.Shim", "ReopenLog"));
             self.inner.unary(req, path, codec).await
         }
-        /// What happens here: first one event for each container that has already exited, then each as it comes. The stream
-        /// ends with the shim.
+        /// What happens here: first one event for each container that has already exited, and one for the init if that has, then each as it comes. The
+        /// stream ends with the shim.
         pub async fn events(
             &mut self,
             request: impl tonic::IntoRequest<super::EventsRequest>,
@@ -936,8 +952,8 @@ pub mod shim_server {
             >
             + std::marker::Send
             + 'static;
-        /// What happens here: first one event for each container that has already exited, then each as it comes. The stream
-        /// ends with the shim.
+        /// What happens here: first one event for each container that has already exited, and one for the init if that has, then each as it comes. The
+        /// stream ends with the shim.
         async fn events(
             &self,
             request: tonic::Request<super::EventsRequest>,

@@ -362,6 +362,10 @@ impl Pod {
 
     /// What the shim tells of a container.
     pub(super) fn event(&mut self, event: davit_proto::shim::Event) -> Next {
+        if let Some(Kind::InitExited(exit)) = &event.kind {
+            self.init_ended(exit);
+            return Next::Go;
+        }
         let Ok(id) = ContainerId::try_from(event.id) else { return Next::Go };
         match event.kind {
             Some(Kind::Exited(exit)) => {
@@ -378,7 +382,7 @@ impl Pod {
             Some(Kind::Oom(oom)) => {
                 tracing::info!(container = %id, count = oom.count, "the OOM killer struck")
             }
-            None => {}
+            Some(Kind::InitExited(_)) | None => {}
         }
         self.end_if_due();
         Next::Go

@@ -52,6 +52,7 @@ pub(super) async fn create(
         shim: None,
         ips: Vec::new(),
         cgroups: Vec::new(),
+        trouble: None,
     };
     let mut undo = Undo::default();
     match steps(shared, &mut record, &mut undo).await {
@@ -97,8 +98,8 @@ async fn steps(
     reach("run.shim")?;
     write_json(&record_file, record)?;
     reach("run.shim_record")?;
-    let (shim, _) =
-        Shim::connect(shared, &record.id, record.shim).await.map_err(RunSandboxError::Shim)?;
+    let found = Shim::connect(shared, &record.id, record.shim).await;
+    let shim = found.map_err(RunSandboxError::Shim)?.shim;
     reach("run.connected")?;
 
     if let Some(netns) = record.netns.clone() {

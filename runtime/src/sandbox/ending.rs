@@ -1,21 +1,19 @@
 //! A pod's stop and removal.
 //!
-//! Owns when they may begin, and what a shim's death means. They are taken one after the other; each is idempotent, so one that failed half-way is
+//! Owns when they may begin. They are taken one after the other; each is idempotent, so one that failed half-way is
 //! simply asked for again. Once one has been asked for, no container can be created: those whose creation is under way come first.
 
 use super::error::{RemoveSandboxError, StopSandboxError};
 use super::job::Outcome;
 use super::shim::Shim;
-use super::slot::Slot;
 use super::task::{Ending, Next, Pod};
 use super::teardown;
-use crate::clock;
-use crate::container::{self, ContainerEvent, LostEnd};
+use crate::container;
 use crate::id::{ContainerId, SandboxId};
 use crate::sandbox::SandboxView;
 use crate::shared::Shared;
-use crate::store::{SandboxPhase, reach, read_json};
-use davit_proto::disk::{EXIT_RECORD, ExitRecord};
+use crate::shim::ShimError;
+use crate::store::{SandboxPhase, reach};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -40,6 +38,11 @@ impl Pod {
         // Nobody is being gentle any more.
         for slot in self.slots.values() {
             slot.hurry(Instant::now());
+        }
+        if self.silent {
+            // Its end is told, and goes on from here. What waits for its answer fails with it.
+            self.kill_shim();
+            return;
         }
         let is_removal = matches!(self.endings.front(), Some(Ending::Remove(_)));
         if !self.creating.is_empty() || self.undoing > 0 || (is_removal && self.busy > 0) {
@@ -117,74 +120,6 @@ impl Pod {
             (Some(Ending::Stop(_)) | None, _) => {}
         }
     }
-
-    /// The shim has ended: by our wish, or not. Then its containers end here as its records tell, and nothing of them is left to run.
-    pub(super) fn shim_ended(&mut self) -> Next {
-        let wanted = self.record.phase == SandboxPhase::NotReady;
-        if self.ending {
-            // By the job's wish; the job's outcome is what is written down, if there is still a record to write.
-            self.shim = None;
-        } else {
-            self.shim_is_gone();
-        }
-        if !wanted {
-            tracing::warn!(sandbox = %self.record.id, said = crate::shim::last_words(&self.shared.layout.pod(&self.record.id)), "the pod's shim has ended");
-        }
-        self.end_orphans();
-        self.end_if_due();
-        Next::Go
-    }
-
-    /// What a shim that died has left running ends, and is told. Of one that had ended before, nothing but what outlived its init may be there.
-    fn end_orphans(&mut self) {
-        let ids: Vec<ContainerId> = self.slots.keys().cloned().collect();
-        for id in ids {
-            let end = self.kill_orphan(&id);
-            let alive = self.slots.get(&id).is_some_and(Slot::alive);
-            let told = if alive { self.apply(&id, self.last_word(&id, end)) } else { Ok(()) };
-            if let Err(error) = told {
-                tracing::error!(container = %id, error = &error as &dyn std::error::Error, "an exit could not be written down");
-            }
-        }
-    }
-
-    /// Kills all of a container; answers what its init has come to. The container's cgroup, not the pod's: that one may be shared.
-    fn kill_orphan(&self, id: &ContainerId) -> LostEnd {
-        let Some(slot) = self.slots.get(id) else { return LostEnd::Unknown };
-        let group = self.shared.pod_group(&self.record.id, &self.spec);
-        let Ok(group) = group.and_then(|pod| pod.container(id)) else {
-            return LostEnd::Unknown;
-        };
-        let init = slot.record.state.pid();
-        let ran = init.is_some_and(|pid| crate::cgroup::runs_in(pid, &group));
-        if let Err(error) = self.shared.host.cgroups.kill(&group) {
-            tracing::error!(container = %id, error = &error as &dyn std::error::Error, "what a lost shim has left running could not be killed");
-        }
-        if ran { LostEnd::Killed } else { LostEnd::Unknown }
-    }
-
-    fn shim_is_gone(&mut self) {
-        self.shim = None;
-        if self.record.shim.take().is_some() {
-            if let Err(error) = self.save() {
-                tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "the end of a shim could not be written down");
-            }
-            self.publish();
-        }
-    }
-
-    /// What the shim had written down of a container's end, if it had; else whether it was killed for want of a shim.
-    pub(super) fn last_word(&self, id: &ContainerId, end: LostEnd) -> ContainerEvent {
-        let path = self.shared.layout.bundle(&self.record.id, id).join(EXIT_RECORD);
-        match read_json::<ExitRecord>(&path) {
-            Ok(exit) => ContainerEvent::Exited {
-                at: exit.finished_at,
-                code: exit.code,
-                oom_killed: exit.oom_killed,
-            },
-            Err(_) => ContainerEvent::Lost { at: clock::now(), end },
-        }
-    }
 }
 
 impl StopJob {
@@ -205,7 +140,11 @@ impl StopJob {
         let Some(shim) = &self.shim else { return Ok(()) };
         for id in &self.alive {
             // One that can't be signalled has ended, or its not ending is told below.
-            drop(shim.client.kill_all(id.as_str()).await);
+            if let Err(ShimError::Deadline { .. }) = shim.client.kill_all(id.as_str()).await {
+                // A shim that hangs is of no use to anybody any more. Its containers are ended for it.
+                drop(shim.process.kill());
+                break;
+            }
         }
         let mut alive = Vec::new();
         let deadline = Instant::now() + self.shared.config.deadlines.kill;

@@ -6,6 +6,8 @@
 use super::SandboxView;
 use super::error::{RemoveSandboxError, RunSandboxError, StopSandboxError, UpdateSandboxError};
 use super::job::Outcome;
+use super::shim::Found;
+use super::watch_shim::Hearing;
 use crate::container::{
     ContainerSpec, CreateContainerError, ExecError, RemoveContainerError, ReopenLogError,
     Resources, StartContainerError, StopContainerError, UpdateContainerError,
@@ -61,6 +63,10 @@ pub(crate) enum Message {
     Outcome(Box<Outcome>),
     /// From the pod's shim.
     Event(davit_proto::shim::Event),
+    /// The pod's shim, which did not answer when this daemon took up the pod, does.
+    ShimFound(Box<Found>),
+    /// Whether the pod's shim answers has changed.
+    ShimHeard(Hearing),
     /// The pod's shim has ended.
     ShimEnded,
 }

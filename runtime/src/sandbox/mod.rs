@@ -6,6 +6,7 @@ mod ending;
 mod error;
 pub(crate) mod files;
 pub(crate) mod handle;
+mod helpers;
 mod index;
 mod job;
 mod shim;
@@ -13,6 +14,7 @@ mod slot;
 mod spec;
 mod task;
 mod teardown;
+mod trouble;
 mod update;
 mod view;
 mod watch_shim;
@@ -29,4 +31,5 @@ pub use spec::{
     CgroupParent, DnsConfig, IdMapping, IdMappings, InvalidCgroupParent, NetworkMode, PidMode,
     PortMapping, Protocol, SandboxKey, SandboxLimits, SandboxSecurity, SandboxSpec,
 };
+pub use trouble::Trouble;
 pub use view::{SandboxState, SandboxView};

@@ -2,10 +2,11 @@
 
 use crate::id::SandboxId;
 use crate::shared::Shared;
-use crate::shim::{ProcessHandle, ShimClient, SpawnError, last_words};
+use crate::shim::{ProcessHandle, ShimClient, ShimError, SpawnError, last_words};
 use crate::store::ShimRecord;
-use davit_proto::shim::ContainerState;
+use davit_proto::shim::{ContainerState, Exit, StateResponse};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A shim that serves.
 #[derive(Debug, Clone)]
@@ -16,6 +17,25 @@ pub(crate) struct Shim {
     /// The version of its interface, which may be older or newer than this daemon's.
     pub(crate) protocol: u32,
     pub(crate) namespaces: Namespaces,
+}
+
+/// A shim that was asked, and what it told.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) shim: Shim,
+    pub(crate) containers: Vec<ContainerState>,
+    /// How the init of the pod's shared PID namespace has ended, if it has.
+    pub(crate) init_exit: Option<Exit>,
+}
+
+/// The way to a shim that has not answered yet.
+#[derive(Debug)]
+pub(super) struct Line {
+    record: ShimRecord,
+    process: ProcessHandle,
+    client: ShimClient,
+    directory: PathBuf,
+    deadline: Duration,
 }
 
 /// The pod's namespaces as paths that an OCI runtime can join; `None` where the pod uses the host's (or, for the PID namespace, shares
@@ -36,38 +56,68 @@ impl Shim {
         shared: &Shared,
         id: &SandboxId,
         record: Option<ShimRecord>,
-    ) -> Result<(Self, Vec<ContainerState>), SpawnError> {
+    ) -> Result<Found, SpawnError> {
+        Line::open(shared, id, record)?.ask().await
+    }
+
+    fn found(line: &Line, state: StateResponse) -> Found {
+        let namespaces = Namespaces {
+            net: path(state.netns_path),
+            ipc: path(state.ipcns_path),
+            uts: path(state.utsns_path),
+            pid: path(state.pidns_path),
+            user: path(state.userns_path),
+        };
+        let shim = Self {
+            client: line.client.clone(),
+            process: line.process.clone(),
+            pid: line.record.pid,
+            protocol: state.protocol,
+            namespaces,
+        };
+        let init_exit = state.init.and_then(|init| init.exit);
+        Found { shim, containers: state.containers, init_exit }
+    }
+}
+
+impl Line {
+    /// To the shim of this record, which must live.
+    pub(super) fn open(
+        shared: &Shared,
+        id: &SandboxId,
+        record: Option<ShimRecord>,
+    ) -> Result<Self, SpawnError> {
         let directory = shared.layout.pod(id);
         let ended = || SpawnError::Ended { said: last_words(&directory) };
         let record = record.ok_or_else(ended)?;
         let process = ProcessHandle::open(record).ok().flatten().ok_or_else(ended)?;
         let deadline = shared.config.deadlines.shim;
         let client = ShimClient::new(&directory, deadline);
-        // The socket listens already, so the call waits in its queue; only the shim's end would leave it there.
+        Ok(Self { record, process, client, directory, deadline })
+    }
+
+    /// Asks it who it is. The socket listens already, so the call waits in its queue; only the shim's end would leave it there.
+    pub(super) async fn ask(&self) -> Result<Found, SpawnError> {
+        let ended = || SpawnError::Ended { said: last_words(&self.directory) };
         let state = tokio::select! {
             biased;
-            state = tokio::time::timeout(deadline, client.state()) => state,
-            () = process.ended() => return Err(ended()),
+            state = self.client.state() => state,
+            () = self.process.ended() => return Err(ended()),
         };
         match state {
-            Ok(Ok(state)) if state.pid != record.pid => {
-                Err(SpawnError::Foreign { pid: state.pid, shim: record.pid })
+            Ok(state) if state.pid != self.record.pid => {
+                Err(SpawnError::Foreign { pid: state.pid, shim: self.record.pid })
             }
-            Ok(Ok(state)) => {
-                let namespaces = Namespaces {
-                    net: path(state.netns_path),
-                    ipc: path(state.ipcns_path),
-                    uts: path(state.utsns_path),
-                    pid: path(state.pidns_path),
-                    user: path(state.userns_path),
-                };
-                let (pid, protocol) = (record.pid, state.protocol);
-                Ok((Self { client, process, pid, protocol, namespaces }, state.containers))
-            }
-            Ok(Err(_)) if ProcessHandle::open(record).ok().flatten().is_none() => Err(ended()),
-            Ok(Err(error)) => Err(SpawnError::State(error)),
-            Err(_) => Err(SpawnError::Silent { after: deadline }),
+            Ok(state) => Ok(Shim::found(self, state)),
+            Err(_) if ProcessHandle::open(self.record).ok().flatten().is_none() => Err(ended()),
+            Err(ShimError::Deadline { .. }) => Err(SpawnError::Silent { after: self.deadline }),
+            Err(error) => Err(SpawnError::State(error)),
         }
+    }
+
+    /// Answers when the shim has ended.
+    pub(super) async fn ended(&self) {
+        self.process.ended().await;
     }
 }
 

@@ -10,7 +10,9 @@
 //!  Event ───┘      ▲               └─► record, view, counters                 │
 //!                  └───────────────────── Outcome ◄───────────────────────────┘
 //!
-//!  Creating ──made──► Ready{shim} ──Stop, Remove, shim gone──► NotReady{shim?} ──Remove──► (gone)
+//!  Creating ──made──► Ready{shim} ──Stop, Remove, trouble──► NotReady{shim?} ──Remove──► (gone)
+//!                          ▲            the shim is silent──►│
+//!                          └──────────── it answers ─────────┘
 //! ```
 
 use super::error::{RemoveSandboxError, RunSandboxError, StopSandboxError};
@@ -23,7 +25,6 @@ use crate::container::{self, ContainerSpec};
 use crate::counters::Share;
 use crate::id::{ContainerId, SandboxId};
 use crate::shared::Shared;
-use crate::shim::ProcessHandle;
 use crate::stats::Meter;
 use crate::store::{SandboxPhase, SandboxRecord, write_json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -49,9 +50,11 @@ pub(super) struct Pod {
     /// Stops and removals of the pod: the first is under way if `ending`, the others wait.
     pub(super) endings: VecDeque<Ending>,
     pub(super) ending: bool,
+    /// Its shim lives and does not answer.
+    pub(super) silent: bool,
     share: Share,
     meter: Meter,
-    outbox: mpsc::Sender<Message>,
+    pub(super) outbox: mpsc::Sender<Message>,
     view: watch::Sender<Option<Arc<SandboxView>>>,
 }
 
@@ -169,6 +172,7 @@ impl Pod {
             undoing: 0,
             endings: VecDeque::new(),
             ending: false,
+            silent: false,
             share: Share::default(),
             meter: Meter::default(),
             outbox,
@@ -178,7 +182,8 @@ impl Pod {
 
     /// Takes a shim that serves as the pod's own, and listens to it.
     pub(super) fn adopt(&mut self, shim: Shim) {
-        watch_shim::spawn(shim.clone(), self.outbox.clone());
+        let deadline = self.shared.config.deadlines.shim;
+        watch_shim::spawn(shim.clone(), deadline, self.outbox.clone());
         self.shim = Some(shim);
     }
 
@@ -194,39 +199,14 @@ impl Pod {
         }
     }
 
-    async fn reconnect(&mut self) {
-        if self.record.shim.is_none() {
-            return;
-        }
-        match Shim::connect(&self.shared, &self.record.id, self.record.shim).await {
-            Ok((shim, containers)) => {
-                self.adopt(shim);
-                self.reconcile(containers);
-            }
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                if self.record.phase == SandboxPhase::Ready {
-                    tracing::warn!(sandbox = %self.record.id, error, "the pod's shim is gone");
-                }
-                self.kill_shim();
-                self.shim_ended();
-            }
-        }
-    }
-
-    /// A shim that lives and can't be talked to is of no use, and nobody would end it later. The record proves that the process is the shim.
-    fn kill_shim(&self) {
-        let process = self.record.shim.and_then(|shim| ProcessHandle::open(shim).ok().flatten());
-        let Some(Err(error)) = process.map(|process| process.kill()) else { return };
-        tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "a shim that does not answer could not be killed");
-    }
-
     async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
         while let Some(message) = inbox.recv().await {
             let next = match message {
                 Message::Command(command) => self.command(command),
                 Message::Outcome(outcome) => self.outcome(*outcome),
                 Message::Event(event) => self.event(event),
+                Message::ShimFound(found) => self.shim_found(*found),
+                Message::ShimHeard(heard) => self.shim_heard(heard),
                 Message::ShimEnded => self.shim_ended(),
             };
             if next == Next::End {
@@ -293,10 +273,12 @@ impl Pod {
         Err(RunSandboxError::NameTaken { key, holder, difference })
     }
 
-    /// As others see it: ready as long as it was neither stopped nor has lost its shim.
+    /// As others see it: ready as long as it was neither stopped nor is in trouble.
     pub(super) fn state(&self) -> SandboxState {
         match self.record.phase {
-            SandboxPhase::Ready if self.record.shim.is_some() => SandboxState::Ready,
+            SandboxPhase::Ready if self.record.shim.is_some() && self.trouble().is_none() => {
+                SandboxState::Ready
+            }
             SandboxPhase::Creating | SandboxPhase::Ready | SandboxPhase::NotReady => {
                 SandboxState::NotReady
             }
@@ -321,6 +303,7 @@ impl Pod {
             handler: self.record.handler.clone(),
             created_at: self.record.created_at,
             state: self.state(),
+            trouble: self.trouble(),
             ips: self.record.ips.clone(),
             netns: self.record.netns.clone(),
             shim_pid: self.record.shim.map(|shim| shim.pid),

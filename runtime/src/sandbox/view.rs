@@ -1,6 +1,6 @@
 //! A pod as everybody but its own task sees it: immutable, replaced whole at each change.
 
-use super::SandboxSpec;
+use super::{SandboxSpec, Trouble};
 use crate::container::ContainerView;
 use crate::id::{ContainerId, SandboxId};
 use crate::stats::Meter;
@@ -22,6 +22,8 @@ pub struct SandboxView {
     pub created_at: i64,
     /// Where it is in its life.
     pub state: SandboxState,
+    /// Why it is not ready, if nobody has stopped it.
+    pub trouble: Option<Trouble>,
     /// Its addresses, the primary one first; empty with the host's network.
     pub ips: Vec<IpAddr>,
     /// Its pinned network namespace; `None` with the host's.
@@ -39,6 +41,6 @@ pub struct SandboxView {
 pub enum SandboxState {
     /// Containers can be created in it.
     Ready,
-    /// Stopped, or its shim is gone, or its creation or removal could not be finished.
+    /// Stopped, or in [`Trouble`], or its creation or removal could not be finished.
     NotReady,
 }

@@ -1,24 +1,57 @@
-//! Listening to a pod's shim: its events, and its end.
+//! Listening to a pod's shim: its events, its silence, and its end.
 //!
 //! Owns the subscription and its renewal. A shim tells a new subscriber of every exit that there has been, so a stream that breaks loses
-//! nothing; the pod's task takes an exit told twice for what it is.
+//! nothing; the pod's task takes an exit told twice for what it is. A shim that nobody asks anything is asked now and then whether it answers: that
+//! it hangs would be noticed by whoever needs it, else, and too late.
+//!
+//! ```text
+//!  find ──answers──► spawn: events ──► Event…
+//!    │                       asks ──► Silent ⇄ Answers
+//!    └──────── ended ────────┴──────────────────────► ShimEnded
+//! ```
 
 use super::handle::Message;
-use super::shim::Shim;
+use super::shim::{Line, Shim};
+use crate::shim::ShimError;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Between two tries to subscribe to a shim that lives and does not answer.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How many times the deadline of a call lies between two of the questions: with fifty pods and the usual deadline, one and a half a second.
+const QUIET: u32 = 3;
 
-/// Passes what the shim tells to the pod's task, until the shim has ended (which is told last) or the task has.
-pub(super) fn spawn(shim: Shim, inbox: mpsc::Sender<Message>) {
+/// Passes what the shim tells to the pod's task, until the shim has ended (which is told last) or the task has. `deadline`: how long it may take
+/// to answer.
+pub(super) fn spawn(shim: Shim, deadline: Duration, inbox: mpsc::Sender<Message>) {
     tokio::spawn(async move {
         tokio::select! {
             () = events(&shim, &inbox) => {}
+            () = ask(&shim, deadline, &inbox) => {}
             () = inbox.closed() => {}
             () = shim.process.ended() => drop(inbox.send(Message::ShimEnded).await),
         }
+    });
+}
+
+/// Waits for a shim that did not answer when a daemon took up its pod, until it does or ends.
+pub(super) fn find(line: Line, inbox: mpsc::Sender<Message>) {
+    tokio::spawn(async move {
+        let found = async {
+            loop {
+                if let Ok(found) = line.ask().await {
+                    return found;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        let message = tokio::select! {
+            biased;
+            () = line.ended() => Message::ShimEnded,
+            found = found => Message::ShimFound(Box::new(found)),
+            () = inbox.closed() => return,
+        };
+        drop(inbox.send(message).await);
     });
 }
 
@@ -34,4 +67,39 @@ async fn events(shim: &Shim, inbox: &mpsc::Sender<Message>) {
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Ends only with the task.
+async fn ask(shim: &Shim, deadline: Duration, inbox: &mpsc::Sender<Message>) {
+    let mut hears = Hearing::Answers;
+    loop {
+        tokio::time::sleep(match hears {
+            Hearing::Answers => deadline * QUIET,
+            Hearing::Silent => PAUSE,
+        })
+        .await;
+        let now = match shim.client.state().await {
+            Err(ShimError::Deadline { .. }) => Hearing::Silent,
+            Ok(_) => Hearing::Answers,
+            // The connection was lost: the shim's end, or nothing that says what it does.
+            Err(
+                ShimError::Unknown { .. }
+                | ShimError::State { .. }
+                | ShimError::Runtime { .. }
+                | ShimError::Gone { .. }
+                | ShimError::Failed { .. },
+            ) => continue,
+        };
+        if now != hears && inbox.send(Message::ShimHeard(now)).await.is_err() {
+            return;
+        }
+        hears = now;
+    }
+}
+
+/// Whether a shim that lives answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hearing {
+    Answers,
+    Silent,
 }

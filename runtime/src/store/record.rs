@@ -2,7 +2,7 @@
 
 use crate::container::{ContainerFacts, ContainerSpec, ContainerState};
 use crate::id::{ContainerId, SandboxId};
-use crate::sandbox::SandboxSpec;
+use crate::sandbox::{SandboxSpec, Trouble};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -33,6 +33,9 @@ pub struct SandboxRecord {
     pub ips: Vec<IpAddr>,
     /// The cgroups that davit made for it and so may remove, parents first.
     pub cgroups: Vec<PathBuf>,
+    /// What keeps it from ever being ready again, although nobody has stopped it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
 }
 
 /// How far a pod has come. What lies between two of these is finished or undone after a crash.

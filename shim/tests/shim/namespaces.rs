@@ -54,7 +54,7 @@ async fn a_shared_pid_namespace_has_an_init_that_reaps_and_shows_nothing_of_the_
     for runtime in RUNTIMES {
         let mut pod = Pod::with(runtime, |config, _| config.shared_pid = true).await;
         let state = pod.client.state(StateRequest {}).await.unwrap().into_inner();
-        let init: u32 = state.pidns_path.split('/').nth(2).unwrap().parse().unwrap();
+        let init = state.init.as_ref().unwrap().pid;
         let shared = |script: &str| {
             let mut container = sh(script);
             join(&mut container, "pid", &state.pidns_path);

@@ -138,7 +138,7 @@ async fn containers_of_a_pod_share_its_user_namespace_and_its_processes() {
         })
         .await;
         let state = state(&mut pod).await;
-        let init: u32 = state.pidns_path.split('/').nth(2).unwrap().parse().unwrap();
+        let init = state.init.as_ref().unwrap().pid;
         let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
         let one = pod.run("one", &inside("sleep 1000", &state)).await;
         let two = pod.run("two", &inside("sleep 1000", &state)).await;

@@ -1,0 +1,181 @@
+//! What becomes of a pod when its helpers, the shim and the init of a shared PID namespace, end or fall silent.
+//!
+//! Owns what that means for the pod and its containers, now and when a daemon takes the pod up. A shim that has ended takes all of the pod along; one that
+//! is silent is waited for, since its containers run on and are well: only when the pod is to end is it killed.
+
+use super::Trouble;
+use super::shim::{Found, Line};
+use super::slot::Slot;
+use super::task::{Next, Pod};
+use super::watch_shim::{self, Hearing};
+use crate::clock;
+use crate::container::{ContainerEvent, LostEnd};
+use crate::id::ContainerId;
+use crate::shim::{ProcessHandle, SpawnError, last_words};
+use crate::store::{SandboxPhase, read_json};
+use davit_proto::disk::{EXIT_RECORD, ExitRecord};
+use davit_proto::shim::Exit;
+
+impl Pod {
+    /// Why the pod is not ready, if nobody has stopped it.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        let silent = || Trouble::ShimSilent { after: self.shared.config.deadlines.shim };
+        self.record.trouble.clone().or_else(|| self.silent.then(silent))
+    }
+
+    /// Finds the shim of a pod that its records tell of.
+    pub(super) async fn reconnect(&mut self) {
+        if self.record.shim.is_none() {
+            // A daemon may have been killed between noting the shim's end and dealing with it.
+            return self.end_orphans();
+        }
+        let line = match Line::open(&self.shared, &self.record.id, self.record.shim) {
+            Ok(line) => line,
+            Err(error) => return self.shim_not_found(&error),
+        };
+        match line.ask().await {
+            Ok(found) => self.take_up(found),
+            Err(error @ SpawnError::Silent { .. }) => {
+                tracing::warn!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "the pod's shim does not answer");
+                watch_shim::find(line, self.outbox.clone());
+                self.silent = true;
+                self.publish();
+            }
+            Err(error) => self.shim_not_found(&error),
+        }
+    }
+
+    fn shim_not_found(&mut self, error: &SpawnError) {
+        if self.record.phase == SandboxPhase::Ready {
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(sandbox = %self.record.id, error, "the pod's shim is gone");
+        }
+        self.kill_shim();
+        self.shim_ended();
+    }
+
+    fn take_up(&mut self, found: Found) {
+        self.adopt(found.shim);
+        self.reconcile(found.containers);
+        if let Some(exit) = found.init_exit {
+            self.init_ended(&exit);
+        }
+    }
+
+    /// A shim that lives and can't be talked to is of no use, and nobody would end it later. The record proves that the process is the shim.
+    pub(super) fn kill_shim(&self) {
+        let process = self.record.shim.and_then(|shim| ProcessHandle::open(shim).ok().flatten());
+        let Some(Err(error)) = process.map(|process| process.kill()) else { return };
+        tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "a shim that does not answer could not be killed");
+    }
+
+    /// The shim did not answer when this daemon took up the pod. It does now.
+    pub(super) fn shim_found(&mut self, found: Found) -> Next {
+        self.take_up(found);
+        self.shim_heard(Hearing::Answers)
+    }
+
+    /// The shim has fallen silent, or answers again.
+    pub(super) fn shim_heard(&mut self, heard: Hearing) -> Next {
+        self.silent = heard == Hearing::Silent;
+        let after_ms = self.shared.config.deadlines.shim.as_millis();
+        match heard {
+            Hearing::Silent => {
+                tracing::warn!(sandbox = %self.record.id, after_ms, "the pod's shim does not answer")
+            }
+            Hearing::Answers => {
+                tracing::info!(sandbox = %self.record.id, "the pod's shim answers again")
+            }
+        }
+        self.publish();
+        self.end_if_due();
+        Next::Go
+    }
+
+    /// The init of the pod's shared PID namespace has ended, and with it all in there, whose ends are told as any others. Nothing can begin in there
+    /// any more.
+    pub(super) fn init_ended(&mut self, exit: &Exit) {
+        if self.record.phase != SandboxPhase::Ready || self.record.trouble.is_some() {
+            return;
+        }
+        let trouble = Trouble::InitGone { code: exit.code, at: exit.finished_at };
+        tracing::warn!(sandbox = %self.record.id, "{trouble}");
+        self.record.trouble = Some(trouble);
+        if let Err(error) = self.save() {
+            // The shim tells it to the next daemon, too.
+            tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "the end of an init could not be written down");
+        }
+        self.publish();
+    }
+
+    /// The shim has ended: by our wish, or not. Then its containers end here as its records tell, and nothing of them is left to run.
+    pub(super) fn shim_ended(&mut self) -> Next {
+        self.silent = false;
+        if self.record.phase == SandboxPhase::Ready {
+            let said = last_words(&self.shared.layout.pod(&self.record.id));
+            tracing::warn!(sandbox = %self.record.id, said, "the pod's shim has ended");
+            // What came first is the reason.
+            self.record.trouble.get_or_insert(Trouble::ShimGone { said });
+        }
+        if self.ending {
+            // By the job's wish; the job's outcome is what is written down, if there is still a record to write.
+            self.shim = None;
+        } else {
+            self.shim_is_gone();
+        }
+        self.end_orphans();
+        self.end_if_due();
+        Next::Go
+    }
+
+    /// What a shim that died has left running ends, and is told. Of one that had ended before, nothing but what outlived its init may be there.
+    fn end_orphans(&mut self) {
+        let ids: Vec<ContainerId> = self.slots.keys().cloned().collect();
+        for id in ids {
+            let end = self.kill_orphan(&id);
+            let alive = self.slots.get(&id).is_some_and(Slot::alive);
+            let told = if alive { self.apply(&id, self.last_word(&id, end)) } else { Ok(()) };
+            if let Err(error) = told {
+                tracing::error!(container = %id, error = &error as &dyn std::error::Error, "an exit could not be written down");
+            }
+        }
+    }
+
+    /// Kills all of a container; answers what its init has come to. The container's cgroup, not the pod's: that one may be shared.
+    fn kill_orphan(&self, id: &ContainerId) -> LostEnd {
+        let Some(slot) = self.slots.get(id) else { return LostEnd::Unknown };
+        let group = self.shared.pod_group(&self.record.id, &self.spec);
+        let Ok(group) = group.and_then(|pod| pod.container(id)) else {
+            return LostEnd::Unknown;
+        };
+        let init = slot.record.state.pid();
+        let ran = init.is_some_and(|pid| crate::cgroup::runs_in(pid, &group));
+        if let Err(error) = self.shared.host.cgroups.kill(&group) {
+            tracing::error!(container = %id, error = &error as &dyn std::error::Error, "what a lost shim has left running could not be killed");
+        }
+        if ran { LostEnd::Killed } else { LostEnd::Unknown }
+    }
+
+    pub(super) fn shim_is_gone(&mut self) {
+        self.shim = None;
+        if self.record.shim.take().is_some() {
+            if let Err(error) = self.save() {
+                tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "the end of a shim could not be written down");
+            }
+            self.publish();
+        }
+    }
+
+    /// What the shim had written down of a container's end, if it had; else whether it was killed for want of a shim.
+    pub(super) fn last_word(&self, id: &ContainerId, end: LostEnd) -> ContainerEvent {
+        let path = self.shared.layout.bundle(&self.record.id, id).join(EXIT_RECORD);
+        match read_json::<ExitRecord>(&path) {
+            Ok(exit) => ContainerEvent::Exited {
+                at: exit.finished_at,
+                code: exit.code,
+                oom_killed: exit.oom_killed,
+            },
+            Err(_) => ContainerEvent::Lost { at: clock::now(), end },
+        }
+    }
+}
