@@ -15,6 +15,7 @@ pub mod events;
 mod exec;
 pub mod id;
 pub mod image;
+mod laps;
 pub mod network;
 pub mod oci;
 mod recover;

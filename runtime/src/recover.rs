@@ -1,7 +1,7 @@
 //! Taking up what an earlier daemon has left.
 //!
 //! Owns the order of the start: the parts first, then the records, then what no record names. A pod that was given to its caller is taken up as it
-//! is; one whose creation was interrupted is undone, while others are served already; after a reboot nothing of any pod is left, so all are swept.
+//! is; one whose creation was interrupted is undone, and the network of one that is gone taken down, while others are served already; after a reboot nothing of any pod is left, so all are swept.
 //! A record that can't be read is put aside and named, and hinders nobody else.
 
 use crate::cdi::Cdi;
@@ -11,6 +11,7 @@ use crate::container::ContainerState;
 use crate::counters::Counters;
 use crate::events::Events;
 use crate::id::{ContainerId, SandboxId};
+use crate::laps::Laps;
 use crate::oci::{Handlers, Host};
 use crate::sandbox::{Index, Slot, end_shim, spawn_recovered, spawn_undoing};
 use crate::shared::Shared;
@@ -62,6 +63,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Opens the parts and takes up the pods.
 pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError> {
+    let mut laps = Laps::begin();
     let layout = Layout::new(config.root.clone(), config.state.clone());
     for directory in [layout.root(), layout.state(), &layout.pods(), &layout.writable_layers()] {
         ensure_dir(directory)?;
@@ -73,37 +75,64 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
     let_pass(&layout.userns_rootfs())?;
     probe_overlay(&layout.writable_layers())?;
     let rebooted = is_new_boot(&layout)?;
-    let shared = Arc::new(parts(config, layout).await?);
+    laps.lap("directories");
+    let shared = Arc::new(parts(config, layout, &mut laps).await?);
     if rebooted {
         sweep_after_reboot(&shared)?;
     }
     reach("recover.parts")?;
+    laps.lap("cgroups");
     let records = read_pods(&shared).await?;
     reach("recover.records")?;
     let live: Vec<SandboxId> = records.iter().map(|record| record.id.clone()).collect();
     let (interrupted, given): (Vec<_>, Vec<_>) =
         records.into_iter().partition(|record| record.phase == SandboxPhase::Creating);
     let undoing = take_up(&shared, given).await;
-    let report = shared.network.recover(&live).await;
-    tracing::debug!(?report, "networks");
+    laps.lap("pods");
+    let recovery = shared.network.begin_recovery(&live).await;
     reach("recover.networks")?;
     for record in interrupted {
-        // Only now: the network's own recovery must not be met by a detachment.
+        // Only now: what the network finds must not be what a detachment leaves half-way.
         spawn_undoing(&shared, record);
     }
+    laps.lap("networks");
     sweep(&shared, &undoing).await?;
     reach("recover.swept")?;
+    spawn_detaching(&shared, recovery);
+    laps.lap("sweep");
+    tracing::info!(took = %laps, "taken up");
     Ok(shared)
 }
 
-async fn parts(config: RuntimeConfig, layout: Layout) -> Result<Shared, OpenError> {
+/// Takes down networks of pods that are no more, while davit serves: a plugin that hangs keeps nobody from starting a pod without it.
+fn spawn_detaching(shared: &Shared, recovery: network::Recovery) {
+    let network = shared.network.clone();
+    tokio::spawn(async move {
+        let report = recovery.finish().await;
+        tracing::debug!(?report, "networks");
+        for failed in &report.failed {
+            tracing::warn!(sandbox = %failed.id, error = failed as &dyn std::error::Error, "the network of a pod that is gone could not be taken down yet");
+        }
+        network.persist(report.failed.into_iter().map(|error| error.id).collect()).await;
+    });
+}
+
+async fn parts(
+    config: RuntimeConfig,
+    layout: Layout,
+    laps: &mut Laps,
+) -> Result<Shared, OpenError> {
     let host = Host::probe(&config.host)?;
     for shortcoming in host.shortcomings() {
         tracing::info!("{shortcoming}");
     }
+    laps.lap("host");
     let handlers = Handlers::probe(&config.handlers, &host).await?;
+    laps.lap("handlers");
     let images = image::Images::open(config.images.clone()).await?;
+    laps.lap("images");
     let network = network::Network::open(config.network.clone()).await?;
+    laps.lap("network");
     let shim_procs = shim_procs(&config, &host.cgroups).await?;
     if host.driver == Driver::Cgroupfs {
         // Made once and for good: a pod that ends must not take it from under one that begins.

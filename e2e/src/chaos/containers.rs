@@ -15,6 +15,9 @@ use std::path::PathBuf;
 const ASKED: i32 = 7;
 /// 128 + SIGTERM, which ends only who is not PID 1: a container of a pod that shares its PID namespace.
 const TERMINATED: i32 = 143;
+/// What runc's init ends with if it is asked before it has become the command: Go's runtime raises the signal anew, which PID 1 is spared, and then exits
+/// with this. Who runs on is only asked once it has printed something, and so is the command by then.
+const RUNC_INIT_ASKED: i32 = 2;
 /// 128 + SIGKILL.
 const KILLED: i32 = 137;
 /// How it ended is not known.
@@ -122,7 +125,7 @@ impl Made {
         world.tally.did(Did::Exit);
         self.seen = true;
         let told = (status.exit_code, status.reason.as_str());
-        if !self.may_end_so(told) {
+        if !self.may_end_so(told, &world.options.handler) {
             world.tally.lose(
                 Loss::Exit,
                 format!(
@@ -135,7 +138,7 @@ impl Made {
         self.check_log(world, status)
     }
 
-    fn may_end_so(&self, told: (i32, &str)) -> bool {
+    fn may_end_so(&self, told: (i32, &str), handler: &str) -> bool {
         let own = match self.work {
             Work::Exits { code, .. } | Work::Prints { code, .. } => Some(code),
             Work::Runs => None,
@@ -144,7 +147,11 @@ impl Made {
         let is = |code: Option<i32>| code.is_some_and(|code| told == with(code));
         match self.fate {
             Fate::Own => is(own),
-            Fate::Asked => is(own) || told == with(if own.is_some() { TERMINATED } else { ASKED }),
+            Fate::Asked if own.is_some() => {
+                let by_init = handler == "runc" && told == with(RUNC_INIT_ASKED);
+                is(own) || told == with(TERMINATED) || by_init
+            }
+            Fate::Asked => told == with(ASKED),
             Fate::Killed => is(own) || told == with(KILLED),
             Fate::KilledAndLost if told == with(KILLED) => true,
             Fate::ShimLost | Fate::KilledAndLost => {

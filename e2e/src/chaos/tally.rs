@@ -114,6 +114,11 @@ impl Tally {
         self.counts().restarts.push(after);
     }
 
+    /// A start that took long, and what it says took how long: told at once, and no loss.
+    pub(super) fn slow(&self, after: Duration, said: &str) {
+        drop(writeln!(std::io::stderr(), "a restart took {} ms: {said}", after.as_millis()));
+    }
+
     pub(super) fn summary(&self, options: &Options) -> Summary {
         let counts = self.counts();
         let did = |what| counts.did.get(&what).copied().unwrap_or_default();

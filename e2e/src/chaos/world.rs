@@ -17,6 +17,8 @@ use tonic::Status;
 
 /// How long one call may be repeated.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A start that takes longer is told apart.
+const SLOW: Duration = Duration::from_secs(1);
 /// How long a daemon may take until it answers.
 const START: Duration = Duration::from_secs(20);
 
@@ -135,7 +137,13 @@ impl<'a> World<'a> {
             }
             pause(Duration::from_millis(1));
         }
-        self.tally.restarted(begun.elapsed());
+        let took = begun.elapsed();
+        self.tally.restarted(took);
+        if took > SLOW {
+            let log = daemon.log_tail();
+            let said = log.lines().rev().find(|line| line.contains("taken up"));
+            self.tally.slow(took, said.unwrap_or("it does not say why"));
+        }
         *self.cri.lock().unwrap_or_else(PoisonError::into_inner) = cri;
         self.epoch.fetch_add(1, Ordering::SeqCst);
         Ok(())

@@ -43,7 +43,7 @@ pub use cni::{ArgsError, PluginError, PluginFailure, ResultError, Verb};
 pub use config::{BridgeConfig, InvalidConfig, NetworkConfig};
 pub use error::{AttachCause, AttachError, DetachCause, DetachError, OpenError, PodCidrError};
 pub use netlink::NetlinkError;
-pub use recover::RecoverReport;
+pub use recover::{RecoverReport, Recovery};
 pub use status::{NetworkStatus, PodCidrOutcome};
 
 use crate::error::chain;
@@ -61,7 +61,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::runtime::Handle;
-use turn::Turns;
+use turn::{Gate, Turns};
 
 /// `f_type` of a pinned namespace: a bind mount of nsfs (`NSFS_MAGIC`).
 const NSFS: i64 = 0x6e73_6673;
@@ -111,6 +111,7 @@ struct Inner {
     bridge: Bridge,
     records: Records,
     turns: Turns,
+    gate: Gate,
     runtime: Handle,
 }
 
@@ -135,6 +136,7 @@ impl Network {
         let (inner, id) = (Arc::clone(&self.inner), attachment.id.clone());
         let task = tokio::spawn(async move {
             let _turn = inner.turns.take(&attachment.id).await;
+            let _place = inner.gate.enter().await;
             inner.attach(&attachment).await
         });
         task.await.unwrap_or(Err(AttachError { id, cause: AttachCause::Interrupted, undo: None }))
@@ -199,7 +201,8 @@ impl Inner {
         for record in &found.records {
             remember(&bridge, record);
         }
-        Ok(Self { config, cni: Arc::new(cni), bridge, records, turns: Turns::default(), runtime })
+        let (turns, gate) = (Turns::default(), Gate::default());
+        Ok(Self { config, cni: Arc::new(cni), bridge, records, turns, gate, runtime })
     }
 
     async fn attach(self: &Arc<Self>, attachment: &Attachment) -> Result<Attached, AttachError> {

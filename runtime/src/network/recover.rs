@@ -1,6 +1,12 @@
 //! Putting the network right after a restart.
 //!
-//! Owns the comparison of records and leases with the pods that are alive; the undoing itself is [`super::Inner::detach`].
+//! Owns the comparison of records and leases with the pods that are alive; the undoing itself is [`super::Inner::detach`]. What has to be known before the
+//! first attach is found at once; what takes time, since plugins are processes and the kernel takes links down as it likes, is done beside all else.
+//!
+//! ```text
+//! begin: who is dead, which leases are nobody's ──► serve ──► attach, detach…
+//!          └──────────────────────────────────────► finish: DEL of the dead, leases, table, GC (alone) ──► persist: what failed, again and again
+//! ```
 
 use super::record::{Phase, Provider, Record};
 use super::{DetachError, Inner, Network, PluginError};
@@ -10,11 +16,16 @@ use futures_util::stream::{self, StreamExt};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How many pods are detached side by side: plugins are processes, and this is not the only thing a node does at start.
 const SIDE_BY_SIDE: usize = 8;
+/// How long after a failure the dead are detached once more; doubled each time.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often: by then ten minutes are over, and the sweep, which comes every ten, goes on with it.
+const TRIES: u32 = 9;
 
-/// What [`Network::recover`] did.
+/// What [`Recovery::finish`] did.
 #[derive(Debug, Default)]
 pub struct RecoverReport {
     /// Pods that are gone and no longer attached.
@@ -29,47 +40,116 @@ pub struct RecoverReport {
     pub problems: Vec<String>,
 }
 
+/// What is to be put right, found before any attach.
+#[derive(Debug)]
+pub struct Recovery {
+    inner: Arc<Inner>,
+    /// Recorded pods that are not alive.
+    dead: Vec<Record>,
+    /// Who has leases and no record: it was put aside, or removed by hand.
+    strays: Vec<SandboxId>,
+    /// Tables that records named and the configuration no longer does.
+    old_tables: Vec<String>,
+    /// There is a pod on the built-in bridge, or was.
+    bridged: bool,
+    report: RecoverReport,
+}
+
 impl Network {
-    /// Detaches every recorded pod that is not in `live`, frees leases that no record explains, writes the nftables table anew
-    /// from the pods that are left, and calls CNI's GC where its version has it. To be called once, before any attach.
+    /// Both halves of the recovery, one after the other.
     pub async fn recover(&self, live: &[SandboxId]) -> RecoverReport {
-        let (inner, live) = (Arc::clone(&self.inner), live.iter().cloned().collect());
-        let task = tokio::spawn(async move { inner.recover(&live).await });
-        let interrupted = || RecoverReport {
-            problems: vec!["the task ended early".to_owned()],
-            ..RecoverReport::default()
+        self.begin_recovery(live).await.finish().await
+    }
+
+    /// Finds every recorded pod that is not in `live`, and leases that no record explains. To be called once, before any attach. Runs no plugin.
+    pub async fn begin_recovery(&self, live: &[SandboxId]) -> Recovery {
+        let live: BTreeSet<SandboxId> = live.iter().cloned().collect();
+        let begun = self.inner.blocking(move |inner| Recovery::begin(inner, &live)).await;
+        begun.unwrap_or_else(|| {
+            let mut nothing = Recovery::nothing(&self.inner);
+            nothing.report.problems.push("the task ended early".to_owned());
+            nothing
+        })
+    }
+
+    /// Tries again to detach those who are dead and could not be, for some minutes.
+    pub async fn persist(&self, dead: Vec<SandboxId>) {
+        let mut left = dead;
+        for attempt in 0..TRIES {
+            tokio::time::sleep(AGAIN * 2_u32.pow(attempt)).await;
+            let tries = stream::iter(left).map(|id| async move {
+                let failed = self.detach(&id, None).await.err()?;
+                tracing::debug!(sandbox = %id, error = chain(&failed), "a pod's network is there still");
+                Some(id)
+            });
+            left =
+                tries.buffer_unordered(SIDE_BY_SIDE).filter_map(std::future::ready).collect().await;
+            if left.is_empty() {
+                return;
+            }
+        }
+        tracing::error!(?left, "networks of pods that are gone could not be taken down");
+    }
+}
+
+impl Recovery {
+    fn nothing(inner: &Arc<Inner>) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            dead: Vec::new(),
+            strays: Vec::new(),
+            old_tables: Vec::new(),
+            bridged: false,
+            report: RecoverReport::default(),
+        }
+    }
+
+    fn begin(inner: &Arc<Inner>, live: &BTreeSet<SandboxId>) -> Self {
+        let mut recovery = Self::nothing(inner);
+        let found = match inner.records.scan() {
+            Ok(found) => found,
+            Err(error) => {
+                recovery.report.problems.push(format!("list network records: {error}"));
+                return recovery;
+            }
         };
-        task.await.unwrap_or_else(|_| interrupted())
+        recovery.report.quarantined = found.quarantined;
+        recovery.bridged =
+            found.records.iter().any(|record| matches!(record.provider, Provider::Bridge(_)));
+        let known: BTreeSet<SandboxId> =
+            found.records.iter().map(|record| record.id.clone()).collect();
+        let owners: BTreeSet<SandboxId> = inner.bridge.owners().into_iter().collect();
+        recovery.strays = owners.difference(&known).cloned().collect();
+        // One that was being detached has been answered: nobody will ask for it again.
+        let stays = |record: &Record| live.contains(&record.id) && record.phase != Phase::Detaching;
+        let (kept, dead) = found.records.into_iter().partition(stays);
+        recovery.old_tables = inner.old_tables(kept, &mut recovery.report);
+        recovery.dead = dead;
+        recovery
+    }
+
+    /// Detaches the dead, frees leases that no record explains, writes the nftables table anew from the pods that are left, and calls CNI's GC where
+    /// its version has it. Others may attach and detach meanwhile.
+    pub async fn finish(self) -> RecoverReport {
+        let Self { inner, dead, strays, old_tables, bridged, mut report } = self;
+        inner.detach_dead(dead, &mut report).await;
+        let freed = inner
+            .blocking(move |inner| {
+                let failures = strays.iter().filter_map(|id| inner.bridge.detach_now(id).err());
+                failures.map(|error| chain(&error)).collect::<Vec<_>>()
+            })
+            .await;
+        report.problems.extend(freed.unwrap_or_default());
+        if bridged {
+            let done = inner.blocking(move |inner| inner.bridge.reinstall(&old_tables)).await;
+            report.problems.extend(done.and_then(Result::err).map(|error| chain(&error)));
+        }
+        report.gc = inner.collect_garbage().await;
+        report
     }
 }
 
 impl Inner {
-    async fn recover(self: &Arc<Self>, live: &BTreeSet<SandboxId>) -> RecoverReport {
-        let mut report = RecoverReport::default();
-        let found = match self.records.scan() {
-            Ok(found) => found,
-            Err(error) => {
-                report.problems.push(format!("list network records: {error}"));
-                return report;
-            }
-        };
-        report.quarantined = found.quarantined;
-        // One that was being detached has been answered: nobody will ask for it again.
-        let stays = |record: &Record| live.contains(&record.id) && record.phase != Phase::Detaching;
-        let (kept, dead): (Vec<Record>, Vec<Record>) = found.records.into_iter().partition(stays);
-        let bridged =
-            kept.iter().chain(&dead).any(|record| matches!(record.provider, Provider::Bridge(_)));
-        self.detach_dead(dead, &mut report).await;
-        self.free_leases(&kept, &mut report).await;
-        let old = self.old_tables(&kept, &mut report);
-        if bridged {
-            let done = self.blocking(move |inner| inner.bridge.reinstall(&old)).await;
-            report.problems.extend(done.and_then(Result::err).map(|error| chain(&error)));
-        }
-        self.collect_garbage(&kept, &mut report).await;
-        report
-    }
-
     async fn detach_dead(self: &Arc<Self>, dead: Vec<Record>, report: &mut RecoverReport) {
         let mut outcomes = stream::iter(dead)
             .map(|record| async move { self.detach(&record.id, None).await.map(|()| record.id) })
@@ -88,28 +168,10 @@ impl Inner {
         }
     }
 
-    /// A lease without a record: the record was put aside, or removed by hand.
-    async fn free_leases(self: &Arc<Self>, kept: &[Record], report: &mut RecoverReport) {
-        let known: BTreeSet<SandboxId> = kept
-            .iter()
-            .map(|record| record.id.clone())
-            .chain(report.failed.iter().map(|error| error.id.clone()))
-            .collect();
-        let freed = self.blocking(move |inner| {
-            let owners: BTreeSet<SandboxId> = inner.bridge.owners().into_iter().collect();
-            owners
-                .difference(&known)
-                .filter_map(|id| inner.bridge.detach_now(id).err())
-                .collect::<Vec<_>>()
-        });
-        report.problems.extend(freed.await.unwrap_or_default().iter().map(|error| chain(error)));
-    }
-
     /// Tables that records name and the configuration no longer does; the records are moved to ours.
-    fn old_tables(&self, kept: &[Record], report: &mut RecoverReport) -> Vec<String> {
+    fn old_tables(&self, kept: Vec<Record>, report: &mut RecoverReport) -> Vec<String> {
         let mut old = BTreeSet::new();
-        for record in kept {
-            let mut record = record.clone();
+        for mut record in kept {
             let Provider::Bridge(bridged) = &mut record.provider else { continue };
             if bridged.table != self.config.bridge.table {
                 old.insert(std::mem::replace(&mut bridged.table, self.config.bridge.table.clone()));
@@ -122,18 +184,28 @@ impl Inner {
         old.into_iter().collect()
     }
 
-    async fn collect_garbage(&self, kept: &[Record], report: &mut RecoverReport) {
-        let Some(conf) = self.cni.current().conf.clone() else { return };
-        let failed: BTreeSet<&SandboxId> = report.failed.iter().map(|error| &error.id).collect();
-        // One that could not be detached is none that GC should take for gone: its DEL is still to come.
-        let valid: Vec<SandboxId> = kept
-            .iter()
-            .filter(
-                |record| matches!(&record.provider, Provider::Cni(cni) if cni.network == conf.name),
-            )
-            .map(|record| record.id.clone())
-            .chain(failed.into_iter().cloned())
-            .collect();
-        report.gc = self.cni.gc(&conf, &valid).await;
+    /// One that could not be detached has a record, so GC does not take it for gone: its DEL is still to come.
+    async fn collect_garbage(self: &Arc<Self>) -> Vec<PluginError> {
+        let Some(conf) = self.cni.current().conf.clone() else { return Vec::new() };
+        let _alone = self.gate.clear().await;
+        let name = conf.name.clone();
+        // Who can't be told is not in question: nothing is collected then.
+        let Some(Some(valid)) = self.blocking(move |inner| inner.attached_to(&name)).await else {
+            return Vec::new();
+        };
+        self.cni.gc(&conf, &valid).await
+    }
+
+    /// Who has a record of this CNI network; `None` if that can't be said.
+    fn attached_to(&self, network: &str) -> Option<Vec<SandboxId>> {
+        let mut attached = Vec::new();
+        for id in self.records.ids().ok()? {
+            let record = self.records.load(&id).ok()?;
+            let of_network = record.is_some_and(
+                |record| matches!(&record.provider, Provider::Cni(cni) if cni.network == network),
+            );
+            attached.extend(of_network.then_some(id));
+        }
+        Some(attached)
     }
 }
