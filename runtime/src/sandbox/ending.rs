@@ -8,6 +8,7 @@ use super::job::Outcome;
 use super::shim::Shim;
 use super::task::{Ending, Next, Pod};
 use super::teardown;
+use super::watch_shim::Hearing;
 use crate::container;
 use crate::id::{ContainerId, SandboxId};
 use crate::sandbox::SandboxView;
@@ -39,7 +40,7 @@ impl Pod {
         for slot in self.slots.values() {
             slot.hurry(Instant::now());
         }
-        if self.silent {
+        if self.hearing == Hearing::Silent {
             // Its end is told, and goes on from here. What waits for its answer fails with it.
             self.kill_shim();
             return;

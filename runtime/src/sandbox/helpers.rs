@@ -20,7 +20,8 @@ impl Pod {
     /// Why the pod is not ready, if nobody has stopped it.
     pub(super) fn trouble(&self) -> Option<Trouble> {
         let silent = || Trouble::ShimSilent { after: self.shared.config.deadlines.shim };
-        self.record.trouble.clone().or_else(|| self.silent.then(silent))
+        let is_silent = self.hearing == Hearing::Silent;
+        self.record.trouble.clone().or_else(|| is_silent.then(silent))
     }
 
     /// Finds the shim of a pod that its records tell of.
@@ -38,7 +39,7 @@ impl Pod {
             Err(error @ SpawnError::Silent { .. }) => {
                 tracing::warn!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "the pod's shim does not answer");
                 watch_shim::find(line, self.outbox.clone());
-                self.silent = true;
+                self.hearing = Hearing::Silent;
                 self.publish();
             }
             Err(error) => self.shim_not_found(&error),
@@ -77,7 +78,7 @@ impl Pod {
 
     /// The shim has fallen silent, or answers again.
     pub(super) fn shim_heard(&mut self, heard: Hearing) -> Next {
-        self.silent = heard == Hearing::Silent;
+        self.hearing = heard;
         let after_ms = self.shared.config.deadlines.shim.as_millis();
         match heard {
             Hearing::Silent => {
@@ -110,7 +111,7 @@ impl Pod {
 
     /// The shim has ended: by our wish, or not. Then its containers end here as its records tell, and nothing of them is left to run.
     pub(super) fn shim_ended(&mut self) -> Next {
-        self.silent = false;
+        self.hearing = Hearing::Answers;
         if self.record.phase == SandboxPhase::Ready {
             let said = last_words(&self.shared.layout.pod(&self.record.id));
             tracing::warn!(sandbox = %self.record.id, said, "the pod's shim has ended");

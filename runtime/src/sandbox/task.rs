@@ -20,6 +20,7 @@ use super::handle::{Command, Message, PodHandle, Reply};
 use super::job::Outcome;
 use super::shim::Shim;
 use super::slot::Slot;
+use super::watch_shim::Hearing;
 use super::{SandboxSpec, SandboxState, SandboxView, create, watch_shim};
 use crate::container::{self, ContainerSpec};
 use crate::counters::Share;
@@ -50,8 +51,8 @@ pub(super) struct Pod {
     /// Stops and removals of the pod: the first is under way if `ending`, the others wait.
     pub(super) endings: VecDeque<Ending>,
     pub(super) ending: bool,
-    /// Its shim lives and does not answer.
-    pub(super) silent: bool,
+    /// Whether its shim answers, as long as it lives.
+    pub(super) hearing: Hearing,
     share: Share,
     meter: Meter,
     pub(super) outbox: mpsc::Sender<Message>,
@@ -172,7 +173,7 @@ impl Pod {
             undoing: 0,
             endings: VecDeque::new(),
             ending: false,
-            silent: false,
+            hearing: Hearing::Answers,
             share: Share::default(),
             meter: Meter::default(),
             outbox,

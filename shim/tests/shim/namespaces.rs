@@ -1,7 +1,7 @@
 //! The pod's namespaces and mounts.
 
-use crate::harness::{Container, Pod, RUNTIMES, alive, eventually, sh};
-use davit_proto::shim::StateRequest;
+use crate::harness::{Container, PATIENCE, Pod, RUNTIMES, alive, eventually, sh};
+use davit_proto::shim::{EventsRequest, Init, StateRequest, event};
 use serde_json::json;
 use std::fs;
 
@@ -90,6 +90,52 @@ async fn a_shared_pid_namespace_has_an_init_that_reaps_and_shows_nothing_of_the_
         pod.finish().await;
         assert!(!alive(init));
     }
+}
+
+#[tokio::test]
+async fn the_end_of_a_shared_pid_namespaces_init_is_told_and_nothing_begins_there_any_more() {
+    for runtime in RUNTIMES {
+        let mut pod = Pod::with(runtime, |config, _| config.shared_pid = true).await;
+        let state = pod.client.state(StateRequest {}).await.unwrap().into_inner();
+        let init = state.init.unwrap();
+        assert_eq!(init.exit, None);
+        // Whoever gets the init's pid next has another namespace.
+        assert!(!state.pidns_path.contains(&format!("/{}/", init.pid)), "{}", state.pidns_path);
+        let mut container = sh("sleep 1000");
+        join(&mut container, "pid", &state.pidns_path);
+        container.request.own_pid_namespace = false;
+        pod.run("c", &container).await;
+        let mut events = pod.client.events(EventsRequest {}).await.unwrap().into_inner();
+        signal_process(init.pid, rustix::process::Signal::KILL);
+        assert_eq!(pod.exit("c").await.code, 137, "{runtime}");
+        let told = async {
+            loop {
+                let event = events.message().await.unwrap().unwrap();
+                if let Some(event::Kind::InitExited(exit)) = event.kind {
+                    return (event.id, exit);
+                }
+            }
+        };
+        let (id, exit) = tokio::time::timeout(PATIENCE, told).await.unwrap();
+        assert_eq!((id.as_str(), exit.code, exit.signal), ("", 137, 9));
+        // Who comes later hears it too.
+        let state = pod.client.state(StateRequest {}).await.unwrap().into_inner();
+        assert_eq!(state.init.unwrap(), Init { pid: 0, exit: Some(exit) });
+        let mut late = pod.client.events(EventsRequest {}).await.unwrap().into_inner();
+        let kinds = [late.message().await, late.message().await].map(|e| e.unwrap().unwrap().kind);
+        assert!(kinds.contains(&Some(event::Kind::InitExited(exit))), "{kinds:?}");
+        let refused = pod.create("more", &container).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        assert!(refused.message().contains("init"), "{refused:?}");
+        drop((events, late));
+        pod.delete("c").await;
+        pod.finish().await;
+    }
+}
+
+fn signal_process(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 #[tokio::test]
