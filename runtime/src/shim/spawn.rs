@@ -2,7 +2,7 @@
 
 use super::process::start_time;
 use crate::store::{ShimRecord, StoreError, write_json};
-use davit_proto::disk::{SHIM_CONFIG, SHIM_FD, SHIM_LOG, SHIM_SOCKET, ShimConfig};
+use davit_proto::disk::{SHIM_CONFIG, SHIM_ENV, SHIM_FD, SHIM_LOG, SHIM_SOCKET, ShimConfig};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -83,6 +83,7 @@ pub fn spawn(
     let log = log_file(directory).map_err(prepare("make the shim's log"))?;
     let mut command = Command::new(executable);
     command.arg("--pod-dir").arg(directory).env_clear().current_dir("/").process_group(0);
+    command.env(SHIM_ENV.0, SHIM_ENV.1);
     // A runtime that the shim runs may need to find its helpers.
     command.env(
         "PATH",

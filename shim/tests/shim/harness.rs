@@ -1,6 +1,6 @@
 //! A pod under test: a directory, a shim in it, a client of the shim, and containers of busybox.
 
-use davit_proto::disk::{ExitRecord, IdMapping, IdMappings, ShimConfig, VERSION};
+use davit_proto::disk::{ExitRecord, IdMapping, IdMappings, SHIM_ENV, ShimConfig, VERSION};
 use davit_proto::shim::exec_sync_output::Kind;
 use davit_proto::shim::shim_client::ShimClient;
 use davit_proto::shim::{
@@ -161,6 +161,7 @@ impl Setup {
             command.args(["-m", "--propagation", "shared", "/bin/sh"]);
         }
         command.arg("-c").arg(script).arg(executable()).arg(&self.dir);
+        command.env(SHIM_ENV.0, SHIM_ENV.1);
         command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null()).stderr(log);
         command.spawn().unwrap()
     }
