@@ -155,6 +155,7 @@ pub(crate) fn counters(runtime: &Runtime) -> Counters {
         sandboxes_not_ready: counts.sandboxes_not_ready,
         images: u64::try_from(runtime.images().list().len()).unwrap_or(u64::MAX),
         event_listeners: counts.event_listeners,
+        log_dropped_bytes: counts.log_dropped_bytes,
     }
 }
 

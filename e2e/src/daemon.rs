@@ -49,6 +49,8 @@ pub struct Settings {
     pub env: Vec<(String, String)>,
     /// Where `davit` and `davit-shim` are; `None` for the usual ones.
     pub binaries: Option<PathBuf>,
+    /// Disks that the test has mounted in the directory: no leaks of the daemon's, and unmounted after it.
+    pub disks: Vec<PathBuf>,
 }
 
 impl Settings {
@@ -64,6 +66,7 @@ impl Settings {
             keys: String::new(),
             env: Vec::new(),
             binaries: None,
+            disks: Vec::new(),
         }
     }
 

@@ -81,6 +81,17 @@ pub fn names_in(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Removes a directory and all below it; one that is not there is gone already.
+///
+/// # Errors
+/// If it can't be removed.
+pub fn remove_tree(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.with_context(|| format!("remove {}", dir.display())),
+    }
+}
+
 /// What a cgroup file of a process says: `v1` of this controller's hierarchy if there is one, else `v2` of the unified one.
 ///
 /// # Errors

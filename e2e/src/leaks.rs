@@ -28,7 +28,8 @@ pub fn find(settings: &Settings, daemon: Option<u32>, ids: &[String]) -> Result<
     }
     // These two directories are mounts themselves, private ones, so that what is mounted in them stays unseen.
     let own = [settings.netns_dir(), settings.state()];
-    for mount in mounts(&settings.dir)?.iter().filter(|mount| !own.contains(mount)) {
+    let expected = |mount: &&PathBuf| own.contains(mount) || settings.disks.contains(mount);
+    for mount in mounts(&settings.dir)?.iter().filter(|mount| !expected(mount)) {
         found.push(format!("mount {}", mount.display()));
     }
     for name in names_in(&settings.netns_dir())? {

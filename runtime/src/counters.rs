@@ -6,7 +6,7 @@
 use crate::container::ContainerState;
 use crate::sandbox::{SandboxState, SandboxView};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// The counts at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +25,8 @@ pub struct Counts {
     pub sandboxes_not_ready: u64,
     /// Who waits for something to happen to a container.
     pub event_listeners: u64,
+    /// Bytes of containers' logs that could not be written. It only grows; a restart counts anew, from what the shims of the pods that are there tell.
+    pub log_dropped_bytes: u64,
 }
 
 /// The live counts.
@@ -37,6 +39,7 @@ pub struct Counters {
     ready: AtomicI64,
     not_ready: AtomicI64,
     listeners: AtomicI64,
+    log_dropped: AtomicU64,
 }
 
 /// What one pod adds to the counts.
@@ -82,6 +85,11 @@ impl Counters {
         add(&self.not_ready, new.not_ready - old.not_ready);
     }
 
+    /// So many bytes more of a container's log are lost.
+    pub(crate) fn log_dropped(&self, bytes: u64) {
+        self.log_dropped.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// One listener more, until the guard is dropped.
     pub fn listen(self: &Arc<Self>) -> Listening {
         self.listeners.fetch_add(1, Ordering::Relaxed);
@@ -102,6 +110,7 @@ impl Counters {
             sandboxes_ready: read(&self.ready),
             sandboxes_not_ready: read(&self.not_ready),
             event_listeners: read(&self.listeners),
+            log_dropped_bytes: self.log_dropped.load(Ordering::Relaxed),
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod image;
 mod laps;
 pub mod network;
 pub mod oci;
+mod program;
 mod recover;
 mod runtime;
 pub mod sandbox;

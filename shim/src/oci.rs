@@ -141,7 +141,7 @@ impl Oci {
     }
 
     /// Makes the call and waits for its end. `prepare` runs in the child before it becomes the runtime. If it takes too long,
-    /// the runtime and its process group are killed, and reaped when this answers.
+    /// the runtime and all that it has started are killed, and it is reaped when this answers.
     pub(crate) async fn run<E: Display>(
         &self,
         reaper: &Reaper,
@@ -154,6 +154,11 @@ impl Oci {
         let command = self
             .command(call.verb, id, &log, stdio)
             .map_err(|source| OciError::Spawn { verb, id: id.to_owned(), source })?;
+        // A shim that is killed takes the call along: its outcome would be nobody's.
+        let prepare = || {
+            let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+            prepare()
+        };
         let Spawned { pid, failure } = command
             .spawn(prepare)
             .map_err(|source| OciError::Spawn { verb, id: id.to_owned(), source })?;
@@ -175,8 +180,7 @@ impl Oci {
             }
             Ok(Err(error)) => Err(error),
             Err(_elapsed) => {
-                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
+                davit_sys::kin::kill(pid);
                 let _ = tokio::time::timeout(KILLED_LIMIT, &mut ended).await;
                 Err(OciError::TimedOut { verb, id: id.to_owned(), limit })
             }

@@ -2,7 +2,7 @@
 //!
 //! Locks are held for a look or a change, never across an await.
 
-use crate::container::{Container, Verdict};
+use crate::container::{Container, Verdict, loss};
 use crate::error::Refusal;
 use crate::events::{Events, Subscription};
 use crate::namespaces::{NamespaceError, Pinned};
@@ -173,18 +173,20 @@ impl Pod {
         }
     }
 
-    /// A stream of events, first those of the containers that have exited, and of the init.
+    /// A stream of events, first those of the containers that have exited or lost some of their logs, and of the init.
     pub(crate) fn subscribe(&self) -> Option<Subscription> {
-        let told = |c: &Arc<Container>| {
+        let exited = |c: &Arc<Container>| {
             let kind = event::Kind::Exited(c.death()?.verdict.to_proto());
             Some(Event { id: c.id.clone(), kind: Some(kind) })
         };
+        let lost = |c: &Arc<Container>| Some(loss::event(&c.id, c.log.loss()?));
         // No await between the look and the subscription, and so no event between them.
-        let mut backlog: VecDeque<Event> =
-            self.containers().by_id.values().filter_map(told).collect();
+        let containers = self.containers();
+        let of_containers =
+            containers.by_id.values().flat_map(|c| lost(c).into_iter().chain(exited(c)));
         let of_init = |exit| Event { id: String::new(), kind: Some(event::Kind::InitExited(exit)) };
-        backlog.extend(self.init_exit().map(of_init));
-        self.events.subscribe(backlog)
+        let backlog = of_containers.chain(self.init_exit().map(of_init));
+        self.events.subscribe(backlog.collect())
     }
 
     /// Ends the shim, unless a container's process lives. To be run in a task of its own.

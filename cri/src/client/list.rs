@@ -72,6 +72,7 @@ fn info_json(info: &admin::InfoResponse, counters: &admin::Counters) -> serde_js
             },
             "images": counters.images,
             "event_listeners": counters.event_listeners,
+            "log_dropped_bytes": counters.log_dropped_bytes,
             "descriptors": counters.descriptors,
             "tasks": counters.tasks,
             "system_time": counters.system_time,
@@ -112,6 +113,7 @@ fn info_text(info: &admin::InfoResponse, counters: &admin::Counters) -> String {
     rows.push(line("Pods", &sandboxes));
     rows.push(line("Images", &counters.images));
     rows.push(line("Event listeners", &counters.event_listeners));
+    rows.push(line("Log bytes dropped", &counters.log_dropped_bytes));
     rows.push(line("Descriptors", &counters.descriptors));
     rows.push(line("Tasks", &counters.tasks));
     rows.push(line("System time", &moment(counters.system_time)));

@@ -28,6 +28,7 @@ pub(crate) fn container_info(
         "pid": view.state.pid().unwrap_or(0),
         "state": view.state,
         "facts": &*view.facts,
+        "logDroppedBytes": view.log_dropped,
         "privileged": view.spec.security.privileged,
         "config": &*view.spec,
         "runtimeSpec": runtime_spec,

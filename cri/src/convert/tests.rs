@@ -717,6 +717,7 @@ pub(super) fn view() -> (SandboxView, ContainerView) {
             own_pid_namespace: true,
         }),
         state: ContainerState::Creating.next(ContainerEvent::Made { pid: 9 }).unwrap(),
+        log_dropped: 7,
         meter: davit_runtime::stats::Meter::default(),
     };
     let sandbox = SandboxView {
@@ -804,7 +805,7 @@ fn verbose_info_is_json_with_a_pid() {
     };
     assert_eq!(json(&sandbox_info(&pod))["pid"], 42);
     let info = json(&container_info(&container, Some(serde_json::json!({"ociVersion": "1.0.2"}))));
-    assert_eq!(info["pid"], 9);
+    assert_eq!((&info["pid"], &info["logDroppedBytes"]), (&9.into(), &7.into()));
     assert_eq!(info["runtimeSpec"]["ociVersion"], "1.0.2");
     assert_eq!(info["sandboxID"], "a1".repeat(32));
 }

@@ -8,7 +8,9 @@ pub(crate) mod process;
 
 use crate::VERSION;
 use davit_proto::admin;
-use prometheus::{Encoder, Gauge, GaugeVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Gauge, GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the state machine counts, at one moment.
@@ -30,6 +32,8 @@ pub(crate) struct Counters {
     pub(crate) images: u64,
     /// Who is subscribed to events.
     pub(crate) event_listeners: u64,
+    /// Bytes of containers' logs that could not be written: a counter, all others are gauges.
+    pub(crate) log_dropped_bytes: u64,
 }
 
 impl Counters {
@@ -44,6 +48,7 @@ impl Counters {
             sandboxes_not_ready,
             images,
             event_listeners,
+            log_dropped_bytes,
         } = self;
         let now = jiff::Timestamp::now().as_nanosecond();
         admin::Counters {
@@ -55,6 +60,7 @@ impl Counters {
             sandboxes_not_ready,
             images,
             event_listeners,
+            log_dropped_bytes,
             descriptors: process::descriptors(),
             tasks: process::tasks(),
             // Until the year 2262.
@@ -80,6 +86,7 @@ struct Gauges {
     sandboxes: IntGaugeVec,
     images: IntGauge,
     event_listeners: IntGauge,
+    log_dropped: IntCounter,
     descriptors: IntGauge,
     tasks: IntGauge,
     cpu: Gauge,
@@ -135,6 +142,10 @@ impl Gauges {
                 "davit_event_listeners",
                 "Subscribers of container events.",
             )?,
+            log_dropped: IntCounter::new(
+                "davit_log_dropped_bytes_total",
+                "Bytes of containers' logs that could not be written.",
+            )?,
             descriptors: IntGauge::new(
                 "davit_open_descriptors",
                 "The daemon's open file descriptors.",
@@ -155,6 +166,7 @@ impl Gauges {
             registry.register(Box::new(gauge.clone()))?;
         }
         registry.register(Box::new(gauges.cpu.clone()))?;
+        registry.register(Box::new(gauges.log_dropped.clone()))?;
         Ok(gauges)
     }
 
@@ -168,6 +180,7 @@ impl Gauges {
             sandboxes_not_ready,
             images,
             event_listeners,
+            log_dropped_bytes,
         } = counters;
         for (state, count) in [
             ("created", containers_created),
@@ -181,6 +194,8 @@ impl Gauges {
         self.sandboxes.with_label_values(&["not_ready"]).set(signed(sandboxes_not_ready));
         self.images.set(signed(images));
         self.event_listeners.set(signed(event_listeners));
+        // It counts what is counted elsewhere; one scrape at a time comes here.
+        self.log_dropped.inc_by(log_dropped_bytes.saturating_sub(self.log_dropped.get()));
         self.descriptors.set(signed(process::descriptors()));
         self.tasks.set(signed(process::tasks()));
         let usage = process::usage();
@@ -212,6 +227,7 @@ mod tests {
         let counters: CountersSource = Arc::new(move || Counters {
             containers_running: source.load(std::sync::atomic::Ordering::Relaxed),
             sandboxes_ready: 1,
+            log_dropped_bytes: 17,
             ..Counters::default()
         });
         let metrics = Metrics::new(Registry::new(), counters).unwrap();
@@ -224,6 +240,8 @@ mod tests {
             "davit_sandboxes{state=\"not_ready\"} 0",
             "davit_images 0",
             "davit_event_listeners 0",
+            "# TYPE davit_log_dropped_bytes_total counter",
+            "davit_log_dropped_bytes_total 17",
         ] {
             assert!(first.contains(line), "{line} is missing from {first}");
         }

@@ -78,6 +78,7 @@ pub(super) fn verbose(runtime: &Runtime) -> BTreeMap<String, String> {
         "sandboxes": { "ready": counts.sandboxes_ready, "notReady": counts.sandboxes_not_ready },
         "images": runtime.images().list().len(),
         "eventListeners": counts.event_listeners,
+        "logDroppedBytes": counts.log_dropped_bytes,
     });
     [
         ("config", config.to_string()),

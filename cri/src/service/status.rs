@@ -81,8 +81,8 @@ impl WireError for ShimError {
         match self {
             Self::Unknown { .. } | Self::Runtime { .. } | Self::Failed { .. } => Code::Internal,
             Self::State { .. } => Code::FailedPrecondition,
-            // Not DeadlineExceeded: to the kubelet that is its own deadline, or a probe's.
-            Self::Deadline { .. } | Self::Gone { .. } => Code::Unavailable,
+            Self::Deadline { .. } => Code::DeadlineExceeded,
+            Self::Gone { .. } => Code::Unavailable,
         }
     }
 }
@@ -98,8 +98,9 @@ impl WireError for RunSandboxError {
             | Self::Store(_)
             | Self::Cgroup(_)
             | Self::ResolvConf { .. }
-            | Self::Shim(_)
-            | Self::Network(_) => Code::Internal,
+            | Self::Shim(_) => Code::Internal,
+            Self::Network(error) if error.cause.is_deadline() => Code::DeadlineExceeded,
+            Self::Network(_) => Code::Internal,
         }
     }
 }
@@ -108,10 +109,11 @@ impl WireError for StopSandboxError {
     fn code(&self) -> Code {
         match self {
             Self::Lookup(error) => error.code(),
+            Self::Network { source, .. } if source.cause.is_deadline() => Code::DeadlineExceeded,
+            Self::Shim { source, .. } => source.code(),
             Self::Store { .. }
             | Self::Alive { .. }
             | Self::Network { .. }
-            | Self::Shim { .. }
             | Self::Release { .. } => Code::Internal,
         }
     }
@@ -157,7 +159,7 @@ impl WireError for CheckpointError {
             | Self::Broken(_)
             | Self::Busy { .. } => Code::FailedPrecondition,
             Self::Location { .. } => Code::InvalidArgument,
-            Self::Timeout { .. } => Code::DeadlineExceeded,
+            Self::Timeout { .. } | Self::Hung { .. } => Code::DeadlineExceeded,
             Self::Shim { source, .. } => source.code(),
             Self::Io { .. } | Self::Store(_) | Self::Encode(_) | Self::Task(_) => Code::Internal,
         }
@@ -244,6 +246,8 @@ impl WireError for ExecError {
             Self::Process(_) => Code::InvalidArgument,
             Self::Store { .. } | Self::Id(_) | Self::Pipes { .. } => Code::Internal,
             Self::Timeout { .. } => Code::DeadlineExceeded,
+            // Not DeadlineExceeded: to the kubelet that is a probe that timed out, and the command may not even have begun.
+            Self::Shim { source: ShimError::Deadline { .. }, .. } => Code::Unavailable,
             Self::Shim { source, .. } | Self::Attach { source, .. } => source.code(),
         }
     }

@@ -17,6 +17,8 @@ mod crictl;
 #[cfg(test)]
 mod critest;
 #[cfg(test)]
+mod disks;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod events;
@@ -26,6 +28,8 @@ mod exec;
 mod failpoints;
 #[cfg(test)]
 mod hostile_images;
+#[cfg(test)]
+mod hung;
 #[cfg(test)]
 mod ids;
 #[cfg(test)]

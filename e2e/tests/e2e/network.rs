@@ -9,9 +9,14 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 
 /// What an HTTP server answers with.
 pub(crate) fn fetch(address: SocketAddr) -> Result<String> {
+    fetch_path(address, "/")
+}
+
+/// The same, of what is at this path.
+pub(crate) fn fetch_path(address: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET / HTTP/1.0\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)

@@ -62,6 +62,9 @@ pub struct ContainerState {
     /// A Start is under way, and another one joins it. Never told by a shim that is older than this field.
     #[prost(bool, tag = "6")]
     pub starting: bool,
+    /// What could not be written to its log so far, in bytes of the log; 0 from a shim that is older than this field.
+    #[prost(uint64, tag = "7")]
+    pub log_dropped: u64,
 }
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -346,7 +349,7 @@ pub struct Event {
 }
 /// Nested message and enum types in `Event`.
 pub mod event {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Kind {
         /// Its init has exited.
         #[prost(message, tag = "2")]
@@ -357,7 +360,20 @@ pub mod event {
         /// The pod's: the init of its shared PID namespace has ended, without the shim's wish.
         #[prost(message, tag = "4")]
         InitExited(super::Exit),
+        /// Its log can't be written, or can again. An older daemon passes this over.
+        #[prost(message, tag = "5")]
+        LogLoss(super::LogLoss),
     }
+}
+/// What a container says is dropped while its log can't be written; the container never waits for it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogLoss {
+    /// What was dropped since the container was created, in bytes of the log.
+    #[prost(uint64, tag = "1")]
+    pub dropped: u64,
+    /// Why; empty once the log can be written again, which is said in the log then.
+    #[prost(string, tag = "2")]
+    pub error: ::prost::alloc::string::String,
 }
 /// The kernel's OOM killer struck.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -766,8 +782,8 @@ pub mod shim_client {
                 .insert(GrpcMethod::new("davit.shim.v1.Shim", "ReopenLog"));
             self.inner.unary(req, path, codec).await
         }
-        /// What happens here: first one event for each container that has already exited, and one for the init if that has, then each as it comes. The
-        /// stream ends with the shim.
+        /// What happens here: first one event for each container that has already exited, one for each whose log has lost something, and one for the init
+        /// if that has ended; then each as it comes. The stream ends with the shim.
         pub async fn events(
             &mut self,
             request: impl tonic::IntoRequest<super::EventsRequest>,
@@ -952,8 +968,8 @@ pub mod shim_server {
             >
             + std::marker::Send
             + 'static;
-        /// What happens here: first one event for each container that has already exited, and one for the init if that has, then each as it comes. The
-        /// stream ends with the shim.
+        /// What happens here: first one event for each container that has already exited, one for each whose log has lost something, and one for the init
+        /// if that has ended; then each as it comes. The stream ends with the shim.
         async fn events(
             &self,
             request: tonic::Request<super::EventsRequest>,

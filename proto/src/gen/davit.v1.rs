@@ -76,6 +76,9 @@ pub struct Counters {
     /// When these were read, in nanoseconds since the epoch.
     #[prost(int64, tag = "11")]
     pub system_time: i64,
+    /// Bytes of containers' logs that could not be written; grows while the daemon runs.
+    #[prost(uint64, tag = "12")]
+    pub log_dropped_bytes: u64,
 }
 /// Asks for Pull.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,31 +1,28 @@
 //! Whether CRIU can be had here: asked each time, since it costs milliseconds beside a dump, and a kernel or a package may change.
 
 use super::CheckpointError;
+use crate::program;
 use std::io;
-use std::process::Stdio;
 use std::time::Duration;
 
 /// `criu check` dumps nothing.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Tries CRIU with this kernel.
-pub(super) async fn check() -> Result<(), CheckpointError> {
-    check_program("criu").await
+/// Tries CRIU with this kernel, for as long as `limit`.
+pub(super) async fn check(limit: Duration) -> Result<(), CheckpointError> {
+    check_program("criu", limit.min(LIMIT)).await
 }
 
-async fn check_program(program: &str) -> Result<(), CheckpointError> {
+async fn check_program(program: &str, limit: Duration) -> Result<(), CheckpointError> {
     let mut command = tokio::process::Command::new(program);
-    command.arg("check").stdin(Stdio::null()).kill_on_drop(true);
-    let output = match tokio::time::timeout(LIMIT, command.output()).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+    command.arg("check");
+    let output = match program::output(command, limit).await {
+        Ok(Some(output)) => output,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(CheckpointError::Missing);
         }
-        Ok(Err(error)) => return Err(CheckpointError::Broken(error.to_string())),
-        Err(_elapsed) => {
-            let said = format!("`criu check` took longer than {} s", LIMIT.as_secs());
-            return Err(CheckpointError::Broken(said));
-        }
+        Err(error) => return Err(CheckpointError::Broken(error.to_string())),
+        Ok(None) => return Err(CheckpointError::Hung { after: limit }),
     };
     if output.status.success() {
         return Ok(());
@@ -49,7 +46,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_criu_that_is_missing_or_does_not_work_is_told_as_that() {
-        let error = check_program("/davit-none/criu").await.unwrap_err();
+        let error = check_program("/davit-none/criu", LIMIT).await.unwrap_err();
         assert_eq!(error.to_string(), "criu is missing: there is none in PATH");
         let directory = tempfile::tempdir().unwrap();
         let write = |script: &str| {
@@ -71,9 +68,9 @@ mod tests {
             ("echo only here; exit 3", "only here"),
             ("exit 7", "it ended with exit status: 7"),
         ] {
-            let error = check_program(&write(script)).await.unwrap_err().to_string();
+            let error = check_program(&write(script), LIMIT).await.unwrap_err().to_string();
             assert_eq!(error, format!("criu does not work here: {expected}"));
         }
-        check_program(&write("test \"$1\" = check")).await.unwrap();
+        check_program(&write("test \"$1\" = check"), LIMIT).await.unwrap();
     }
 }

@@ -31,6 +31,12 @@ pub enum CheckpointError {
     /// It does not work with this kernel.
     #[error("criu does not work here: {0}")]
     Broken(String),
+    /// It does not even say so.
+    #[error("criu hangs: `criu check` took longer than {} ms", after.as_millis())]
+    Hung {
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// No archive can be there.
     #[error("location {:?} {problem}", path.display())]
     Location {

@@ -49,7 +49,7 @@ pub(crate) async fn make(checkpoint: Checkpoint) -> Result<(), CheckpointError> 
         return Err(CheckpointError::Off);
     }
     check_location(&checkpoint.location)?;
-    criu::check().await?;
+    criu::check(checkpoint.shared.config.deadlines.runtime).await?;
     let id = &checkpoint.target.id;
     let _turn = Turn::take(&checkpoint.shared, id)?;
     let directory = checkpoint.shared.layout.writable(id).join("checkpoint");

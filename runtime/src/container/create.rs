@@ -6,6 +6,7 @@
 use super::remove::{Removal, remove_files};
 use super::volume::{self, Volume};
 use super::{ContainerEvent, ContainerFacts, ContainerSpec, ContainerState, CreateContainerError};
+use crate::cgroup::{CgroupError, Group};
 use crate::clock;
 use crate::id::ContainerId;
 use crate::image::view::LayerView;
@@ -79,7 +80,26 @@ async fn end(client: &ShimClient, id: &ContainerId) -> Result<(), ShimError> {
     }
 }
 
+/// Ends whoever is in a container's cgroup: an OCI runtime that was killed because it hung, before it said whom it had made, has left them there.
+async fn empty(shared: &Shared, group: Option<Group>) -> Result<(), CgroupError> {
+    let Some(group) = group else { return Ok(()) };
+    let cgroups = &shared.host.cgroups;
+    let files = cgroups.procs_files(&group);
+    if files.is_empty() {
+        return Ok(());
+    }
+    cgroups.kill(&group)?;
+    let made: Vec<PathBuf> =
+        files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
+    cgroups.remove(&made).await.map(drop)
+}
+
 impl Creation {
+    fn group(&self, id: &ContainerId) -> Option<Group> {
+        let pod = self.shared.pod_group(&self.sandbox.id, &self.sandbox.spec);
+        pod.and_then(|pod| pod.container(id)).ok()
+    }
+
     async fn steps(
         &self,
         id: &ContainerId,
@@ -113,6 +133,8 @@ impl Creation {
         write_json(&bundle.join("config.json"), &built.spec)?;
         reach("create.spec")?;
 
+        let (shared, group) = (Arc::clone(&self.shared), self.group(id));
+        undo.push("the container's cgroup", async move { empty(&shared, group).await });
         let (client, gone) = (self.shim.client.clone(), id.clone());
         undo.push("the container's process", async move { end(&client, &gone).await });
         let request = self.request(&record, handler, (rootfs, mapped_mounts));

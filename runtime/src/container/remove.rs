@@ -5,12 +5,12 @@
 use super::stop::exited;
 use super::{RemoveContainerError, StopContainerError};
 use crate::id::{ContainerId, SandboxId};
+use crate::program;
 use crate::sandbox::SandboxView;
 use crate::shared::Shared;
 use crate::shim::{ProcessHandle, ShimClient, ShimError};
 use crate::store::{SandboxRecord, StoreError, reach, remove_tree};
 use std::io;
-use std::process::Stdio;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -117,12 +117,11 @@ async fn delete_without_shim(removal: &Removal) {
         command.arg("--systemd-cgroup");
     }
     command.args(&handler.args).args(["delete", "--force", removal.id.as_str()]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let deadline = removal.shared.config.deadlines.runtime;
-    match tokio::time::timeout(deadline, command.status()).await {
-        Ok(Ok(status)) if status.success() => {}
+    match program::output(command, deadline).await {
+        Ok(Some(output)) if output.status.success() => {}
         other => {
-            tracing::warn!(container = %removal.id, ?other, "the OCI runtime could not delete what a lost shim had left")
+            tracing::warn!(container = %removal.id, ?other, ?deadline, "the OCI runtime could not delete what a lost shim had left")
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct ContainerView {
     pub facts: Arc<ContainerFacts>,
     /// Where it is in its life.
     pub state: ContainerState,
+    /// How much of its log could not be written since it was created, in bytes, as far as its shim has told.
+    pub log_dropped: u64,
     /// What was measured of it last.
     pub meter: Meter,
 }

@@ -1,9 +1,9 @@
 //! Running a program that may misbehave: CNI plugins and nft.
 //!
 //! Owns the bounds. The program gets a process group of its own, a deadline and a limit on what it may say; whoever breaks one is
-//! killed with the whole group, before its pid is reaped, so that the group's number still means that group.
+//! killed with the whole group and all that it has started, before its pid is reaped, so that the number still means that program.
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Pid;
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -74,8 +74,7 @@ pub(super) async fn run(
     };
     if outcome.is_err() {
         if let Some(group) = group {
-            // Fails only when nobody is left in the group.
-            let _ = kill_process_group(group, Signal::KILL);
+            davit_sys::kin::kill(group);
         }
         drop(timeout(BURIAL, child.wait()).await);
     }

@@ -87,6 +87,24 @@ pub enum AttachCause {
     Interrupted,
 }
 
+impl AttachCause {
+    /// Whether a program did not come to its end in time, and was killed.
+    #[must_use]
+    pub fn is_deadline(&self) -> bool {
+        match self {
+            Self::Plugin(error) => error.is_deadline(),
+            Self::NotReady(_)
+            | Self::Args(_)
+            | Self::Bridge(_)
+            | Self::Loopback(_)
+            | Self::Record(_)
+            | Self::Earlier(_)
+            | Self::Elsewhere { .. }
+            | Self::Interrupted => false,
+        }
+    }
+}
+
 /// Why a pod's network is not (wholly) gone. Its record is left: detach again.
 #[derive(Debug, thiserror::Error)]
 #[error("detach pod {id}")]
@@ -113,6 +131,17 @@ pub enum DetachCause {
     /// It panicked.
     #[error("the task ended early")]
     Interrupted,
+}
+
+impl DetachCause {
+    /// Whether a program did not come to its end in time, and was killed.
+    #[must_use]
+    pub fn is_deadline(&self) -> bool {
+        match self {
+            Self::Plugins(errors) => errors.iter().any(PluginError::is_deadline),
+            Self::Bridge(_) | Self::Record(_) | Self::Interrupted => false,
+        }
+    }
 }
 
 /// Why a pod CIDR is none.

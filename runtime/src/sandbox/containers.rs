@@ -18,7 +18,6 @@ use crate::exec::ExecTarget;
 use crate::id::ContainerId;
 use crate::sandbox::LookupError;
 use crate::shim::ShimClient;
-use crate::store::write_json;
 use davit_proto::shim::event::Kind;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,6 +25,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// Between two lines of davit's log about the loss of one container's.
+const LOSS_PAUSE: Duration = Duration::from_secs(60);
 
 impl Pod {
     /// Makes a container, or joins the making of the same one, or finds it made.
@@ -213,12 +215,11 @@ impl Pod {
             }
         };
         let replies = self.slots.get_mut(id).and_then(|slot| slot.starting.take());
-        let mut kept = self.apply(id, event);
+        self.apply(id, event);
         if let Some(exit) = self.slots.get_mut(id).and_then(|slot| slot.early_exit.take()) {
-            kept = kept.and(self.apply(id, exit));
+            self.apply(id, exit);
         }
-        let kept = kept.map_err(|source| StartContainerError::Store { id: id.clone(), source });
-        let answer = answer.and(kept).map_err(Arc::new);
+        let answer = answer.map_err(Arc::new);
         for reply in replies.unwrap_or_default() {
             drop(reply.send(answer.clone()));
         }
@@ -354,9 +355,7 @@ impl Pod {
             }
         }
         for (id, event) in events {
-            if let Err(error) = self.apply(&id, event) {
-                tracing::error!(container = %id, error = &error as &dyn std::error::Error, "what the shim told could not be written down");
-            }
+            self.apply(&id, event);
         }
     }
 
@@ -374,43 +373,32 @@ impl Pod {
                     code: exit.code,
                     oom_killed: exit.oom_killed,
                 };
-                if let Err(error) = self.apply(&id, event) {
-                    // The shim's own record has it too, so a restart will find it.
-                    tracing::error!(container = %id, error = &error as &dyn std::error::Error, "an exit could not be written down");
-                }
+                self.apply(&id, event);
             }
             Some(Kind::Oom(oom)) => {
                 tracing::info!(container = %id, count = oom.count, "the OOM killer struck")
             }
+            Some(Kind::LogLoss(loss)) => self.log_loss(&id, loss),
             Some(Kind::InitExited(_)) | None => {}
         }
         self.end_if_due();
         Next::Go
     }
 
-    /// Moves a container on, writes that down and shows it. What makes no sense any more is dropped: it was overtaken.
-    pub(super) fn apply(
-        &mut self,
-        id: &ContainerId,
-        event: ContainerEvent,
-    ) -> Result<(), crate::store::StoreError> {
-        let Some(slot) = self.slots.get_mut(id) else { return Ok(()) };
-        if slot.starting.is_some() {
-            slot.early_exit = Some(event);
-            return Ok(());
+    /// What a container says is dropped, or is written again.
+    fn log_loss(&mut self, id: &ContainerId, loss: davit_proto::shim::LogLoss) {
+        let davit_proto::shim::LogLoss { dropped, error } = loss;
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let over = error.is_empty();
+        // A disk that wavers is told of once a minute.
+        let due = slot.loss_told.is_none_or(|told| told.elapsed() >= LOSS_PAUSE);
+        if !over && due {
+            slot.loss_told = Some(Instant::now());
+            tracing::warn!(container = %id, error, "the container's log can't be written: what it says is dropped and counted");
         }
-        match slot.apply(event) {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(denied) => {
-                tracing::debug!(container = %id, %denied, "an event came too late");
-                return Ok(());
-            }
-        }
-        let path = self.shared.layout.container_record(&self.record.id, id);
-        let written = write_json(&path, &slot.record);
+        let more = slot.set_log_dropped(dropped);
+        self.shared.counters.log_dropped(more);
         self.publish();
-        written
     }
 
     pub(super) fn exec_target(&self, id: &ContainerId) -> Result<ExecTarget, ExecError> {

@@ -83,7 +83,9 @@ impl Pod {
         }
         reach("stop_pod.asked")?;
         self.record.phase = SandboxPhase::NotReady;
-        self.save()?;
+        // A disk without room must not keep a pod from being stopped. A crash before it is written costs nothing: the pod's shim is gone by then, or the stop is asked
+        // for again.
+        self.save_now_or_later();
         reach("stop_pod.recorded")?;
         self.publish();
         Ok(())

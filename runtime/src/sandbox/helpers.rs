@@ -102,10 +102,7 @@ impl Pod {
         let trouble = Trouble::InitGone { code: exit.code, at: exit.finished_at };
         tracing::warn!(sandbox = %self.record.id, "{trouble}");
         self.record.trouble = Some(trouble);
-        if let Err(error) = self.save() {
-            // The shim tells it to the next daemon, too.
-            tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "the end of an init could not be written down");
-        }
+        self.save_now_or_later();
         self.publish();
     }
 
@@ -135,9 +132,8 @@ impl Pod {
         for id in ids {
             let end = self.kill_orphan(&id);
             let alive = self.slots.get(&id).is_some_and(Slot::alive);
-            let told = if alive { self.apply(&id, self.last_word(&id, end)) } else { Ok(()) };
-            if let Err(error) = told {
-                tracing::error!(container = %id, error = &error as &dyn std::error::Error, "an exit could not be written down");
+            if alive {
+                self.apply(&id, self.last_word(&id, end));
             }
         }
     }
@@ -160,9 +156,7 @@ impl Pod {
     pub(super) fn shim_is_gone(&mut self) {
         self.shim = None;
         if self.record.shim.take().is_some() {
-            if let Err(error) = self.save() {
-                tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "the end of a shim could not be written down");
-            }
+            self.save_now_or_later();
             self.publish();
         }
     }

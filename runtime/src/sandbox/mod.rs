@@ -15,6 +15,7 @@ mod spec;
 mod task;
 mod teardown;
 mod trouble;
+mod unwritten;
 mod update;
 mod view;
 mod watch_shim;

@@ -92,7 +92,8 @@ impl Line {
         let record = record.ok_or_else(ended)?;
         let process = ProcessHandle::open(record).ok().flatten().ok_or_else(ended)?;
         let deadline = shared.config.deadlines.shim;
-        let client = ShimClient::new(&directory, deadline);
+        let client =
+            ShimClient::new(&directory, deadline).allowing(shared.config.deadlines.runtime);
         Ok(Self { record, process, client, directory, deadline })
     }
 

@@ -31,6 +31,10 @@ pub(crate) struct Slot {
     pub(super) updates: VecDeque<(Resources, Reply<(), UpdateContainerError>)>,
     /// A removal under way, and who waits for it.
     pub(super) removing: Vec<Reply<(), RemoveContainerError>>,
+    /// The record on disk is older than this one.
+    pub(super) unwritten: bool,
+    /// When davit's log last said that the container's can't be written.
+    pub(super) loss_told: Option<Instant>,
 }
 
 /// A stop under way: however many ask for it, there is one.
@@ -48,6 +52,7 @@ impl Slot {
             spec: Arc::new(record.spec.clone()),
             facts: Arc::new(record.facts.clone()),
             state: record.state.clone(),
+            log_dropped: 0,
             meter: Meter::default(),
         });
         Self {
@@ -59,6 +64,8 @@ impl Slot {
             stopping: None,
             updates: VecDeque::new(),
             removing: Vec::new(),
+            unwritten: false,
+            loss_told: None,
         }
     }
 
@@ -90,6 +97,19 @@ impl Slot {
             spec: Arc::new(self.record.spec.clone()),
             ..ContainerView::clone(&self.view)
         });
+    }
+
+    /// So much of its log is lost by now; answers how much more that is.
+    pub(super) fn set_log_dropped(&mut self, dropped: u64) -> u64 {
+        let more = dropped.saturating_sub(self.view.log_dropped);
+        self.view =
+            Arc::new(ContainerView { log_dropped: dropped, ..ContainerView::clone(&self.view) });
+        more
+    }
+
+    /// Its record is to be written again. One that is being removed has no place for it any more.
+    pub(super) fn owes_record(&self) -> bool {
+        self.unwritten && self.removing.is_empty()
     }
 
     /// There is a process of it.

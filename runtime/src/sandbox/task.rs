@@ -21,7 +21,7 @@ use super::job::Outcome;
 use super::shim::Shim;
 use super::slot::Slot;
 use super::watch_shim::Hearing;
-use super::{SandboxSpec, SandboxState, SandboxView, create, watch_shim};
+use super::{SandboxSpec, SandboxState, SandboxView, create, unwritten, watch_shim};
 use crate::container::{self, ContainerSpec};
 use crate::counters::Share;
 use crate::id::{ContainerId, SandboxId};
@@ -53,6 +53,8 @@ pub(super) struct Pod {
     pub(super) ending: bool,
     /// Whether its shim answers, as long as it lives.
     pub(super) hearing: Hearing,
+    /// The record on disk is older than this one.
+    pub(super) unwritten: bool,
     share: Share,
     meter: Meter,
     pub(super) outbox: mpsc::Sender<Message>,
@@ -174,6 +176,7 @@ impl Pod {
             endings: VecDeque::new(),
             ending: false,
             hearing: Hearing::Answers,
+            unwritten: false,
             share: Share::default(),
             meter: Meter::default(),
             outbox,
@@ -201,7 +204,15 @@ impl Pod {
     }
 
     async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
-        while let Some(message) = inbox.recv().await {
+        loop {
+            let message = tokio::select! {
+                message = inbox.recv() => message,
+                () = tokio::time::sleep(unwritten::PAUSE), if self.owes_records() => {
+                    self.write_owed_records();
+                    continue;
+                }
+            };
+            let Some(message) = message else { break };
             let next = match message {
                 Message::Command(command) => self.command(command),
                 Message::Outcome(outcome) => self.outcome(*outcome),

@@ -100,6 +100,8 @@ pub struct ShimClient {
     wire: Wire<Channel>,
     directory: Arc<Path>,
     deadline: Duration,
+    /// For a call that runs the OCI runtime, which has a deadline of its own there.
+    runtime: Duration,
 }
 
 impl ShimClient {
@@ -118,7 +120,14 @@ impl ShimClient {
             .initial_stream_window_size(1 << 16)
             .initial_connection_window_size(1 << 17);
         let channel = endpoint.connect_with_connector_lazy(connector);
-        Self { wire: Wire::new(channel), directory, deadline }
+        Self { wire: Wire::new(channel), directory, deadline, runtime: deadline }
+    }
+
+    /// The same, where a call that ends a container may take the OCI runtime's `limit` besides: it is the shim that tells then who took too long.
+    #[must_use]
+    pub fn allowing(self, limit: Duration) -> Self {
+        // Twice: the shim's own try at the container's end may be under way, and is followed by the one that was asked for.
+        Self { runtime: self.deadline + limit * 2, ..self }
     }
 
     /// A connection of its own, for a session ([`davit_proto::session`]).
@@ -136,14 +145,7 @@ impl ShimClient {
         what: &str,
         answer: impl Future<Output = Result<T, ShimError>>,
     ) -> Result<T, ShimError> {
-        tokio::time::timeout(self.deadline, answer).await.unwrap_or_else(|_| {
-            Err(ShimError::Deadline {
-                message: format!(
-                    "the pod's shim did not {what} within {} ms",
-                    self.deadline.as_millis()
-                ),
-            })
-        })
+        within(self.deadline, what, answer).await
     }
 
     /// Who the shim is and what runs there.
@@ -213,7 +215,7 @@ impl ShimClient {
         let mut wire = self.wire.clone();
         let request = DeleteRequest { id: id.to_owned() };
         let answer = async move { wire.delete(request).await.map_err(ShimError::of(id)) };
-        self.within("delete a container", answer).await.map(drop)
+        within(self.runtime, "delete a container", answer).await.map(drop)
     }
 
     /// Runs a command; its deadline is in the request.
@@ -295,6 +297,17 @@ impl ShimClient {
             async move { wire.shutdown(ShutdownRequest {}).await.map_err(ShimError::of("")) };
         self.within("shut down", answer).await.map(drop)
     }
+}
+
+async fn within<T>(
+    deadline: Duration,
+    what: &str,
+    answer: impl Future<Output = Result<T, ShimError>>,
+) -> Result<T, ShimError> {
+    let late = || format!("the pod's shim did not {what} within {} ms", deadline.as_millis());
+    tokio::time::timeout(deadline, answer)
+        .await
+        .unwrap_or_else(|_| Err(ShimError::Deadline { message: late() }))
 }
 
 async fn connect(directory: &Path) -> io::Result<UnixStream> {

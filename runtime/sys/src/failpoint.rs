@@ -1,7 +1,7 @@
 //! Places where a test can make an operation fail, or end the process as SIGKILL does.
 //!
 //! Owns what `DAVIT_FAILPOINT=STEP=error` and `DAVIT_FAILPOINT=STEP=kill` mean: the first time that this process reaches the step, it fails or
-//! ends there. Only with the feature `failpoints`, which no release has: without it nothing of this is compiled but an `Ok`. By hand, because that is all
+//! ends there. With a number instead it fails as the kernel would, with that error. Only with the feature `failpoints`, which no release has: without it nothing of this is compiled but an `Ok`. By hand, because that is all
 //! that is needed; the crate `fail` would bring a random generator of its own.
 
 /// Says where the operation is; here it may be made to fail.
@@ -41,6 +41,10 @@ mod enabled {
         if action == "kill" {
             // Delivered before this returns.
             kill_process(getpid(), Signal::KILL)?;
+        }
+        // As the kernel would say it: the number of an error.
+        if let Ok(number) = action.parse() {
+            return Err(io::Error::from_raw_os_error(number));
         }
         Err(io::Error::other(format!("the failpoint {step} was reached")))
     }

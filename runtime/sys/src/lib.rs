@@ -8,6 +8,7 @@
 pub mod failpoint;
 pub mod inherit;
 pub mod inherited;
+pub mod kin;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

@@ -6,7 +6,7 @@
 //!
 //! A failure at any step undoes those before: nothing is left but the bundle as it was.
 
-use super::{Container, Init, Phase, PidNamespace, exit};
+use super::{Container, Init, Phase, PidNamespace, exit, loss};
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::error::{Invalid, Refusal, checked_name, checked_path};
 use crate::files;
@@ -145,7 +145,7 @@ fn log_at(file: String, directory: String) -> Result<Option<LogPath>, Invalid> {
 pub(crate) async fn create(pod: &Arc<Pod>, request: CreateRequest) -> Result<Pid, CreateError> {
     let plan = Plan::checked(request, pod)?;
     pod.refuse_known(&plan.id)?;
-    let log = Log::open(plan.log.clone(), plan.max_log_line)?;
+    let log = Log::open(plan.log.clone(), plan.max_log_line, loss::listener(pod, &plan.id))?;
     let container =
         Container::new(plan.id.clone(), plan.bundle.clone(), plan.oci.clone(), plan.pids, log);
     let container = Arc::new(container);

@@ -5,7 +5,8 @@
 //!        → phase Exited, event published → clients let go → OCI runtime's delete, while nobody waits
 //! ```
 //!
-//! The order is the promise: whoever hears of the end finds the log complete, the record on disk, and the OOM verdict in both.
+//! The order is the promise: whoever hears of the end finds the log complete, the record on disk, and the OOM verdict in both. A disk that is full holds the
+//! telling up no more than it holds up the end: the record follows when there is room.
 
 use super::{Container, Death, Init, Phase, PidNamespace, Verdict};
 use crate::files;
@@ -13,7 +14,8 @@ use crate::pod::Pod;
 use crate::reaper::Ended;
 use davit_proto::disk::{EXIT_RECORD, ExitRecord, VERSION};
 use davit_proto::shim::{Event, event};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -21,6 +23,17 @@ use tokio::task::JoinHandle;
 /// How long the telling waits for output after the end. A process that outlives the init may hold the pipe for ever;
 /// reading goes on, the telling does not wait for it.
 const DRAIN: Duration = Duration::from_millis(100);
+
+/// Between two tries to write an exit record.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// An end that could not be written down.
+#[derive(Debug, thiserror::Error)]
+#[error("write {}; it is tried again", path.display())]
+struct RecordError {
+    path: PathBuf,
+    source: std::io::Error,
+}
 
 /// Starts the task that sees a container to its end.
 pub(crate) fn spawn_watch(
@@ -43,7 +56,7 @@ pub(crate) fn spawn_watch(
 }
 
 async fn finish(
-    pod: &Pod,
+    pod: &Arc<Pod>,
     container: &Container,
     init: &Init,
     ended: Ended,
@@ -71,17 +84,38 @@ async fn finish(
         (held.stdin, held.terminal) = (None, None);
     }
     let verdict = Verdict { ended, oom_killed };
-    if let Err(error) = record(container, verdict) {
-        crate::say(&error);
-    }
+    let recorded = record(container, verdict);
     publish(pod, container, init, verdict);
     container.tee.close();
+    if let Err(error) = recorded {
+        crate::say(&error);
+        spawn_recording(Arc::downgrade(pod), container.id.clone(), verdict);
+    }
 }
 
-fn record(container: &Container, verdict: Verdict) -> std::io::Result<()> {
+/// Writes the record as soon as there is room. Until then this process is the only one that knows, and tells every daemon that asks.
+fn spawn_recording(pod: Weak<Pod>, id: String, verdict: Verdict) {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            let Some(container) = pod.upgrade().and_then(|pod| pod.container(&id).ok()) else {
+                return;
+            };
+            if record(&container, verdict).is_ok() {
+                return;
+            }
+        }
+    });
+}
+
+fn record(container: &Container, verdict: Verdict) -> Result<(), RecordError> {
+    let path = container.bundle.join(EXIT_RECORD);
     let Verdict { ended: Ended { code, signal, at: finished_at }, oom_killed } = verdict;
     let record = ExitRecord { version: VERSION, code, signal, finished_at, oom_killed };
-    files::replace(&container.bundle.join(EXIT_RECORD), &serde_json::to_vec(&record)?)
+    let written = serde_json::to_vec(&record).map_err(Into::into);
+    written
+        .and_then(|bytes| files::replace(&path, &bytes))
+        .map_err(|source| RecordError { path, source })
 }
 
 fn publish(pod: &Pod, container: &Container, init: &Init, verdict: Verdict) {

@@ -15,6 +15,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod exit;
+pub(crate) mod loss;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod update;
@@ -198,6 +199,7 @@ impl Container {
             exit,
             started_at,
             starting: false,
+            log_dropped: self.log.loss().map_or(0, |loss| loss.dropped),
         };
         Some(match &*self.phase.borrow() {
             Phase::Creating | Phase::Gone => return None,

@@ -83,7 +83,9 @@ impl Command {
         streams: Streams,
     ) -> Result<Begun, ExecError> {
         let step = |step| self.step(step);
-        files::write_new(process, &self.process).map_err(step("write its process"))?;
+        files::write_new(process, &self.process)
+            .map_err(files::named(process))
+            .map_err(step("write its process"))?;
         let (stdio, console) = match streams {
             Streams::Given(mut stdio) => {
                 if let Some(userns) = &pod.userns {

@@ -1,19 +1,21 @@
 //! A container's log file: `<RFC 3339 with nanoseconds> stdout|stderr P|F <content>`, as CRI has it.
 //!
-//! Each read becomes one write of whole records, appended. What cannot be written (disk full, I/O error) is dropped and counted, and
-//! said in one line of the log once it can be written again: output never waits, and neither does the container. A record
-//! that was torn by a full disk gets its line's end first. Reopening swaps the file under the same lock that writing
-//! takes, so that nothing goes to the old file afterwards. Below the pod's log directory no symlink is followed: the directory is
-//! the kubelet's, but its content may be others'.
+//! Each read becomes one write of whole records, appended. Reopening swaps the file under the same lock that writing takes, so that nothing goes to the
+//! old file afterwards. What the file does not take is dropped and counted ([`sink`]): output never waits, and neither does the container. Below the pod's
+//! log directory no symlink is followed: the directory is the kubelet's, but its content may be others'.
+
+mod sink;
+
+pub(crate) use sink::Loss;
 
 use super::lines::{Lines, Tag};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use std::fmt::Write as _;
+use sink::{LogFile, Sink};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where lines are cut if the request does not say.
 const DEFAULT_LIMIT: usize = 16 * 1024;
@@ -38,12 +40,21 @@ impl Source {
     }
 }
 
+/// Whoever is to know when a log begins to lose records. Called with the log locked: it must neither wait nor look at the log.
+pub(crate) type Listener = Box<dyn Fn() + Send + Sync>;
+
 /// A container's log. Without a path it takes output and drops it.
-#[derive(Debug)]
 pub(crate) struct Log {
     path: Option<LogPath>,
     made: bool,
     state: Mutex<State>,
+    listener: Listener,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// Where a log is.
@@ -72,7 +83,11 @@ pub(crate) struct LogError {
 
 impl Log {
     /// Opens the log; `limit` is the longest content of a record, 0 the default of 16 KiB.
-    pub(crate) fn open(path: Option<LogPath>, limit: u32) -> Result<Self, LogError> {
+    pub(crate) fn open(
+        path: Option<LogPath>,
+        limit: u32,
+        listener: Listener,
+    ) -> Result<Self, LogError> {
         let limit = match usize::try_from(limit).unwrap_or(MAX_LIMIT) {
             0 => DEFAULT_LIMIT,
             limit => limit.min(MAX_LIMIT),
@@ -81,7 +96,7 @@ impl Log {
         let file = path.as_ref().map(open).transpose()?.map(Sink::new);
         let state =
             Mutex::new(State { file, stdout: Lines::new(limit), stderr: Lines::new(limit) });
-        Ok(Self { path, made, state })
+        Ok(Self { path, made, state, listener })
     }
 
     /// Takes what was read from a stream.
@@ -102,11 +117,22 @@ impl Log {
     pub(crate) fn reopen(&self) -> Result<(), LogError> {
         let Some(path) = &self.path else { return Ok(()) };
         let file = open(path)?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         if let Some(sink) = &mut state.file {
             sink.swap(file);
         }
         Ok(())
+    }
+
+    /// Tries whether a log that has lost something can be written again, and says so in it; answers whether nothing is left to say.
+    pub(crate) fn settle(&self) -> bool {
+        let mut state = self.state();
+        state.file.as_mut().is_none_or(Sink::settle)
+    }
+
+    /// What was dropped so far, if anything was.
+    pub(crate) fn loss(&self) -> Option<Loss> {
+        self.state().file.as_ref().and_then(Sink::loss)
     }
 
     /// Removes the file, if opening made it: the container came to nothing.
@@ -117,7 +143,7 @@ impl Log {
     }
 
     fn with(&self, source: Source, work: impl FnOnce(&mut Lines, &mut Batch<'_, File>)) {
-        let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.state();
         let State { file, stdout, stderr } = &mut *guard;
         let Some(sink) = file else { return };
         let lines = match source {
@@ -127,6 +153,13 @@ impl Log {
         let mut batch = Batch { prefix: prefix(source), bytes: Vec::new(), sink };
         work(lines, &mut batch);
         batch.flush();
+        if sink.take_begun() {
+            (self.listener)();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -166,7 +199,7 @@ struct Batch<'a, W> {
     sink: &'a mut Sink<W>,
 }
 
-impl<W: Write> Batch<'_, W> {
+impl<W: LogFile> Batch<'_, W> {
     fn record(&mut self, head: &[u8], tail: &[u8], tag: Tag) {
         let letter: &[u8] = match tag {
             Tag::Partial => b"P ",
@@ -186,130 +219,12 @@ impl<W: Write> Batch<'_, W> {
     }
 }
 
-/// A file that may refuse, and what it owes.
-#[derive(Debug)]
-struct Sink<W> {
-    file: W,
-    lost: Option<Lost>,
-    /// The file ends in the middle of a record.
-    torn: bool,
-}
-
-#[derive(Debug)]
-struct Lost {
-    bytes: u64,
-    error: String,
-}
-
-impl<W: Write> Sink<W> {
-    fn new(file: W) -> Self {
-        Self { file, lost: None, torn: false }
-    }
-
-    fn swap(&mut self, file: W) {
-        self.file = file;
-        self.torn = false;
-    }
-
-    /// Writes whole records, or drops and counts them.
-    fn write(&mut self, records: &[u8]) {
-        if records.is_empty() || !self.settle() {
-            self.lose(records.len(), None);
-        } else if let Err((left, error)) = self.append(records) {
-            self.lose(left, Some(error));
-        }
-    }
-
-    /// Says what was lost, if something was; answers whether the file takes more.
-    fn settle(&mut self) -> bool {
-        let Some(lost) = &self.lost else { return true };
-        let mut notice = String::from(if self.torn { "\n" } else { "" });
-        let (prefix, Lost { bytes, error }) = (prefix(Source::Stderr), lost);
-        let _ = writeln!(notice, "{prefix}F davit: {bytes} bytes of the log lost: {error}");
-        match self.append(notice.as_bytes()) {
-            Ok(()) => {
-                self.lost = None;
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
-        let mut left = bytes;
-        while !left.is_empty() {
-            match self.file.write(left) {
-                Ok(0) => return Err((left.len(), io::ErrorKind::WriteZero.into())),
-                Ok(written) => {
-                    let (done, rest) = left.split_at(written.min(left.len()));
-                    self.torn = !done.ends_with(b"\n");
-                    left = rest;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err((left.len(), e)),
-            }
-        }
-        Ok(())
-    }
-
-    fn lose(&mut self, bytes: usize, error: Option<io::Error>) {
-        let bytes = bytes as u64;
-        match &mut self.lost {
-            Some(lost) => lost.bytes += bytes,
-            None => {
-                if let Some(error) = error {
-                    self.lost = Some(Lost { bytes, error: error.to_string() });
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A disk with so much space.
-    #[derive(Debug, Default)]
-    struct Disk {
-        space: usize,
-        written: Vec<u8>,
-    }
-
-    impl Write for Disk {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let n = bytes.len().min(self.space);
-            if n == 0 {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            self.space -= n;
-            self.written.extend_from_slice(&bytes[..n]);
-            Ok(n)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn what_a_full_disk_lost_is_said_once_and_on_a_line_of_its_own() {
-        let mut sink = Sink::new(Disk { space: 6, ..Disk::default() });
-        sink.write(b"one\n");
-        sink.write(b"two\n");
-        sink.write(b"three\n");
-        sink.file.space = 1000;
-        sink.write(b"four\n");
-        sink.write(b"five\n");
-        let text = String::from_utf8(sink.file.written).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 5, "{text}");
-        assert_eq!((lines[0], lines[1]), ("one", "tw"));
-        assert!(
-            lines[2].ends_with(" stderr F davit: 8 bytes of the log lost: no storage space"),
-            "{text}"
-        );
-        assert_eq!(lines[3..], ["four", "five"]);
+    fn open(path: LogPath, limit: u32) -> Result<Log, LogError> {
+        Log::open(Some(path), limit, Box::new(|| ()))
     }
 
     fn at(file: &Path) -> LogPath {
@@ -322,7 +237,7 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         let log = |above: &str, file: &str| {
             let directory = Some(path(above));
-            Log::open(Some(LogPath { file: path(above).join(file), directory }), 0)
+            open(LogPath { file: path(above).join(file), directory }, 0)
         };
         std::fs::create_dir_all(path("logs/main")).unwrap();
         std::fs::create_dir(path("outside")).unwrap();
@@ -345,7 +260,7 @@ mod tests {
     fn records_have_the_form_that_cri_demands() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
-        let log = Log::open(Some(at(&path)), 4).unwrap();
+        let log = open(at(&path), 4).unwrap();
         log.write(Source::Stdout, b"a\n\nlonger");
         log.write(Source::Stderr, b"e");
         log.end(Source::Stderr);
@@ -371,7 +286,7 @@ mod tests {
     fn after_a_reopen_nothing_goes_to_the_old_file() {
         let dir = tempfile::tempdir().unwrap();
         let (path, old) = (dir.path().join("0.log"), dir.path().join("0.log.1"));
-        let log = Log::open(Some(at(&path)), 0).unwrap();
+        let log = open(at(&path), 0).unwrap();
         log.write(Source::Stdout, b"one\nbegun");
         std::fs::rename(&path, &old).unwrap();
         log.reopen().unwrap();
@@ -387,9 +302,9 @@ mod tests {
         let (link, real, new) = (dir.path().join("l"), dir.path().join("r"), dir.path().join("n"));
         crate::files::write_new(&real, b"mine").unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        assert!(Log::open(Some(at(&link)), 0).is_err());
-        Log::open(Some(at(&real)), 0).unwrap().discard();
-        Log::open(Some(at(&new)), 0).unwrap().discard();
+        assert!(open(at(&link), 0).is_err());
+        open(at(&real), 0).unwrap().discard();
+        open(at(&new), 0).unwrap().discard();
         assert_eq!((real.exists(), new.exists()), (true, false));
     }
 }

@@ -77,6 +77,14 @@ pub enum PluginFailure {
     Configuration(#[source] serde_json::Error),
 }
 
+impl PluginError {
+    /// Whether it did not come to its end in time, and was killed.
+    #[must_use]
+    pub fn is_deadline(&self) -> bool {
+        matches!(self.failure, PluginFailure::Child(ChildError::Deadline(_)))
+    }
+}
+
 /// What a call is about.
 #[derive(Debug)]
 pub(super) struct Call<'a> {

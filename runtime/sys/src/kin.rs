@@ -1,0 +1,80 @@
+//! Ends a program that hangs, with all that it has started.
+//!
+//! Its process group is not enough: an OCI runtime's children begin sessions of their own, and so may what a plugin or a hook starts. So the tree below it is looked up while
+//! its root still holds it together, each process stopped before its children are looked for: nobody forks unseen.
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use std::os::fd::OwnedFd;
+
+/// More than any runtime starts: a hook that forks without end is stopped at least so far.
+const MAX: usize = 4096;
+
+/// Kills a child of this process that was not reaped yet, its process group, and its descendants.
+pub fn kill(root: Pid) {
+    let held = stop_tree(root);
+    let _ = kill_process_group(root, Signal::KILL);
+    for pidfd in held {
+        // ESRCH: it has ended.
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+}
+
+fn stop_tree(root: Pid) -> Vec<OwnedFd> {
+    let mut held = Vec::new();
+    let mut found = vec![root];
+    while let Some(pid) = found.pop() {
+        if held.len() >= MAX {
+            break;
+        }
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        let _ = pidfd_send_signal(&pidfd, Signal::STOP);
+        found.extend(children(pid));
+        held.push(pidfd);
+    }
+    held
+}
+
+/// Of all its threads. None where the kernel does not tell, or the process is gone.
+fn children(pid: Pid) -> Vec<Pid> {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid()));
+    let files =
+        threads.into_iter().flatten().flatten().map(|thread| thread.path().join("children"));
+    let texts = files.filter_map(|file| std::fs::read_to_string(file).ok());
+    let pids = |text: String| -> Vec<Pid> {
+        let numbers = text.split_ascii_whitespace().filter_map(|word| word.parse().ok());
+        numbers.filter_map(Pid::from_raw).collect()
+    };
+    texts.flat_map(pids).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead as _, BufReader};
+    use std::os::unix::process::CommandExt as _;
+    use std::time::Duration;
+
+    fn lives(pid: i32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+    }
+
+    #[test]
+    fn who_has_begun_a_session_of_his_own_ends_too() {
+        let script = "setsid sh -c 'echo $$; sleep 4327 & echo $!; wait' & wait";
+        let mut command = std::process::Command::new("sh");
+        command.arg("-c").arg(script).process_group(0).stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let told = BufReader::new(child.stdout.take().unwrap());
+        let pids: Vec<i32> =
+            told.lines().take(2).map(|line| line.unwrap().parse().unwrap()).collect();
+        assert!(pids.len() == 2 && pids.iter().all(|pid| lives(*pid)), "{pids:?}");
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap());
+        child.wait().unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while pids.iter().any(|pid| lives(*pid)) {
+            assert!(std::time::Instant::now() < deadline, "{pids:?} live on");
+            std::thread::yield_now();
+        }
+    }
+}
