@@ -148,11 +148,13 @@ impl Oci {
         call: Call<'_>,
         prepare: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), OciError> {
-        let (verb, id, log) = (call.verb.name(), call.id, call.log.clone());
+        let (verb, id) = (call.verb.name(), call.id);
+        let own = OwnLog::make(call.log);
+        let log = own.path();
         let io = |source| OciError::Io { verb, id: id.to_owned(), source };
         let (stdio, errors) = stdio_of(call.stdio).map_err(io)?;
         let command = self
-            .command(call.verb, id, &log, stdio)
+            .command(call.verb, id, log, stdio)
             .map_err(|source| OciError::Spawn { verb, id: id.to_owned(), source })?;
         // A shim that is killed takes the call along: its outcome would be nobody's.
         let prepare = || {
@@ -175,7 +177,7 @@ impl Oci {
         let result = match tokio::time::timeout(limit, outcome).await {
             Ok(Ok(Some(ended))) if ended.code == 0 => Ok(()),
             Ok(Ok(ended)) => {
-                let message = refusal(&log, errors.as_ref(), ended.map(|e| e.code));
+                let message = refusal(log, errors.as_ref(), ended.map(|e| e.code));
                 Err(OciError::Refused { verb, id: id.to_owned(), message })
             }
             Ok(Err(error)) => Err(error),
@@ -185,7 +187,6 @@ impl Oci {
                 Err(OciError::TimedOut { verb, id: id.to_owned(), limit })
             }
         };
-        let _ = files::remove_if_there(&log);
         result
     }
 
@@ -255,6 +256,33 @@ impl Oci {
     }
 }
 
+/// The file of the runtime's log, for as long as the call takes.
+struct OwnLog(Option<PathBuf>);
+
+impl OwnLog {
+    /// Where none can be made the runtime gets a null device, and what it says on standard error has to do: a runtime that can't open its log does nothing at
+    /// all, and a container has to be deleted on a full disk too.
+    fn make(path: PathBuf) -> Self {
+        match files::write_new(&path, b"") {
+            Ok(()) => Self(Some(path)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Self(Some(path)),
+            Err(_) => Self(None),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.0.as_deref().unwrap_or(Path::new("/dev/null"))
+    }
+}
+
+impl Drop for OwnLog {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = files::remove_if_there(path);
+        }
+    }
+}
+
 fn stdio_of(stdio: CallStdio) -> std::io::Result<([OwnedFd; 3], Option<OwnedFd>)> {
     match stdio {
         CallStdio::Theirs { stdio, errors } => Ok((stdio, errors)),
@@ -274,7 +302,9 @@ fn quiet(input: OwnedFd) -> std::io::Result<([OwnedFd; 3], Option<OwnedFd>)> {
 /// What the runtime has to say: from its log, else from its standard error, else its exit code.
 fn refusal(log: &Path, errors: Option<&OwnedFd>, code: Option<i32>) -> String {
     let logged = files::read_tail(log, TAIL).ok().and_then(|bytes| last_error(&bytes));
-    let printed = || errors.and_then(stream::last_line);
+    // Some say the same there, in the form of the log.
+    let plain = |line: String| last_error(line.as_bytes()).unwrap_or(line);
+    let printed = || errors.and_then(stream::last_line).map(plain);
     let unsaid = || {
         code.map_or_else(|| "it was not reaped".to_owned(), |c| format!("it ended with code {c}"))
     };

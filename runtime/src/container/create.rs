@@ -23,6 +23,7 @@ use crate::undo::Undo;
 use davit_proto::shim::{CreateRequest, Directory, ImageVolume, MappedMount, OciRuntime, Rootfs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a creation works with: the pod as it was when it was asked for.
 pub(crate) struct Creation {
@@ -58,10 +59,33 @@ pub(crate) async fn create(creation: Creation) -> Result<MadeContainer, CreateCo
     match creation.steps(&id, &mut undo).await {
         Ok(made) => Ok(made),
         Err(error) => {
-            for failed in undo.run().await {
-                tracing::error!(container = %id, error = &failed as &dyn std::error::Error, "left behind by a container that failed");
+            let left = undo.run().await;
+            for failed in &left {
+                tracing::error!(container = %id, error = failed as &dyn std::error::Error, "left behind by a container that failed; it is tried again");
+            }
+            if !left.is_empty() {
+                tokio::spawn(remove_again(creation.removal(&id)));
             }
             Err(error)
+        }
+    }
+}
+
+/// Between two tries, and how many there are; then it is the next start's.
+const PAUSE: Duration = Duration::from_secs(2);
+const TRIES: u32 = 300;
+
+/// Tries to remove what could not be. Nobody knows the container, so nobody waits.
+async fn remove_again(removal: Removal) {
+    for _ in 0..TRIES {
+        tokio::time::sleep(PAUSE).await;
+        let ended = match &removal.client {
+            Some(client) => end(client, &removal.id).await.is_ok(),
+            None => true,
+        };
+        if ended && remove_files(&removal).await.is_ok() {
+            tracing::info!(container = %removal.id, "undone: nothing is left of a container that failed");
+            return;
         }
     }
 }

@@ -6,7 +6,7 @@ use super::manifest::ManifestError;
 use super::registry::FetchError;
 use super::unpack::UnpackError;
 use super::{FindError, InvalidAuth, InvalidPlatform, InvalidReference};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Why the images could not be opened at all. A broken image is no such reason.
@@ -98,10 +98,12 @@ pub enum PullError {
         cause: Arc<ContentError>,
     },
     /// This machine's disk or kernel refused.
-    #[error("pull {image}: {}", crate::error::chain(&**cause))]
+    #[error("pull {image}: {} (below {})", crate::error::chain(&**cause), root.display())]
     Local {
         /// What was to be pulled.
         image: String,
+        /// Where images are kept.
+        root: PathBuf,
         /// What happened.
         cause: Arc<LocalError>,
     },
@@ -230,17 +232,23 @@ impl PullError {
         Self::Content { image: image.to_owned(), cause: Arc::new(source.into()) }
     }
 
-    pub(crate) fn local(image: &str, operation: &'static str, source: std::io::Error) -> Self {
+    pub(crate) fn local(
+        (image, root): (&str, &Path),
+        operation: &'static str,
+        source: std::io::Error,
+    ) -> Self {
         Self::Local {
             image: image.to_owned(),
+            root: root.to_owned(),
             cause: Arc::new(LocalError::Io { operation, source }),
         }
     }
 
-    pub(crate) fn unpack(image: &str, source: UnpackError) -> Self {
+    pub(crate) fn unpack((image, root): (&str, &Path), source: UnpackError) -> Self {
         let local = matches!(&source, UnpackError::Apply { source, .. } if source.is_local());
         if local {
-            return Self::Local { image: image.to_owned(), cause: Arc::new(source.into()) };
+            let (image, root) = (image.to_owned(), root.to_owned());
+            return Self::Local { image, root, cause: Arc::new(source.into()) };
         }
         Self::content(image, source)
     }

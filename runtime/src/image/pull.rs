@@ -274,7 +274,7 @@ impl Pull<'_> {
     }
 
     fn local(&self, operation: &'static str, error: std::io::Error) -> PullError {
-        PullError::local(&self.image.to_string(), operation, error)
+        PullError::local((&self.image.to_string(), &self.inner.config.root), operation, error)
     }
 }
 

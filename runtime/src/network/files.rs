@@ -17,13 +17,13 @@ pub(super) const MAX_FILE: u64 = 4 << 20;
 /// The first system call that failed.
 pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!(".{name}.tmp"));
-    let written =
-        write_new(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, dir.join(name)));
-    if written.is_err() {
+    let path = dir.join(name);
+    let written = write_new(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, &path));
+    written.map_err(|error| {
         // The first error is the one to tell; a leftover is overwritten by the next writer and swept at open.
         drop(std::fs::remove_file(&temporary));
-    }
-    written
+        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    })
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -341,7 +341,11 @@ impl Inner {
     /// Closes host ports and leaves the rest to the reaper.
     async fn leave_bridge(self: &Arc<Self>, mut record: Record) -> Result<(), DetachCause> {
         record.phase = Phase::Detaching;
-        self.records.save(&record)?;
+        if let Err(error) = self.records.save(&record) {
+            // A disk without room must not keep a pod from being stopped: all of it now, and there is nothing to remember.
+            tracing::warn!(id = %record.id, %error, "the record of a pod's network could not be written");
+            return self.undo(&record, None).await.map_err(|error| error.cause);
+        }
         let left = self.blocking(move |inner| {
             inner.bridge.unpublish(&record.id)?;
             let finish = Arc::clone(inner);

@@ -14,9 +14,10 @@ use crate::oci::handlers::UserNamespaces;
 use crate::shared::Shared;
 use crate::shim::spawn;
 use crate::store::{SandboxPhase, SandboxRecord, VERSION, reach, write_json};
-use crate::undo::Undo;
+use crate::undo::{Undo, UndoError};
 use davit_proto::disk::{self, ShimConfig};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A pod that has come to be.
 #[derive(Debug)]
@@ -58,8 +59,12 @@ pub(super) async fn create(
     match steps(shared, &mut record, &mut undo).await {
         Ok(shim) => Ok(Made { record, shim }),
         Err(error) => {
-            for failed in undo.run().await {
-                tracing::error!(sandbox = %record.id, error = &failed as &dyn std::error::Error, "left behind by a pod that failed");
+            let left = undo.run().await;
+            for failed in &left {
+                tracing::error!(sandbox = %record.id, error = failed as &dyn std::error::Error, "left behind by a pod that failed; it is tried again");
+            }
+            if !left.is_empty() {
+                tokio::spawn(undo_again(Arc::clone(shared), record));
             }
             Err(error)
         }
@@ -150,8 +155,34 @@ fn shim_config(shared: &Shared, record: &SandboxRecord, group: &Group) -> ShimCo
     }
 }
 
+/// Between two tries, and how many there are: what was wanting (descriptors, most likely) may be there again. Then it is the next start's.
+const PAUSE: Duration = Duration::from_secs(2);
+const TRIES: u32 = 300;
+
+/// Tries what could not be undone. Nobody knows the pod any more, so nobody waits.
+async fn undo_again(shared: Arc<Shared>, record: SandboxRecord) {
+    for _ in 0..TRIES {
+        tokio::time::sleep(PAUSE).await;
+        if undo_all(&shared, record.clone()).await.is_empty() {
+            tracing::info!(sandbox = %record.id, "undone: nothing is left of a pod that failed");
+            return;
+        }
+    }
+}
+
 /// Undoes a creation that a crash has interrupted: every step, whether it was reached or not.
 pub(super) async fn undo_creation(shared: &Arc<Shared>, record: SandboxRecord) {
+    let id = record.id.clone();
+    let failed = undo_all(shared, record).await;
+    if failed.is_empty() {
+        tracing::info!(sandbox = %id, "undone: its creation was interrupted");
+    }
+    for failed in failed {
+        tracing::error!(sandbox = %id, error = &failed as &dyn std::error::Error, "an interrupted creation could not be undone");
+    }
+}
+
+async fn undo_all(shared: &Arc<Shared>, record: SandboxRecord) -> Vec<UndoError> {
     let mut undo = Undo::default();
     let own = if record.spec.cgroup_parent.is_none() {
         shared.own_cgroups(&record.id)
@@ -169,11 +200,5 @@ pub(super) async fn undo_creation(shared: &Arc<Shared>, record: SandboxRecord) {
         "the pod's network",
         teardown::network(Arc::clone(shared), record.id.clone(), record.netns),
     );
-    let failed = undo.run().await;
-    if failed.is_empty() {
-        tracing::info!(sandbox = %record.id, "undone: its creation was interrupted");
-    }
-    for failed in failed {
-        tracing::error!(sandbox = %record.id, error = &failed as &dyn std::error::Error, "an interrupted creation could not be undone");
-    }
+    undo.run().await
 }

@@ -181,10 +181,11 @@ impl Task {
                 }
             }
         }
+        let at = (self.image.as_str(), self.inner.config.root.as_path());
         Err(match last {
             Failure::Fetch(error) => PullError::fetch(&self.image, error),
-            Failure::Unpack(error) => PullError::unpack(&self.image, error),
-            Failure::Local(operation, error) => PullError::local(&self.image, operation, error),
+            Failure::Unpack(error) => PullError::unpack(at, error),
+            Failure::Local(operation, error) => PullError::local(at, operation, error),
         })
     }
 
