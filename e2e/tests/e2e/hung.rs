@@ -265,7 +265,10 @@ fn hooked(settings: &mut Settings) -> Result<()> {
     let dir = settings.dir.join("cdi");
     std::fs::create_dir_all(&dir)?;
     settings.keys = format!("cdi_spec_dirs = [{dir:?}]\n");
-    let script = format!("while [ -e {0}/hang-hook ]; do sleep 1; done", settings.dir.display());
+    let script = format!(
+        "cat > /dev/null; while [ -e {0}/hang-hook ]; do sleep 1; done",
+        settings.dir.display()
+    );
     let mark = settings.dir.join("hung");
     for hook in ["createRuntime", "poststart", "poststop"] {
         let text = format!(

@@ -11,7 +11,8 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
-/// Makes an overlay that is never mounted, with what it writes in `directory`.
+/// Makes an overlay that is never mounted, with what it writes in `directory`. On a disk without room it isn't tried: that is no reason to leave alone what runs
+/// here, and will pass.
 ///
 /// # Errors
 /// [`StoreError::Io`]: it can't be made, or `directory` can't be written to.
@@ -22,7 +23,18 @@ pub(crate) fn probe_overlay(directory: &Path) -> Result<(), StoreError> {
         .try_for_each(|part| ensure_dir(&trial.join(part)))
         .and_then(|()| overlay(&trial).map_err(StoreError::io("try an overlay in", directory)));
     // The kernel leaves a directory in `work`.
-    made.and(remove_tree(&trial))
+    let removed = remove_tree(&trial);
+    match made {
+        Err(StoreError::Io { source, .. }) if is_full(&source) => {
+            tracing::warn!(directory = %directory.display(), error = %source, "an overlay could not be tried");
+            removed
+        }
+        made => made.and(removed),
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn overlay(trial: &Path) -> io::Result<()> {
