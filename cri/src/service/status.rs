@@ -80,7 +80,7 @@ impl WireError for ShimError {
     fn code(&self) -> Code {
         match self {
             Self::Unknown { .. } | Self::Runtime { .. } | Self::Failed { .. } => Code::Internal,
-            Self::State { .. } => Code::FailedPrecondition,
+            Self::State { .. } | Self::Old => Code::FailedPrecondition,
             Self::Deadline { .. } => Code::DeadlineExceeded,
             Self::Gone { .. } => Code::Unavailable,
         }

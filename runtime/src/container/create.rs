@@ -99,6 +99,7 @@ async fn end(client: &ShimClient, id: &ContainerId) -> Result<(), ShimError> {
             | ShimError::State { .. }
             | ShimError::Runtime { .. }
             | ShimError::Deadline { .. }
+            | ShimError::Old
             | ShimError::Failed { .. }),
         ) => Err(error),
     }

@@ -42,6 +42,7 @@ pub(crate) async fn remove(
                 source @ (ShimError::State { .. }
                 | ShimError::Runtime { .. }
                 | ShimError::Deadline { .. }
+                | ShimError::Old
                 | ShimError::Failed { .. }),
             ) => {
                 return Err(RemoveContainerError::Shim { id: removal.id.clone(), source });

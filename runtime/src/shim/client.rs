@@ -53,6 +53,9 @@ pub enum ShimError {
         /// The connection's error.
         message: String,
     },
+    /// It was started by a davit that did not have this call yet.
+    #[error("the pod's shim is older than this call, which works in pods made from now on")]
+    Old,
     /// It answered with what nobody expected.
     #[error("the pod's shim failed: {message}")]
     Failed {
@@ -76,6 +79,7 @@ impl ShimError {
                 Code::Aborted => Self::Runtime { message },
                 Code::DeadlineExceeded => Self::Deadline { message },
                 Code::Unavailable | Code::Cancelled => Self::Gone { message },
+                Code::Unimplemented => Self::Old,
                 Code::Ok
                 | Code::Unknown
                 | Code::InvalidArgument
@@ -83,7 +87,6 @@ impl ShimError {
                 | Code::PermissionDenied
                 | Code::ResourceExhausted
                 | Code::OutOfRange
-                | Code::Unimplemented
                 | Code::Internal
                 | Code::DataLoss
                 | Code::Unauthenticated => {
