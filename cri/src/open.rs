@@ -39,12 +39,16 @@ pub(crate) async fn open(config: Arc<Config>, urls: Urls) -> anyhow::Result<Open
         image: Images::new(runtime.clone()),
         davit: Admin::new(runtime.clone()),
     };
-    let (counting, dumping) = (runtime.clone(), runtime.clone());
+    let (counting, dumping, flushing) = (runtime.clone(), runtime.clone(), runtime.clone());
     Ok(Opened {
         routes: services.routes(),
         streams,
         counters: Arc::new(move || counters(&counting)),
         state: Arc::new(move || state(&dumping)),
+        flush: Arc::new(move || {
+            let images = flushing.images().clone();
+            Box::pin(async move { images.flush().await })
+        }),
         announcement: announcement(&runtime),
     })
 }

@@ -5,7 +5,7 @@
 //! ```text
 //! config ─► locks ─► sockets bound ─► pidfile ─► runtime opened (recovery) ─► READY=1 ─► serving ──SIGHUP──► reload
 //!                                                                                          │
-//!                       end ◄── drained, or 15 s, or a second signal ◄── STOPPING=1 ◄── SIGTERM, SIGINT
+//!    end ◄── images on disk ◄── drained, or 15 s, or a second signal ◄── STOPPING=1 ◄── SIGTERM, SIGINT
 //! ```
 //!
 //! Callers that connect during recovery wait in the sockets' queues; none is answered from half-loaded state.
@@ -34,7 +34,7 @@ use crate::streaming::{Server, Urls};
 use anyhow::Context;
 use signals::{Asked, Signals};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 
@@ -44,6 +44,8 @@ const CALLS: usize = 4096;
 const THREADS: usize = 4;
 /// How long the clients of streams get to hear that the daemon stops.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long images get to come to disk, even if the calls have taken all of the time.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// Serves until a signal ends it.
 ///
@@ -103,9 +105,23 @@ where
     let mut reload = reload::Reload::new(flags.clone(), config, log, certificates);
     until_stopped(&mut signals, &mut reload, &serving, &opened).await;
     notify::stopping();
+    let until = Instant::now() + drain::GRACE;
     serving.stop(&mut signals).await;
+    bring_to_disk(&opened, until.max(Instant::now() + FLUSH), signals.stop()).await;
     tracing::info!("davit ends; containers run on");
     Ok(())
+}
+
+/// What was pulled a moment ago would not outlive a reboot: a stop is what comes before one. A disk that takes too long holds up nobody.
+async fn bring_to_disk(opened: &Opened, until: Instant, hurry: impl Future<Output = ()>) {
+    tokio::select! {
+        flushed = tokio::time::timeout_at(until.into(), (opened.flush)()) => match flushed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "images could not be brought to disk: a reboot loses the latest"),
+            Err(_) => tracing::warn!("images were not brought to disk in time: a reboot loses the latest"),
+        },
+        () = hurry => tracing::warn!("a second signal: images may not be on disk, a reboot loses the latest"),
+    }
 }
 
 /// Answers signals until one asks for the end.

@@ -5,6 +5,7 @@ use crate::streaming::Server;
 use davit_proto::admin::davit_server::{Davit, DavitServer};
 use davit_proto::cri::image_service_server::{ImageService, ImageServiceServer};
 use davit_proto::cri::runtime_service_server::{RuntimeService, RuntimeServiceServer};
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use std::convert::Infallible;
@@ -21,6 +22,9 @@ pub(crate) const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
 /// Answers every call, of whichever service.
 pub(crate) type Routes = BoxCloneService<Request<Incoming>, Response<Body>, Infallible>;
+
+/// Work that is done once more before the end.
+pub(crate) type Flush = Arc<dyn Fn() -> BoxFuture<'static, std::io::Result<()>> + Send + Sync>;
 
 /// The implementations of the three services.
 #[derive(Debug)]
@@ -97,6 +101,8 @@ pub(crate) struct Opened {
     pub(crate) counters: CountersSource,
     /// Every pod and container as JSON, for the log.
     pub(crate) state: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Brings the images to disk.
+    pub(crate) flush: Flush,
     /// Lines for the log: which OCI runtimes were found, and why the default one is the default.
     pub(crate) announcement: Vec<String>,
 }
