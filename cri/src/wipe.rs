@@ -10,18 +10,13 @@ use crate::output;
 use crate::serve::lock;
 use anyhow::{Context, bail};
 use davit_runtime::Runtime;
-use davit_runtime::store::{remove_tree, stop_keeping_mounts_private};
+use davit_runtime::store::{Layout, remove_tree, stop_keeping_mounts_private};
 use futures_util::stream::{self, StreamExt};
 use std::io::BufRead;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Pods that are removed side by side.
 const SIDE_BY_SIDE: usize = 8;
-/// What is made below the root, and below the state directory.
-const IN_ROOT: [&str; 6] = ["images", "layers", "containers", "network", "logs", "lock"];
-const IN_STATE: [&str; 7] =
-    ["pods", "rootfs", "quarantine", "oci", "handlers.json", "boot_id", "lock"];
 
 /// Whether a person has to say yes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,15 +97,12 @@ async fn end_pod(runtime: &Runtime, id: String) -> anyhow::Result<()> {
 }
 
 fn remove_files(config: &Config) -> anyhow::Result<()> {
-    let below = |directory: &Path, names: &[&str]| -> Vec<PathBuf> {
-        names.iter().map(|name| directory.join(name)).collect()
-    };
+    let layout = Layout::new(config.root().to_owned(), config.state().to_owned());
     let sockets = config.listen().iter().filter_map(|listen| match listen {
         Listen::Unix(path) if path.starts_with(config.state()) => Some(path.clone()),
         Listen::Unix(_) | Listen::Tcp(_) => None,
     });
-    let all = below(config.root(), &IN_ROOT).into_iter().chain(below(config.state(), &IN_STATE));
-    for path in all.chain(sockets) {
+    for path in layout.everything().into_iter().chain(sockets) {
         let removed = match std::fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => remove_tree(&path).map_err(anyhow::Error::from),
             Ok(_) => std::fs::remove_file(&path).map_err(anyhow::Error::from),

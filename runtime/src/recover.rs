@@ -18,10 +18,10 @@ use crate::shared::Shared;
 use crate::stats::Walkers;
 use crate::store::{
     ContainerRecord, Layout, SandboxPhase, SandboxRecord, StoreError, VERSION, ensure_dir,
-    keep_mounts_private, let_pass, probe_overlay, reach, read_json, remove_tree, write_bytes,
+    keep_mounts_private, let_pass, probe_overlay, probe_state, reach, read_json, read_plain,
+    remove_tree, write_bytes,
 };
-use crate::{image, network, oci};
-use std::collections::BTreeSet;
+use crate::{image, network, oci, sweep};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,21 +73,27 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
     let_pass(layout.state())?;
     ensure_dir(&layout.userns_rootfs())?;
     let_pass(&layout.userns_rootfs())?;
+    probe_state(layout.state())?;
     probe_overlay(&layout.writable_layers())?;
-    let rebooted = is_new_boot(&layout)?;
+    let boot = fs::read(BOOT_ID).map_err(OpenError::Boot)?;
+    let records = records_are_of(&layout, &boot)?;
     laps.lap("directories");
     let shared = Arc::new(parts(config, layout, &mut laps).await?);
-    if rebooted {
+    reach("recover.parts")?;
+    if records == RecordsOf::EarlierBoot {
         sweep_after_reboot(&shared)?;
     }
-    reach("recover.parts")?;
+    if records != RecordsOf::ThisBoot {
+        // Only now: a crash in between must not make the records of the earlier boot look like this one's.
+        write_bytes(&shared.layout.boot_id(), &boot, 0o600)?;
+    }
     laps.lap("cgroups");
     let records = read_pods(&shared).await?;
     reach("recover.records")?;
     let live: Vec<SandboxId> = records.iter().map(|record| record.id.clone()).collect();
     let (interrupted, given): (Vec<_>, Vec<_>) =
         records.into_iter().partition(|record| record.phase == SandboxPhase::Creating);
-    let undoing = take_up(&shared, given).await;
+    take_up(&shared, given).await;
     laps.lap("pods");
     let recovery = shared.network.begin_recovery(&live).await;
     reach("recover.networks")?;
@@ -96,7 +102,7 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
         spawn_undoing(&shared, record);
     }
     laps.lap("networks");
-    sweep(&shared, &undoing).await?;
+    sweep::at_start(&shared).await;
     reach("recover.swept")?;
     spawn_detaching(&shared, recovery);
     laps.lap("sweep");
@@ -173,25 +179,44 @@ async fn shim_procs(config: &RuntimeConfig, cgroups: &Cgroups) -> Result<Vec<Pat
     }
 }
 
-/// Whether the records are of an earlier boot; from now on they are of this one.
-fn is_new_boot(layout: &Layout) -> Result<bool, OpenError> {
-    let now = fs::read(BOOT_ID).map_err(OpenError::Boot)?;
-    let path = layout.boot_id();
-    match fs::read(&path) {
-        Ok(before) if before == now => return Ok(false),
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(StoreError::io("read", &path)(error).into()),
-    }
-    write_bytes(&path, &now, 0o600)?;
-    Ok(true)
+/// Which boot the records are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RecordsOf {
+    ThisBoot,
+    EarlierBoot,
+    /// Nothing says it. They are taken for this boot's: a shim that has ended is noticed, but one that runs would be lost with its pod's records.
+    SomeBoot,
 }
 
-/// Nothing of a pod outlives the boot but what it has on disk; its network is told below, when no pod is live.
+fn records_are_of(layout: &Layout, now: &[u8]) -> Result<RecordsOf, OpenError> {
+    let path = layout.boot_id();
+    match read_plain(&path) {
+        Ok(before) if before == now => Ok(RecordsOf::ThisBoot),
+        Ok(before) if before.len() == now.len() => Ok(RecordsOf::EarlierBoot),
+        Ok(_) => {
+            tracing::warn!(path = %path.display(), "it holds no boot id: the pods are taken up as those of this boot");
+            Ok(RecordsOf::SomeBoot)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(RecordsOf::SomeBoot),
+        Err(error) => Err(StoreError::io("read", &path)(error).into()),
+    }
+}
+
+/// Nothing of a pod outlives the boot but what it has on disk; its network is told below, when no pod is live. Where the state directory is on a disk,
+/// names of namespaces and what OCI runtimes keep of containers are still there, and mean nothing any more.
 fn sweep_after_reboot(shared: &Shared) -> Result<(), OpenError> {
     for id in names(&shared.layout.pods())? {
         tracing::info!(sandbox = id, "swept: of an earlier boot");
+        let Ok(id) = SandboxId::try_from(id) else { continue };
+        let pin = shared.netns(&id);
+        match fs::remove_file(&pin) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::error!(path = %pin.display(), %error, "the name of an earlier boot's namespace stays");
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
+    remove_tree(&shared.layout.oci())?;
     remove_tree(&shared.layout.pods())?;
     ensure_dir(&shared.layout.pods())?;
     Ok(())
@@ -318,17 +343,17 @@ fn quarantine(shared: &Shared, directory: &Path, error: &ReadError) -> Result<()
     fs::rename(directory, &to).map_err(StoreError::io("put aside", directory))
 }
 
-/// All at once: a pod that takes long holds up none of the others. Answers with the containers that are being undone.
-async fn take_up(shared: &Arc<Shared>, records: Vec<SandboxRecord>) -> Vec<ContainerId> {
+/// All at once: a pod that takes long holds up none of the others.
+async fn take_up(shared: &Arc<Shared>, records: Vec<SandboxRecord>) {
     let mut tasks = JoinSet::new();
     for record in records {
         let shared = Arc::clone(shared);
         tasks.spawn(async move { take_up_one(&shared, record) });
     }
-    tasks.join_all().await.concat()
+    tasks.join_all().await;
 }
 
-fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) -> Vec<ContainerId> {
+fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) {
     let (mut slots, mut interrupted) = (Vec::new(), Vec::new());
     for name in names(&shared.layout.containers(&record.id)).unwrap_or_default() {
         let Ok(id) = ContainerId::try_from(name) else { continue };
@@ -352,7 +377,7 @@ fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) -> Vec<ContainerId> 
     }
     let ids: Vec<ContainerId> = slots.iter().map(|slot| slot.id().clone()).collect();
     let (key, sandbox) = (record.spec.key.clone(), record.id.clone());
-    let handle = spawn_recovered(Arc::clone(shared), record, slots, interrupted.clone());
+    let handle = spawn_recovered(Arc::clone(shared), record, slots, interrupted);
     let taken = shared
         .index
         .pod_of_key(&key, || Ok::<_, std::convert::Infallible>((sandbox.clone(), handle)));
@@ -363,7 +388,6 @@ fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) -> Vec<ContainerId> 
     for id in ids {
         shared.index.add_container(&id, &sandbox);
     }
-    interrupted
 }
 
 fn read_container(
@@ -402,28 +426,4 @@ fn put_away_container(shared: &Shared, sandbox: &SandboxId, id: &ContainerId, er
         fs::rename(&from, &to).map_err(StoreError::io("put aside", &from))
     });
     tracing::error!(%sandbox, container = %id, to = %to.display(), kept = kept.is_ok(), error = error as &dyn std::error::Error, "put aside: the record can't be read; the container ends");
-}
-
-/// What no record names: layers, writable layers.
-async fn sweep(shared: &Arc<Shared>, undoing: &[ContainerId]) -> Result<(), OpenError> {
-    let report = shared.images.sweep().await;
-    tracing::debug!(?report, "layers");
-    let known = shared.index.container_ids().into_iter().chain(undoing.iter().cloned());
-    let known: BTreeSet<String> = known.map(String::from).collect();
-    for name in names(&shared.layout.writable_layers())? {
-        if !known.contains(&name) {
-            let path = shared.layout.writable_layers().join(&name);
-            match remove_tree(&path) {
-                Ok(()) => {
-                    tracing::info!(container = name, "swept: a writable layer without a container")
-                }
-                Err(error) => tracing::error!(
-                    container = name,
-                    error = &error as &dyn std::error::Error,
-                    "a writable layer could not be swept"
-                ),
-            }
-        }
-    }
-    Ok(())
 }

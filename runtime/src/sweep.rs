@@ -87,6 +87,22 @@ pub(crate) async fn sweep(shared: &Arc<Shared>) -> Vec<(Leftover, Swept)> {
     all
 }
 
+/// Sweeps at the start, when only what a crash interrupted comes or goes, which has its place on disk: one look is enough. Networks have been put right
+/// by their own recovery.
+pub(crate) async fn at_start(shared: &Arc<Shared>) {
+    for leftover in look(shared).await {
+        match &leftover {
+            Leftover::WritableLayer { .. } => match remove(shared, &leftover).await {
+                Swept::Removed => tracing::info!(%leftover, "swept: it belonged to nobody"),
+                Swept::Left(why) => tracing::error!(%leftover, why, "could not be swept"),
+            },
+            Leftover::Network { .. } | Leftover::Quarantined { .. } => {}
+        }
+    }
+    let report = shared.images.sweep().await;
+    tracing::debug!(?report, "layers");
+}
+
 /// Sweeps every so often, for as long as the runtime lives.
 pub(crate) fn spawn(shared: &Arc<Shared>) {
     let weak: Weak<Shared> = Arc::downgrade(shared);

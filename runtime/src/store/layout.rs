@@ -7,6 +7,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// What is made below the root: by the images, by the pods, by the network (whose place the configuration names), by `davit run`, for the lock.
+const IN_ROOT: [&str; 6] = ["images", "layers", "containers", "network", "logs", "lock"];
+/// What is made below the state directory: by the pods, by the handlers and their trials, by the store, for the lock.
+const IN_STATE: [&str; 7] =
+    ["pods", "rootfs", "quarantine", "oci", "handlers.json", "boot_id", "lock"];
+
 /// The two roots and the paths below them.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -31,6 +37,15 @@ impl Layout {
     #[must_use]
     pub fn state(&self) -> &Path {
         &self.state
+    }
+
+    /// Everything that davit makes below the two, whichever part of it: what `davit wipe` removes. What else is there is not davit's.
+    #[must_use]
+    pub fn everything(&self) -> Vec<PathBuf> {
+        let below = |directory: &Path, names: &[&str]| -> Vec<PathBuf> {
+            names.iter().map(|name| directory.join(name)).collect()
+        };
+        [below(&self.root, &IN_ROOT), below(&self.state, &IN_STATE)].concat()
     }
 
     /// All pods.
@@ -79,6 +94,12 @@ impl Layout {
     #[must_use]
     pub fn userns_rootfs(&self) -> PathBuf {
         self.state.join("rootfs")
+    }
+
+    /// What OCI runtimes keep of containers, unless the configuration names another place.
+    #[must_use]
+    pub fn oci(&self) -> PathBuf {
+        self.state.join("oci")
     }
 
     /// What could not be read.

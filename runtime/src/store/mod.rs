@@ -18,14 +18,16 @@
 //!
 //! Records live as long as the boot does, as the processes do, so nothing here is synced to disk.
 
+mod features;
 mod file;
 mod layout;
 mod overlay;
 mod private;
 mod record;
 
-pub(crate) use file::reach;
+pub(crate) use features::probe_state;
 pub use file::{StoreError, read_json, remove_tree, write_bytes, write_json};
+pub(crate) use file::{reach, read_plain};
 pub use layout::Layout;
 pub(crate) use layout::{ensure_dir, let_pass, new_dir};
 pub(crate) use overlay::probe_overlay;
