@@ -51,6 +51,8 @@ pub struct Settings {
     pub binaries: Option<PathBuf>,
     /// Disks that the test has mounted in the directory: no leaks of the daemon's, and unmounted after it.
     pub disks: Vec<PathBuf>,
+    /// A file that is this machine's boot id to the daemon; `None` for the true one.
+    pub boot_id: Option<PathBuf>,
 }
 
 impl Settings {
@@ -67,6 +69,7 @@ impl Settings {
             env: Vec::new(),
             binaries: None,
             disks: Vec::new(),
+            boot_id: None,
         }
     }
 
@@ -190,6 +193,20 @@ impl Daemon {
         self.settings.env = env;
     }
 
+    /// Makes it, from the next start on, the `davit` in this directory with the `davit-shim` beside it.
+    ///
+    /// # Errors
+    /// If its configuration can't be written.
+    pub fn use_binaries(&mut self, directory: &Path) -> Result<()> {
+        directory.clone_into(&mut self.binaries);
+        self.settings.write_config(&self.binaries.join("davit-shim"), &self.subnet)
+    }
+
+    /// Makes it find this file's content as the machine's boot id from the next start on: in a mount namespace of its own.
+    pub fn set_boot_id(&mut self, file: PathBuf) {
+        self.settings.boot_id = Some(file);
+    }
+
     /// Waits until it has ended by itself.
     ///
     /// # Errors
@@ -235,7 +252,7 @@ impl Daemon {
             .append(true)
             .open(&log)
             .with_context(|| format!("open {}", log.display()))?;
-        let mut command = self.davit();
+        let mut command = self.in_its_boot(self.davit());
         command.arg("serve");
         for (flag, value) in [
             ("--config", self.settings.config()),
@@ -254,6 +271,18 @@ impl Daemon {
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         self.child = Some(command.spawn().context("start davit serve")?);
         Ok(())
+    }
+
+    /// The same command where the kernel shows the boot id that is wanted. It stays one process: its pid is davit's.
+    fn in_its_boot(&self, davit: Command) -> Command {
+        let Some(boot_id) = &self.settings.boot_id else { return davit };
+        let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+        command.arg(boot_id).arg(davit.get_program());
+        let env = davit.get_envs().filter_map(|(key, value)| Some((key, value?)));
+        command.envs(env);
+        command
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {

@@ -26,10 +26,10 @@ pub fn find(settings: &Settings, daemon: Option<u32>, ids: &[String]) -> Result<
             found.push(format!("process {pid}: {}", command_line(pid)));
         }
     }
-    // These two directories are mounts themselves, private ones, so that what is mounted in them stays unseen.
-    let own = [settings.netns_dir(), settings.state()];
+    // The first two are mounts themselves, private ones, so that what is mounted in them stays unseen; and a test may have given the root a disk.
+    let own = [settings.netns_dir(), settings.state(), settings.root()];
     let expected = |mount: &&PathBuf| own.contains(mount) || settings.disks.contains(mount);
-    for mount in mounts(&settings.dir)?.iter().filter(|mount| !expected(mount)) {
+    for mount in mounts(&settings.dir, daemon)?.iter().filter(|mount| !expected(mount)) {
         found.push(format!("mount {}", mount.display()));
     }
     for name in names_in(&settings.netns_dir())? {
@@ -62,7 +62,7 @@ pub fn sweep(settings: &Settings) -> Result<()> {
         "the killed processes are gone",
         || Ok(processes(settings)?.is_empty().then_some(())),
     )?;
-    for mount in mounts(&settings.dir)?.iter().rev() {
+    for mount in mounts(&settings.dir, None)?.iter().rev() {
         unmount(mount, UnmountFlags::DETACH)
             .with_context(|| format!("unmount {}", mount.display()))?;
     }
@@ -137,9 +137,10 @@ fn command_line(pid: u32) -> String {
     String::from_utf8_lossy(&bytes).replace('\0', " ")
 }
 
-/// Mount points below a directory, in the order of the kernel's table.
-fn mounts(dir: &Path) -> Result<Vec<PathBuf>> {
-    let table = read_optional(Path::new("/proc/self/mountinfo"))?.unwrap_or_default();
+/// Mount points below a directory as this process sees them, or ours, in the order of the kernel's table.
+fn mounts(dir: &Path, of: Option<u32>) -> Result<Vec<PathBuf>> {
+    let of = of.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+    let table = read_optional(&PathBuf::from(format!("/proc/{of}/mountinfo")))?.unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
     Ok(points.filter(|point| point.starts_with(dir)).collect())
 }

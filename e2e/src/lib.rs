@@ -6,17 +6,20 @@
 //! line, its sockets and its files.
 
 pub mod bench;
+pub mod boot;
 pub mod chaos;
 pub mod cni;
 pub mod cri;
 pub mod critest;
 pub mod daemon;
+pub mod disk;
 pub mod host;
 pub mod images;
 pub mod kubelet;
 pub mod leaks;
 pub mod live;
 mod newer;
+pub mod old_shim;
 pub mod registry;
 pub mod test;
 pub mod tools;

@@ -1,10 +1,11 @@
-//! What the documents say of the tests: that each call has one, and that those that they name are there.
+//! What the documents say of the tests: that each call and each promise has one, and that those that they name are there.
 
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use std::path::Path;
 
 const CALLS: &str = include_str!("../../../docs/rpcs.md");
+const RELIABILITY: &str = include_str!("../../../docs/reliability.md");
 const INTERFACE: &str = include_str!("../../../proto/proto/cri.proto");
 
 /// The words in backticks.
@@ -35,23 +36,46 @@ fn each_call_of_the_interface_has_a_test_that_proves_it() -> Result<()> {
     Ok(())
 }
 
+/// The rows of docs/reliability.md: a promise, and the tests that prove it.
+fn promises() -> Vec<(&'static str, Vec<&'static str>)> {
+    let rows = RELIABILITY.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let rows = rows.filter(|(promise, _)| *promise != "davit promises");
+    rows.map(|(promise, tests)| (promise, quoted(tests).collect())).collect()
+}
+
+#[test]
+fn each_promise_has_a_test_that_proves_it() {
+    let promises = promises();
+    assert!(promises.len() > 30, "the tables were not found: {promises:?}");
+    for (promise, tests) in promises {
+        assert!(!tests.is_empty(), "{promise}");
+    }
+}
+
+/// Whether a line of a source begins this test.
+fn begins(line: &str, name: &str) -> bool {
+    let line = line.trim();
+    let head = line.strip_prefix("on_both!(").or_else(|| line.strip_prefix("on_one!("));
+    let head = head.or_else(|| line.strip_prefix("fn "));
+    let head = head.or_else(|| line.strip_prefix("async fn ")).unwrap_or(line);
+    head.strip_prefix(name).is_some_and(|rest| rest.starts_with([',', '(']))
+}
+
 #[test]
 fn the_tests_that_the_documents_name_are_there() -> Result<()> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e");
-    for (call, tests) in rows()? {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (what, tests) in rows()?.into_iter().chain(promises()) {
         for test in tests {
             let (module, name) =
-                test.split_once("::").with_context(|| format!("{call}: {test:?} has no module"))?;
-            let path = dir.join(format!("{module}.rs"));
+                test.split_once("::").with_context(|| format!("{what}: {test:?} has no module"))?;
+            // A unit test's module is named by its file.
+            let path = match module.ends_with(".rs") {
+                true => top.join(module),
+                false => top.join("e2e/tests/e2e").join(format!("{module}.rs")),
+            };
             let source = std::fs::read_to_string(&path)
-                .with_context(|| format!("{call}: read {}", path.display()))?;
-            let there = source.lines().any(|line| {
-                let line = line.trim();
-                let head = line.strip_prefix("on_both!(").or_else(|| line.strip_prefix("on_one!("));
-                let head = head.or_else(|| line.strip_prefix("fn ")).unwrap_or(line);
-                head.strip_prefix(name).is_some_and(|rest| rest.starts_with([',', '(']))
-            });
-            ensure!(there, "{call}: {test} is not there");
+                .with_context(|| format!("{what}: read {}", path.display()))?;
+            ensure!(source.lines().any(|line| begins(line, name)), "{what}: {test} is not there");
         }
     }
     Ok(())

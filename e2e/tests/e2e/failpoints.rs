@@ -161,7 +161,7 @@ fn row(operation: &str) -> Option<Row> {
 }
 
 /// The names in `reach("…")` in these sources.
-fn steps() -> Result<BTreeSet<String>> {
+pub(crate) fn steps() -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for sources in ["runtime/src", "shim/src", "cri/src"] {
@@ -278,7 +278,7 @@ fn each_step(t: &Test, way: Way) -> Result<()> {
     Ok(())
 }
 
-fn with_failpoints(settings: &mut Settings) -> Result<()> {
+pub(crate) fn with_failpoints(settings: &mut Settings) -> Result<()> {
     settings.binaries = Some(tools::failpoint_binaries()?);
     Ok(())
 }

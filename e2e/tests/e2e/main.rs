@@ -63,6 +63,10 @@ mod network;
 #[cfg(test)]
 mod pods;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
+mod reboot;
+#[cfg(test)]
 mod records;
 #[cfg(test)]
 mod restart;
@@ -88,6 +92,8 @@ mod stream_exec;
 mod stream_forward;
 #[cfg(test)]
 mod stream_http;
+#[cfg(test)]
+mod upgrade;
 #[cfg(test)]
 mod upkeep;
 #[cfg(test)]

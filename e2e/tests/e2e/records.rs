@@ -3,6 +3,7 @@
 use davit_e2e::prelude::*;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
+use std::process::Stdio;
 
 /// What is done to a record: its path, and the one of another that is whole.
 type Damage = fn(&Path, &Path) -> Result<()>;
@@ -213,5 +214,70 @@ on_one!(a_pid_that_was_given_to_another_process_is_not_taken_for_the_shim, |t| {
     assert!(stranger.try_wait()?.is_none(), "the stranger was killed");
     stranger.kill()?;
     stranger.wait()?;
+    Ok(())
+});
+
+/// What another `davit serve` with these directories and this socket says when it ends, which it has to do at once.
+fn refusal(t: &Test, root: &Path, state: &Path, socket: &Path) -> Result<String> {
+    let mut command = t.daemon().davit();
+    command.arg("serve").arg("--config").arg(t.settings().config());
+    command.arg("--root").arg(root).arg("--state").arg(state);
+    command.arg("--listen").arg(format!("unix://{}", socket.display()));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let ended = eventually(Duration::from_secs(20), "it is refused", || Ok(child.try_wait()?));
+    child.kill()?;
+    let said = String::from_utf8(child.wait_with_output()?.stderr)?;
+    ensure!(!ended.with_context(|| said.clone())?.success(), "{said}");
+    Ok(said)
+}
+
+on_one!(two_daemons_on_one_root_or_one_state_are_one_too_many, |t| {
+    let (_, id) = t.sleeper(|_| ())?;
+    let (settings, own) = (t.settings(), t.dir.join("second"));
+    let owner = format!("(pid {})", t.daemon().pid().context("a pid")?);
+    let socket = own.join("davit.sock");
+    for (root, state, which) in [
+        (settings.root(), own.join("run"), settings.root()),
+        (own.join("root"), settings.state(), settings.state()),
+    ] {
+        let said = refusal(t, &root, &state, &socket)?;
+        let named = said.contains(&owner) && said.contains(&*which.to_string_lossy());
+        ensure!(named, "{said}");
+        assert_eq!(t.exec(&id, "echo well")?, "well");
+    }
+    Ok(())
+});
+
+on_one!(a_listening_socket_that_is_somebody_elses_is_left_to_him, |t| {
+    let own = t.dir.join("second");
+    std::fs::create_dir(&own)?;
+    let (taken, file) = (own.join("taken.sock"), own.join("file"));
+    let stranger = std::os::unix::net::UnixListener::bind(&taken)?;
+    write_whole(&file, b"precious")?;
+    for path in [&taken, &file] {
+        let said = refusal(t, &own.join("root"), &own.join("run"), path)?;
+        ensure!(said.contains(&*path.to_string_lossy()), "{said}");
+    }
+    // Both are as they were.
+    let _connected = std::os::unix::net::UnixStream::connect(&taken)?;
+    stranger.accept()?;
+    assert_eq!(std::fs::read(&file)?, b"precious");
+    Ok(())
+});
+
+on_one!(a_state_directory_that_lacks_what_it_takes_is_named, |t| {
+    let own = t.dir.join("second");
+    let state = own.join("run");
+    std::fs::create_dir_all(&state)?;
+    // One takes no data in its files, the other takes nothing.
+    for (kind, options) in [("hugetlbfs", "mode=0700"), ("tmpfs", "ro")] {
+        let mut mount = std::process::Command::new("mount");
+        davit_e2e::tools::run(mount.args(["-t", kind, "-o", options, kind]).arg(&state))?;
+        let said = refusal(t, &own.join("root"), &state, &own.join("davit.sock"));
+        rustix::mount::unmount(&state, rustix::mount::UnmountFlags::DETACH)?;
+        let said = said?;
+        ensure!(said.contains(&*state.to_string_lossy()), "{kind}: {said}");
+        println!("{kind}: {}", said.trim());
+    }
     Ok(())
 });
