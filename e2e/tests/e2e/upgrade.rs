@@ -8,7 +8,7 @@ use davit_e2e::tools;
 use k8s_cri::v1::{AttachRequest, IdMapping, UpdateContainerResourcesRequest, UserNamespace};
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 
 /// Fields of records that came after the first version, all of them with a meaning when they are missing.
 const LATER: [&str; 5] = ["userns", "selinux", "cdi_devices", "id_mappings", "volume_layers"];
@@ -76,15 +76,11 @@ fn rewrite(
         value: &mut serde_json::Value,
         change: &impl Fn(&mut serde_json::Map<String, serde_json::Value>),
     ) {
-        match value {
-            serde_json::Value::Object(map) => {
-                map.values_mut().for_each(|value| walk(value, change));
-                change(map);
-            }
-            serde_json::Value::Array(values) => {
-                values.iter_mut().for_each(|value| walk(value, change))
-            }
-            _ => {}
+        if let serde_json::Value::Object(map) = value {
+            map.values_mut().for_each(|value| walk(value, change));
+            change(map);
+        } else if let serde_json::Value::Array(values) = value {
+            values.iter_mut().for_each(|value| walk(value, change));
         }
     }
     let mut json = serde_json::from_str(&std::fs::read_to_string(path)?)?;
@@ -124,6 +120,23 @@ fn streamed(t: &Test, id: &str) -> Result<Vec<std::process::Output>> {
     TRANSPORTS.into_iter().map(run).collect()
 }
 
+/// What came later is refused by name, and nothing comes of it.
+fn refuses_what_came_later(t: &Test, id: &str) -> Result<()> {
+    for output in streamed(t, id)? {
+        let said = tools::describe(&output);
+        ensure!(!output.status.success() && said.contains("is older than streams"), "{said}");
+    }
+    let attach =
+        AttachRequest { container_id: id.to_owned(), stdout: true, ..AttachRequest::default() };
+    let attached = stage(t)
+        .attach(attach)
+        .context("Attach")
+        .and_then(|url| Frames::open(&url, "v4.channel.k8s.io")?.rest());
+    ensure!(format!("{attached:?}").contains("older than streams"), "{attached:?}");
+    refused(update(t, id), Code::FailedPrecondition, &["older than this call"])?;
+    Ok(())
+}
+
 on_both!(a_pod_of_the_previous_protocols_shim_is_taken_up_and_works, setup: older, |t| {
     let pod = t.pod("web", |_| ())?;
     let counts = t.run(&pod, "counts", counting)?;
@@ -160,16 +173,7 @@ on_both!(a_pod_of_the_previous_protocols_shim_is_taken_up_and_works, setup: olde
     t.cri.reopen_log(&counts)?;
     let more = t.run(&pod, "more", |c| c.command = sh("exit 7"))?;
     assert_eq!(t.wait_for_exit(&more)?.exit_code, 7);
-    // What came later is refused by name, and nothing comes of it.
-    for output in streamed(t, &counts)? {
-        let said = tools::describe(&output);
-        ensure!(!output.status.success() && said.contains("is older than streams"), "{said}");
-    }
-    let attach = AttachRequest { container_id: counts.clone(), stdout: true, ..AttachRequest::default() };
-    let attached = stage(t).attach(attach).context("Attach")
-        .and_then(|url| Frames::open(&url, "v4.channel.k8s.io")?.rest());
-    ensure!(format!("{attached:?}").contains("older than streams"), "{attached:?}");
-    refused(update(t, &counts), Code::FailedPrecondition, &["older than this call"])?;
+    refuses_what_came_later(t, &counts)?;
     assert_eq!(t.pid(&counts)?, pid);
     // A new pod has it all.
     let fresh = t.pod("fresh", |_| ())?;
@@ -262,6 +266,36 @@ on_one!(an_older_shim_refuses_what_it_does_not_know_by_name, setup: with_own_pro
     Ok(())
 });
 
+/// Clients of streams of each kind.
+fn streams_in_flight(t: &Test, pod: &str, id: &str) -> Result<Vec<Child>> {
+    let crictl = Crictl::new(t)?;
+    let script = "echo begun; exec sleep 4341";
+    let mut commands = vec![crictl.command(&["port-forward", pod, ":80"])];
+    for way in TRANSPORTS {
+        commands.push(crictl.exec_with(&["-i"], way, id, &["sh", "-c", script]));
+        commands.push(crictl.command(&["attach", "-i", "--transport", way, id]));
+    }
+    let start = |mut command: Command| {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(command.spawn()?)
+    };
+    commands.into_iter().map(start).collect()
+}
+
+/// As a package manager does it, while the old ones run.
+fn replace_programs(t: &Test) -> Result<()> {
+    let old = t.daemon().pid().context("a pid")?;
+    for name in ["davit", "davit-shim"] {
+        let path = t.dir.join("bin").join(name);
+        let new = path.with_extension("new");
+        std::fs::copy(&path, &new)?;
+        std::fs::rename(new, path)?;
+    }
+    let runs = std::fs::read_link(format!("/proc/{old}/exe"))?;
+    ensure!(runs.to_string_lossy().ends_with("(deleted)"), "{runs:?}");
+    Ok(())
+}
+
 on_one!(twenty_pods_do_not_notice_that_the_programs_are_replaced, setup: with_own_programs, |t| {
     let mut before = Vec::new();
     for number in 0..20 {
@@ -274,36 +308,19 @@ on_one!(twenty_pods_do_not_notice_that_the_programs_are_replaced, setup: with_ow
         before.push((pod.clone(), id.clone(), t.pid(&id)?, t.cri.status(&id)?));
     }
     let (pod, id, ..) = before.first().context("a pod")?;
-    // Streams of each kind are in flight.
-    let crictl = Crictl::new(t)?;
-    let mut commands = vec![crictl.command(&["port-forward", &pod.id, ":80"])];
-    for way in TRANSPORTS {
-        commands.push(crictl.exec_with(&["-i"], way, id, &["sh", "-c", "echo begun; exec sleep 4341"]));
-        commands.push(crictl.command(&["attach", "-i", "--transport", way, id]));
-    }
-    let mut clients = commands
-        .iter_mut()
-        .map(|command| command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn())
-        .collect::<std::io::Result<Vec<_>>>()?;
+    let mut clients = streams_in_flight(t, &pod.id, id)?;
     eventually(WITHIN, "both commands run", || {
         Ok((t.exec(id, "ps -o args")?.matches("sleep 4341").count() == 2).then_some(()))
     })?;
-    // As a package manager does it, while the old ones run.
-    let old = t.daemon().pid().context("a pid")?;
-    for name in ["davit", "davit-shim"] {
-        let (path, new) = (t.dir.join("bin").join(name), t.dir.join("bin").join(format!("{name}.new")));
-        std::fs::copy(&path, &new)?;
-        std::fs::rename(new, path)?;
-    }
-    let runs = std::fs::read_link(format!("/proc/{old}/exe"))?;
-    ensure!(runs.to_string_lossy().ends_with("(deleted)"), "{runs:?}");
+    replace_programs(t)?;
     // Also a pod that is made now, by the old daemon with the new shim.
     let between = t.pod("between", |p| namespaces(p).pid = 0)?;
     let main = t.run(&between, "main", counting)?;
     before.push((between, main.clone(), t.pid(&main)?, t.cri.status(&main)?));
     t.daemon().stop()?;
     for client in &mut clients {
-        let ended = eventually(WITHIN, "a stream's client hears of the end", || Ok(client.try_wait()?));
+        let what = "a stream's client hears of the end";
+        let ended = eventually(WITHIN, what, || Ok(client.try_wait()?));
         client.kill()?;
         client.wait()?;
         ended?;
