@@ -101,6 +101,14 @@ pub fn health() -> Result<PathBuf> {
     built("health", "hack/setup --kubelet")
 }
 
+/// Kubernetes' client library as a program that moves bytes through streams.
+///
+/// # Errors
+/// If it is not there.
+pub(crate) fn streampeer() -> Result<PathBuf> {
+    built("streampeer", "hack/bench")
+}
+
 fn built(name: &str, by: &str) -> Result<PathBuf> {
     let path = catalog::cache().join("bin").join(name);
     if !path.is_file() {

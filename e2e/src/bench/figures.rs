@@ -1,6 +1,6 @@
 //! The figures: what each is called, its unit, and the budget that it has to keep.
 //!
-//! Owns the one table of promises ([`ROWS`]) and the arithmetic on samples; [`super::report`] writes it down.
+//! Owns their kinds and the arithmetic on samples; [`super::rows`] has the table, [`super::report`] writes it down.
 
 use super::lane::Lane;
 use std::collections::BTreeMap;
@@ -24,6 +24,12 @@ pub(super) enum Metric {
     CpuHost,
     /// Milliseconds for ExecSync of `true`.
     Exec,
+    /// Milliseconds for the OCI runtime's own `exec` of it in the same container, run by hand in turns with that.
+    ExecBare,
+    /// Milliseconds that one took longer than the other right after it.
+    ExecBeyond,
+    /// Milliseconds from the end of a container's process to its event at a subscriber.
+    Event,
     /// Pods started per second.
     Up,
     /// Pods stopped and removed per second.
@@ -46,6 +52,60 @@ pub(super) enum Metric {
     Disturbed,
     /// Seconds for PullImage.
     Pull,
+    /// As [`Self::ListContainers`], on a full node.
+    FullContainers,
+    /// As [`Self::ListPods`], on a full node.
+    FullPods,
+    /// As [`Self::ListStats`], on a full node.
+    FullStats,
+    /// As [`Self::StartHost`], on a full node.
+    FullStart,
+    /// Ticks of processor time that daemon and helpers take for streams on which nothing happens.
+    IdleStreams,
+    /// Seconds for 100 calls of ExecSync at once.
+    Execs,
+    /// Of these, how many failed.
+    ExecsFailed,
+    /// Seconds for 100 calls of Exec, with their streams, at once.
+    Streams,
+    /// Of these, how many failed.
+    StreamsFailed,
+    /// Gigabytes per second through Exec.
+    Rate(Way),
+    /// Gigabytes per second that the client itself can do.
+    ClientRate(Way),
+    /// The one in percent of the other, or of 1 GB/s if that is less.
+    OfPromised(Way),
+    /// MiB by which the daemon is bigger while that goes through.
+    StreamMemory,
+}
+
+/// How a command's bytes go, to or from client-go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way {
+    /// Output, over SPDY.
+    SpdyOut,
+    /// Input, over SPDY.
+    SpdyIn,
+    /// Output, over WebSocket.
+    WebsocketOut,
+    /// Input, over WebSocket.
+    WebsocketIn,
+}
+
+impl Way {
+    pub(super) const ALL: [Self; 4] =
+        [Self::SpdyOut, Self::SpdyIn, Self::WebsocketOut, Self::WebsocketIn];
+
+    /// As `streampeer` calls it.
+    pub(super) fn words(self) -> [&'static str; 2] {
+        match self {
+            Self::SpdyOut => ["spdy", "out"],
+            Self::SpdyIn => ["spdy", "in"],
+            Self::WebsocketOut => ["websocket", "out"],
+            Self::WebsocketIn => ["websocket", "in"],
+        }
+    }
 }
 
 /// Which of the samples.
@@ -85,79 +145,6 @@ pub(super) struct Row {
     pub(super) stat: Stat,
     pub(super) budget: Budget,
 }
-
-const fn row(
-    key: &'static str,
-    title: &'static str,
-    unit: &'static str,
-    of: (Metric, Stat),
-    budget: Budget,
-) -> Row {
-    Row { key, title, unit, metric: of.0, stat: of.1, budget }
-}
-
-/// All figures, as they are printed.
-pub(super) const ROWS: [Row; 29] = {
-    use Budget::{LeastOf, Most, MostOf, None};
-    use Metric as M;
-    use Stat::{Best, P50, P95, Worst};
-    [
-        row("start_p50", "start a pod, p50", "ms", (M::Start, P50), MostOf(20.0, 70.0)),
-        row("start_p95", "start a pod, p95", "ms", (M::Start, P95), None),
-        row("start_best", "start a pod, the fastest", "ms", (M::Start, Best), None),
-        row("start_host_p50", "the same, host network, p50", "ms", (M::StartHost, P50), Most(20.0)),
-        row("start_host_p95", "the same, host network, p95", "ms", (M::StartHost, P95), None),
-        row(
-            "start_host_best",
-            "the same, host network, the fastest",
-            "ms",
-            (M::StartHost, Best),
-            None,
-        ),
-        row(
-            "start_among_p50",
-            "start a pod among the other pods, p50",
-            "ms",
-            (M::StartAmong, P50),
-            None,
-        ),
-        row("stop_p50", "stop and remove a pod, p50", "ms", (M::Stop, P50), MostOf(40.0, 100.0)),
-        row("stop_best", "the same, the fastest", "ms", (M::Stop, Best), None),
-        row("stop_host_p50", "stop and remove, host network, p50", "ms", (M::StopHost, P50), None),
-        row("cpu", "processor time per pod lifecycle", "ms", (M::Cpu, P50), MostOf(60.0, 110.0)),
-        row("cpu_best", "the same, the least", "ms", (M::Cpu, Best), None),
-        row("cpu_host", "processor time, host network", "ms", (M::CpuHost, P50), None),
-        row("up", "pods started, 10 in flight", "pods/s", (M::Up, P50), LeastOf(50.0, 24.0)),
-        row("down", "pods torn down, 10 in flight", "pods/s", (M::Down, P50), LeastOf(100.0, 20.0)),
-        row("exec_p50", "ExecSync `true`, p50", "ms", (M::Exec, P50), Most(7.5)),
-        row("exec_p95", "ExecSync `true`, p95", "ms", (M::Exec, P95), None),
-        row("exec_best", "ExecSync `true`, the fastest", "ms", (M::Exec, Best), None),
-        row("helper_pss", "helper memory per pod (PSS)", "MiB", (M::HelperMemory, P50), Most(0.35)),
-        row("daemon_pss", "daemon memory (PSS)", "MiB", (M::DaemonMemory, P50), Most(20.0)),
-        row("list_containers_p50", "ListContainers, p50", "ms", (M::ListContainers, P50), None),
-        row("list_pods_p50", "ListPodSandbox, p50", "ms", (M::ListPods, P50), None),
-        row("list_stats_p50", "ListContainerStats, p50", "ms", (M::ListStats, P50), Most(3.0)),
-        // 0 to one decimal place.
-        row(
-            "idle",
-            "idle processor time of daemon and helpers",
-            "% of a core",
-            (M::Idle, P50),
-            Most(0.05),
-        ),
-        row(
-            "restart",
-            "daemon killed and restarted, until Ready",
-            "ms",
-            (M::Restart, P50),
-            Most(100.0),
-        ),
-        row("disturbed", "pods disturbed by that", "pods", (M::Disturbed, Worst), Most(0.0)),
-        row("pull_p50", "pull 256 MiB in 8 layers, p50", "s", (M::Pull, P50), Most(0.6)),
-        row("pull_worst", "the same, the slowest", "s", (M::Pull, Worst), None),
-        row("pull_best", "the same, the fastest", "s", (M::Pull, Best), None),
-    ]
-};
 
 impl Budget {
     /// The limit for this lane; peers have none.
@@ -229,6 +216,7 @@ impl Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::rows::ROWS;
 
     fn of(row: &str) -> Row {
         ROWS.into_iter().find(|it| it.key == row).unwrap()

@@ -11,8 +11,9 @@ use crate::host::{eventually, pause};
 use crate::registry::{Registry, write_whole};
 use crate::{leaks, test};
 use anyhow::{Context, Result, bail};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use std::fs::File;
+use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
@@ -140,6 +141,31 @@ impl Subject {
             None => None,
         };
         pid.with_context(|| format!("{} is not running", self.lane.title()))
+    }
+
+    /// The OCI runtime's command line for a look or an act beside the daemon's.
+    pub(super) fn oci(&self) -> Result<Command> {
+        let dir = &self.settings.dir;
+        let root = match self.lane {
+            Lane::DavitBridge | Lane::DavitCni => {
+                self.settings.state().join("oci").join(&self.settings.handler)
+            }
+            Lane::Containerd => dir.join("oci/k8s.io"),
+        };
+        let mut command = Command::new(crate::tools::oci_runtime(&self.settings.handler)?);
+        command.arg("--root").arg(root);
+        Ok(command)
+    }
+
+    /// The process of a container, as the host numbers it.
+    pub(super) fn process_of(&self, container: &str) -> Result<Pid> {
+        let info = self.cri.container_info(container).context("ContainerStatus")?;
+        let text = info.get("info").context("a verbose ContainerStatus has no info")?;
+        let json: serde_json::Value =
+            serde_json::from_str(text).context("read a verbose ContainerStatus")?;
+        let pid = json.get("pid").and_then(serde_json::Value::as_i64);
+        let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        pid.context("a verbose ContainerStatus has no pid")
     }
 
     /// Kills the daemon and starts it again: the time from the start of the new one until Status answers Ready.

@@ -11,6 +11,7 @@ use super::{Options, check_interrupt};
 use crate::host::pause;
 use crate::registry::{Digest, Registry};
 use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,9 +20,9 @@ use tonic::Code;
 /// How many pods are started or removed at the same time.
 const IN_FLIGHT: usize = 10;
 /// Between the last start and a look at memory and processor: what a start leaves to be done is done then.
-const SETTLE: Duration = Duration::from_secs(2);
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// How many times a list is asked for.
-const LISTS: usize = 30;
+pub(super) const LISTS: usize = 30;
 /// The daemons' helpers: all that runs for a pod and is not its own.
 const HELPERS: [&str; 3] = ["davit-shim", "containerd-shim-runc-v2", "pause"];
 
@@ -31,14 +32,16 @@ pub(super) struct Bench {
     pub(super) options: Options,
     pub(super) gate: Gate,
     pub(super) samples: Samples,
+    /// What was said by calls that failed and were counted.
+    pub(super) failed: BTreeSet<String>,
 }
 
 impl Bench {
-    fn add(&mut self, subject: &Subject, metric: Metric, value: f64) {
+    pub(super) fn add(&mut self, subject: &Subject, metric: Metric, value: f64) {
         self.samples.add(subject.lane, metric, value);
     }
 
-    fn begin(&mut self) -> Result<()> {
+    pub(super) fn begin(&mut self) -> Result<()> {
         check_interrupt()?;
         self.gate.pass()
     }
@@ -64,20 +67,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Commands in one container, one after the other.
-    pub(super) fn execs(&mut self, subject: &Subject) -> Result<()> {
-        let running = pods::run(subject, Network::Host)?;
-        self.begin()?;
-        for _ in 0..self.options.block * 2 {
-            let begun = Instant::now();
-            let answer = subject.cri.exec(&running.container, &["true"], 10).context("ExecSync")?;
-            self.add(subject, Metric::Exec, millis(begun));
-            ensure!(answer.exit_code == 0, "`true` ended with {}", answer.exit_code);
-        }
-        pods::remove(subject, &running)
-    }
-
-    /// A node full of pods.
+    /// Many pods at once.
     pub(super) fn crowd(&mut self, subject: &mut Subject) -> Result<()> {
         let count = self.options.pods;
         self.begin()?;
@@ -119,24 +109,32 @@ impl Bench {
     }
 
     fn lists(&mut self, subject: &Subject) -> Result<()> {
+        let metrics = [Metric::ListContainers, Metric::ListPods, Metric::ListStats];
+        self.list(subject, self.options.pods, metrics)
+    }
+
+    /// Lists containers, pods and containers' stats, of each as many as there should be.
+    pub(super) fn list(
+        &mut self,
+        subject: &Subject,
+        count: usize,
+        [containers, pods, stats]: [Metric; 3],
+    ) -> Result<()> {
         for _ in 0..LISTS {
             let begun = Instant::now();
-            let containers = subject.cri.containers(None)?.len();
-            self.add(subject, Metric::ListContainers, millis(begun));
+            let listed = subject.cri.containers(None)?.len();
+            self.add(subject, containers, millis(begun));
+            ensure!(listed == count, "{listed} containers of {count}");
             let begun = Instant::now();
-            let pods = subject.cri.pods(None)?.len();
-            self.add(subject, Metric::ListPods, millis(begun));
-            ensure!(containers == pods && pods == self.options.pods, "{containers} in {pods} pods");
+            let listed = subject.cri.pods(None)?.len();
+            self.add(subject, pods, millis(begun));
+            ensure!(listed == count, "{listed} pods of {count}");
             let request = k8s_cri::v1::ListContainerStatsRequest { filter: None };
             let begun = Instant::now();
             match subject.cri.wait(subject.cri.runtime().list_container_stats(request)) {
                 Ok(answer) => {
-                    self.add(subject, Metric::ListStats, millis(begun));
-                    ensure!(
-                        answer.stats.len() == self.options.pods,
-                        "{} stats",
-                        answer.stats.len()
-                    );
+                    self.add(subject, stats, millis(begun));
+                    ensure!(answer.stats.len() == count, "{} stats", answer.stats.len());
                 }
                 // Without samples, the report says that it is not served.
                 Err(status) if status.code() == Code::Unimplemented => {}
@@ -198,7 +196,7 @@ impl Bench {
 }
 
 /// Pids of what a runtime keeps for its pods.
-fn helpers_of(subject: &Subject) -> Result<Vec<u32>> {
+pub(super) fn helpers_of(subject: &Subject) -> Result<Vec<u32>> {
     let of_pods = subject.processes()?.into_iter().map(|(pid, _)| pid);
     let helpers: Vec<u32> =
         of_pods.filter(|pid| HELPERS.contains(&program(*pid).as_str())).collect();
@@ -207,7 +205,10 @@ fn helpers_of(subject: &Subject) -> Result<Vec<u32>> {
 }
 
 /// Does `work` for each number below `count`, [`IN_FLIGHT`] at a time.
-fn in_flight<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+pub(super) fn in_flight<T: Send>(
+    count: usize,
+    work: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(count));
     std::thread::scope(|scope| {
@@ -227,7 +228,7 @@ fn in_flight<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Sync) ->
     done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
 }
 
-fn millis(begun: Instant) -> f64 {
+pub(super) fn millis(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64() * 1000.0
 }
 

@@ -4,18 +4,24 @@
 //! one and the other take turns: milliseconds are this machine's, ratios are worth something elsewhere too.
 //!
 //! ```text
-//! round ─┬─ lifecycles   all runtimes up, few pods: [davit, davit CNI, peer] × [own network, host network], then ExecSync
+//! round ─┬─ lifecycles   all runtimes up, few pods: [davit, davit CNI, peer] × [own network, host network], then ExecSync and events
 //!        ├─ crowd        one runtime up at a time, fresh, with 50 pods: throughput, memory, lists, idling, restart
+//!        ├─ full         one runtime up at a time, fresh, with 500 pods in the host's network: lists, one pod more
+//!        ├─ streams      davit alone: idle streams, 100 commands at once, 1 GiB each way by client-go
 //!        └─ pull         all runtimes up: remove the image, pull it
 //! ```
 
+mod commands;
 mod figures;
+mod full;
 mod lane;
 mod machine;
 mod measure;
 mod peer;
 mod pods;
 mod report;
+mod rows;
+mod streams;
 
 use crate::images::{ImageBuilder, Layer, catalog};
 use crate::registry::{Digest, Registry, Store};
@@ -25,6 +31,7 @@ use lane::{Lane, Subject};
 use measure::Bench;
 use pods::Network;
 use report::{Before, Report};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -37,6 +44,10 @@ pub struct Options {
     pub runtime: String,
     /// How many pods a crowd is; each subnet has 254 addresses.
     pub pods: usize,
+    /// How many pods a full node has.
+    pub full: usize,
+    /// How many bytes go through a stream: a multiple of 1 MiB.
+    pub transfer: u64,
     /// How many times each block is done.
     pub rounds: u32,
     /// How many pods one after the other are a block.
@@ -56,6 +67,10 @@ pub enum Part {
     Lifecycles,
     /// Many pods.
     Crowd,
+    /// As many pods as a node can have.
+    Full,
+    /// Commands with streams.
+    Streams,
     /// Images.
     Pull,
 }
@@ -66,11 +81,30 @@ impl Default for Options {
             peer: false,
             runtime: "crun".to_owned(),
             pods: 50,
+            full: 500,
+            transfer: 1 << 30,
             rounds: 3,
             block: 7,
             idle: Duration::from_secs(10),
             patience: Duration::from_secs(30),
             only: None,
+        }
+    }
+}
+
+impl Options {
+    /// Little of everything: whether it works, not what it costs.
+    #[must_use]
+    pub fn quick(self) -> Self {
+        Self {
+            pods: 5,
+            full: 20,
+            transfer: 64 << 20,
+            rounds: 1,
+            block: 2,
+            idle: Duration::from_secs(1),
+            patience: Duration::from_secs(1),
+            ..self
         }
     }
 }
@@ -118,13 +152,22 @@ pub fn run(options: Options) -> Result<Figures> {
     let (rounds, only) = (options.rounds, options.only);
     let wanted = |part: Part| only.is_none_or(|only| only == part);
     let gate = machine::Gate::new(options.patience);
-    let mut bench = Bench { options, gate, samples: figures::Samples::default() };
+    let (samples, failed) = (figures::Samples::default(), BTreeSet::new());
+    let mut bench = Bench { options, gate, samples, failed };
     for _ in 0..rounds {
         if wanted(Part::Lifecycles) {
             lifecycles(&mut bench, &lanes, &registry)?;
         }
         if wanted(Part::Crowd) {
             crowds(&mut bench, &lanes, &registry)?;
+        }
+        if wanted(Part::Full) {
+            full(&mut bench, &lanes, &registry)?;
+        }
+        if wanted(Part::Streams) {
+            let subject = Subject::start(Lane::DavitBridge, &bench.options.runtime, &registry)?;
+            bench.streams(&subject)?;
+            subject.finish()?;
         }
         if let Some(image) = &image {
             pulls(&mut bench, &lanes, &registry, image)?;
@@ -157,6 +200,7 @@ fn lifecycles(bench: &mut Bench, lanes: &[Lane], registry: &Registry) -> Result<
     }
     for subject in &subjects {
         bench.execs(subject)?;
+        bench.events(subject)?;
     }
     subjects.into_iter().try_for_each(Subject::finish)
 }
@@ -166,6 +210,16 @@ fn crowds(bench: &mut Bench, lanes: &[Lane], registry: &Registry) -> Result<()> 
     for lane in lanes {
         let mut subject = Subject::start(*lane, &bench.options.runtime, registry)?;
         bench.crowd(&mut subject)?;
+        subject.finish()?;
+    }
+    Ok(())
+}
+
+/// Its pods are in the host's network, so davit stands there once.
+fn full(bench: &mut Bench, lanes: &[Lane], registry: &Registry) -> Result<()> {
+    for lane in lanes.iter().filter(|lane| **lane != Lane::DavitCni) {
+        let subject = Subject::start(*lane, &bench.options.runtime, registry)?;
+        bench.full(&subject)?;
         subject.finish()?;
     }
     Ok(())

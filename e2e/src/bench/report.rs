@@ -1,11 +1,12 @@
 //! The figures as a table in Markdown, and as JSON.
 //!
-//! Owns no number: all come from [`super::figures`]; beside them stands what the machine was like, as far as it can be seen.
+//! Owns no number: all come from [`super::rows`] and the samples; beside them stands what the machine was like, as far as it can be seen.
 
-use super::figures::{ROWS, Row};
+use super::figures::Row;
 use super::lane::Lane;
 use super::machine::{Ticks, load};
 use super::measure::Bench;
+use super::rows::ROWS;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -49,18 +50,25 @@ impl Report<'_> {
         for row in ROWS.iter().filter(measured) {
             writeln!(text, "{}", self.line(row)?)?;
         }
+        if !self.bench.failed.is_empty() {
+            text.push_str("\nWhat failed calls said:\n");
+        }
+        for error in &self.bench.failed {
+            writeln!(text, "- {error}")?;
+        }
         Ok(text)
     }
 
     fn conditions(&self) -> Result<String> {
         let options = &self.bench.options;
         Ok(format!(
-            "{} cores, Linux {}; OCI runtime {}; {} pods; rounds {}.\n\
+            "{} cores, Linux {}; OCI runtime {}; {} pods, {} on a full node; rounds {}.\n\
              Load average {} before and {} after; steal {:.1} %; blocks begun on a machine that was busy already: {} of {}.\n",
             cores(),
             kernel(),
             options.runtime,
             options.pods,
+            options.full,
             options.rounds,
             self.before.load,
             load()?,
@@ -113,7 +121,10 @@ impl Report<'_> {
             },
             "runtime": options.runtime,
             "pods": options.pods,
+            "full": options.full,
+            "transfer": options.transfer,
             "rounds": options.rounds,
+            "failed": self.bench.failed,
             "figures": ROWS.iter().map(|row| self.figure(row)).collect::<Vec<_>>(),
         });
         serde_json::to_string_pretty(&report).context("write JSON")

@@ -11,9 +11,11 @@ const HELP: &str = "davit-bench: what davit costs; hack/bench builds all that it
   --peer containerd   measure containerd beside it, in turns
   --runtime NAME      the OCI runtime of all: crun (default) or runc
   --pods N            how many pods are many: 1 to 200, 50 by default
+  --full N            how many pods a full node has: 1 to 1000, 500 by default
   --rounds N          how many times everything is done; 3 by default
   --block N           how many pods one after the other are a block; 7 by default
-  --only PART         lifecycles, crowd or pull
+  --only PART         lifecycles, crowd, full, streams or pull
+  --quick             little of everything, to see that it works: one round, few pods, 64 MiB through streams
   --patience SECONDS  how long to wait, in all, for a machine that others keep busy; 30 by default
   --json              print JSON in the place of a table
 ";
@@ -48,6 +50,10 @@ fn parse(arguments: &[String]) -> Result<(Options, bool)> {
             json = true;
             continue;
         }
+        if option == "--quick" {
+            options = options.quick();
+            continue;
+        }
         let value = rest.next().with_context(|| format!("{option} needs a value; see --help"))?;
         match option.as_str() {
             "--peer" => match value.as_str() {
@@ -56,6 +62,7 @@ fn parse(arguments: &[String]) -> Result<(Options, bool)> {
             },
             "--runtime" => options.runtime.clone_from(value),
             "--pods" => options.pods = usize::try_from(number(option, value, 200)?)?,
+            "--full" => options.full = usize::try_from(number(option, value, 1000)?)?,
             "--rounds" => options.rounds = number(option, value, 1000)?,
             "--block" => options.block = number(option, value, 1000)?,
             "--patience" => {
@@ -72,8 +79,12 @@ fn part(name: &str) -> Result<Part> {
     Ok(match name {
         "lifecycles" => Part::Lifecycles,
         "crowd" => Part::Crowd,
+        "full" => Part::Full,
+        "streams" => Part::Streams,
         "pull" => Part::Pull,
-        other => bail!("--only {other:?} is unknown: lifecycles, crowd and pull are known"),
+        other => bail!(
+            "--only {other:?} is unknown: lifecycles, crowd, full, streams and pull are known"
+        ),
     })
 }
 

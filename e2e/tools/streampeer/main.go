@@ -4,6 +4,8 @@
 //	streampeer spdy|tunnel ADDRESS forward PORT...   forwards the ports with client-go until its input ends; prints the local ones
 //	streampeer spdy|tunnel ADDRESS down BYTES        reads so many bytes from a stream of type "down"
 //	streampeer spdy|tunnel ADDRESS up BYTES          writes so many to one of type "up", and waits until they have been read
+//	streampeer exec spdy|websocket URL in|out BYTES  runs the command of a URL and moves its input or its output
+//	streampeer limit spdy|websocket in|out BYTES     the same with a peer that costs next to nothing: the speed of client-go itself
 package main
 
 import (
@@ -53,6 +55,12 @@ func main() {
 }
 
 func run(args []string) error {
+	switch {
+	case len(args) == 5 && args[0] == "exec":
+		return command(args[1], args[2], args[3], args[4])
+	case len(args) == 4 && args[0] == "limit":
+		return limit(args[1], args[2], args[3])
+	}
 	if len(args) < 4 {
 		return fmt.Errorf("usage: streampeer spdy|tunnel ADDRESS forward|up|down PORT...|BYTES")
 	}
