@@ -15,6 +15,7 @@ mod edits;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use crate::oci::Built;
 use crate::oci::handlers::Handler;

@@ -3,12 +3,9 @@
 //! Owns parsing. A field that the format doesn't have makes a file unusable, as with other runtimes: a device that lacks what its vendor wanted
 //! is worse than none.
 
+use super::version;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The versions there have been; what each added is taken in all of them.
-const VERSIONS: [&str; 8] =
-    ["0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0"];
 
 /// How a file is written.
 #[derive(Debug, Clone, Copy)]
@@ -20,11 +17,11 @@ pub(super) enum Format {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct File {
-    cdi_version: String,
+    pub(super) cdi_version: String,
     /// `vendor/class`.
     pub(super) kind: String,
-    #[serde(default, rename = "annotations")]
-    _annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) annotations: BTreeMap<String, String>,
     pub(super) devices: Vec<Device>,
     /// For whoever gets any of the devices.
     #[serde(default)]
@@ -35,8 +32,8 @@ pub(super) struct File {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Device {
     pub(super) name: String,
-    #[serde(default, rename = "annotations")]
-    _annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) annotations: BTreeMap<String, String>,
     pub(super) container_edits: Edits,
 }
 
@@ -140,10 +137,7 @@ pub(super) fn parse(text: &str, format: Format) -> Result<File, String> {
 }
 
 fn check(file: &File) -> Result<(), String> {
-    let version = file.cdi_version.trim_start_matches('v');
-    if !VERSIONS.contains(&version) {
-        return Err(format!("has cdiVersion {:?}, which is not known", file.cdi_version));
-    }
+    let version = version::known(&file.cdi_version)?;
     if !file.kind.split_once('/').is_some_and(|(vendor, class)| is_word(vendor) && is_word(class)) {
         return Err(format!("has kind {:?}, which is not vendor/class", file.kind));
     }
@@ -165,7 +159,7 @@ fn check(file: &File) -> Result<(), String> {
         }
         check_edits(&device.container_edits)?;
     }
-    Ok(())
+    version::check(file, version)
 }
 
 fn check_edits(edits: &Edits) -> Result<(), String> {

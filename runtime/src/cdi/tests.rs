@@ -216,6 +216,65 @@ fn what_is_no_specification_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_file_names_a_version_that_has_all_that_it_uses() {
+    let text = |version: &str, kind: &str, name: &str, more: &str| {
+        format!(
+            r#"{{"cdiVersion":"{version}","kind":"{kind}","devices":[{{"name":"{name}",{more}}}]}}"#
+        )
+    };
+    let edits = |edits: &str| format!(r#""containerEdits":{{"env":["A=b"],{edits}}}"#);
+    let plain = r#""containerEdits":{"env":["A=b"]}"#;
+    let versions = ["0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0"];
+    let mount = r#""mounts":[{"hostPath":"/x","containerPath":"/y","type":"bind"}]"#;
+    let net = r#""netDevices":[{"hostInterfaceName":"eth0","name":"n"}]"#;
+    for (least, kind, name, more, what) in [
+        ("0.3.0", "v/c", "d", plain.to_owned(), ""),
+        ("0.4.0", "v/c", "d", edits(mount), "mounts.type"),
+        ("0.5.0", "v/c", "0", plain.to_owned(), "a device name that begins with a digit"),
+        (
+            "0.5.0",
+            "v/c",
+            "d",
+            edits(r#""deviceNodes":[{"path":"/x","hostPath":"/y"}]"#),
+            "deviceNodes.hostPath",
+        ),
+        ("0.6.0", "v/c.d", "d", plain.to_owned(), "a class with a dot in kind"),
+        ("0.6.0", "v/c", "d", format!(r#""annotations":{{"a":"b"}},{plain}"#), "annotations"),
+        ("0.7.0", "v/c", "d", edits(r#""additionalGids":[5]"#), "additionalGids"),
+        ("0.7.0", "v/c", "d", edits(r#""intelRdt":{"closID":"x"}"#), "intelRdt"),
+        ("1.1.0", "v/c", "d", edits(r#""intelRdt":{"schemata":["x"]}"#), "intelRdt.schemata"),
+        (
+            "1.1.0",
+            "v/c",
+            "d",
+            edits(r#""intelRdt":{"enableMonitoring":true}"#),
+            "intelRdt.enableMonitoring",
+        ),
+        ("1.1.0", "v/c", "d", edits(net), "netDevices"),
+    ] {
+        let least = versions.iter().position(|it| *it == least).unwrap();
+        for (at, version) in versions.iter().enumerate() {
+            let parsed = parse(&text(version, kind, name, &more), Format::Json);
+            if at >= least {
+                assert!(parsed.is_ok(), "{version} {what}: {parsed:?}");
+            } else {
+                let error = parsed.expect_err(what);
+                let wanted = format!(
+                    "has cdiVersion {version:?}, but uses {what}, for which it has to be at least {}",
+                    versions[least]
+                );
+                assert_eq!(error, wanted);
+            }
+        }
+    }
+    // What the whole file says counts like what a device says.
+    let general = format!(
+        r#"{{"cdiVersion":"0.3.0","kind":"v/c","containerEdits":{{{net}}},"devices":[{{"name":"d",{plain}}}]}}"#
+    );
+    assert!(parse(&general, Format::Json).unwrap_err().contains("netDevices"));
+}
+
+#[test]
 fn a_device_that_cannot_be_had_here_is_refused_by_name() {
     let directories = Directories::new();
     let write = |edits: &str| {
