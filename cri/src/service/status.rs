@@ -338,6 +338,19 @@ mod tests {
     }
 
     #[test]
+    fn a_checkpoint_that_takes_too_long_is_told_alike_whoever_notices() {
+        let id = davit_runtime::id::ContainerId::try_from("c".repeat(64)).unwrap();
+        let message = "checkpoint took longer than 5 s".to_owned();
+        let shim = ShimError::Deadline { message };
+        for error in [
+            CheckpointError::Timeout { id: id.clone(), after: std::time::Duration::from_secs(5) },
+            CheckpointError::Shim { id, source: shim },
+        ] {
+            assert_eq!(plain_status(&error).code(), Code::DeadlineExceeded, "{error}");
+        }
+    }
+
+    #[test]
     fn a_status_says_the_whole_chain() {
         let error = CreateContainerError::Sandbox(LookupError::Unknown {
             what: "pod sandbox",

@@ -2,12 +2,23 @@
 
 use davit_e2e::prelude::*;
 use davit_proto::cri::CheckpointContainerRequest;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 
 fn checkpoint(t: &Test, id: &str, location: &Path) -> std::result::Result<(), tonic::Status> {
+    checkpoint_within(t, id, location, 50)
+}
+
+fn checkpoint_within(
+    t: &Test,
+    id: &str,
+    location: &Path,
+    timeout: i64,
+) -> std::result::Result<(), tonic::Status> {
     let request = CheckpointContainerRequest {
         container_id: id.to_owned(),
         location: location.to_string_lossy().into_owned(),
-        timeout: 50,
+        timeout,
     };
     t.cri.wait(t.cri.newer().checkpoint_container(request)).map(drop)
 }
@@ -77,6 +88,47 @@ on_one!(
         let status = checkpoint(t, &id, &t.dir.join("x.tar")).err().context("refused")?;
         assert_eq!(status.code(), Code::FailedPrecondition);
         assert!(status.message().contains("criu = false"), "{status:?}");
+        Ok(())
+    }
+);
+
+/// A program in the test's directory.
+fn script(path: &Path, text: &str) -> Result<()> {
+    std::fs::create_dir_all(path.parent().context("a directory")?)?;
+    std::fs::File::create(path)?.write_all(format!("#!/bin/sh\n{text}\n").as_bytes())?;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?)
+}
+
+on_one!(
+    a_checkpoint_that_takes_too_long_is_given_up_and_told_as_that,
+    setup: |s| {
+        // A CRIU that is content, and a dump without an end.
+        let (criu, crun) = (s.dir.join("bin/criu"), s.dir.join("bin/slow-crun"));
+        script(&criu, "exit 0")?;
+        let real = davit_e2e::tools::oci_runtime("crun")?;
+        let slow = format!(
+            "for word; do [ \"$word\" != checkpoint ] || exec sleep 1000; done; exec {} \"$@\"",
+            real.display()
+        );
+        script(&crun, &slow)?;
+        s.tables = format!("[handlers.crun]\npath = {crun:?}\n");
+        let path = std::env::var("PATH").unwrap_or_default();
+        s.env.push(("PATH".to_owned(), format!("{}:{path}", s.dir.join("bin").display())));
+        Ok(())
+    },
+    |t| {
+        let (_, id) = t.sleeper(|_| ())?;
+        let location = t.dir.join("checkpoint.tar");
+        // Daemon and shim have the same limit: whoever of them is first, it is the same.
+        for _ in 0..4 {
+            let begun = std::time::Instant::now();
+            let answer = checkpoint_within(t, &id, &location, 1);
+            let status = answer.err().context("refused")?;
+            assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+            ensure!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+            assert_eq!(t.exec(&id, "echo well")?, "well");
+            assert!(!location.exists());
+        }
         Ok(())
     }
 );
