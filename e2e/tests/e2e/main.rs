@@ -87,11 +87,15 @@ mod stream;
 #[cfg(test)]
 mod stream_attach;
 #[cfg(test)]
+mod stream_cycles;
+#[cfg(test)]
 mod stream_exec;
 #[cfg(test)]
 mod stream_forward;
 #[cfg(test)]
 mod stream_http;
+#[cfg(test)]
+mod stream_tls;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub(super) fn record(t: &Test, pod: &Pod) -> Result<serde_json::Value> {
     Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
 }
 
+/// The pid of a pod's shim.
 pub(super) fn shim(t: &Test, pod: &Pod) -> Result<u32> {
     let pid = record(t, pod)?.pointer("/shim/pid").and_then(serde_json::Value::as_u64);
     Ok(u32::try_from(pid.context("the record names the shim")?)?)
