@@ -105,8 +105,8 @@ pub fn health() -> Result<PathBuf> {
 ///
 /// # Errors
 /// If it is not there.
-pub(crate) fn streampeer() -> Result<PathBuf> {
-    built("streampeer", "hack/bench")
+pub fn streampeer() -> Result<PathBuf> {
+    built("streampeer", "hack/setup")
 }
 
 fn built(name: &str, by: &str) -> Result<PathBuf> {

@@ -152,6 +152,12 @@ impl Api {
             .with_context(|| format!("open a WebSocket at {path}"))
     }
 
+    /// The URL of a path of the API, for programs.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("https://127.0.0.1:{}{path}", self.ports.https)
+    }
+
     fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.wait_for(DEADLINE, work)
     }

@@ -15,10 +15,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("Missing actuated pod level resource record", "of a pod none of whose containers ever ran"),
     ("code = Canceled desc = context canceled", "it ends, and gives up what it is about to ask"),
     ("code = NotFound desc = no container has the id", "it asks after what it has just removed"),
-    (
-        "ExecSync cmd from runtime service failed",
-        "a container is killed under it; else the pod is not ready",
-    ),
     ("use of closed network connection", "a client that has all it wanted has left"),
     ("Error proxying data from", "the same, while bytes were on their way to it"),
     ("Partial failure issuing cadvisor.ContainerInfoV2", "a cgroup that it has not measured yet"),
@@ -28,11 +24,39 @@ const KNOWN: &[(&str, &str)] = &[
     ("Failed to watch directory", "a cgroup of a neighbouring test has gone"),
 ];
 
+/// An error that one test expects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Allowed {
+    /// With this text.
+    Text(String),
+    /// A probe's or hook's command that found its container ended, or ending.
+    Command(String),
+}
+
+impl Allowed {
+    /// For this command.
+    pub(super) fn command(words: &[&str]) -> Self {
+        Self::Command(format!("cmd={}", serde_json::json!(words)))
+    }
+
+    fn is(&self, line: &str) -> bool {
+        match self {
+            Self::Text(text) => line.contains(text.as_str()),
+            Self::Command(command) => {
+                let ended = ["code = FailedPrecondition", "code = NotFound"];
+                line.contains("ExecSync cmd from runtime service failed")
+                    && line.contains(command.as_str())
+                    && ended.iter().any(|code| line.contains(code))
+            }
+        }
+    }
+}
+
 /// The lines that are errors or worse, and neither known nor `allowed`.
-pub(super) fn unexpected(log: &str, allowed: &[String]) -> Vec<String> {
+pub(super) fn unexpected(log: &str, allowed: &[Allowed]) -> Vec<String> {
     let known = |line: &str| {
         KNOWN.iter().any(|(text, _reason)| line.contains(text))
-            || allowed.iter().any(|text| line.contains(text.as_str()))
+            || allowed.iter().any(|one| one.is(line))
     };
     log.lines().filter(|line| is_error(line) && !known(line)).map(str::to_owned).collect()
 }
@@ -53,7 +77,27 @@ mod tests {
     fn errors_are_told_from_the_rest_and_from_what_is_expected() {
         let log = "I1121 15:04:05.1 1 a.go:1] \"E1121\"\nE1121 15:04:05.1 1 a.go:1] \"bad\"\n\
             W1121 15:04:05.1 1 a.go:1] \"hm\"\npanic: oh\nEnd\nF1121 15:04:05.1 1 a.go:1] \"over\"\n";
-        let found = unexpected(log, &["over".to_owned()]);
+        let found = unexpected(log, &[Allowed::Text("over".to_owned())]);
         assert_eq!(found, ["E1121 15:04:05.1 1 a.go:1] \"bad\"", "panic: oh"]);
+    }
+
+    #[test]
+    fn a_command_may_meet_the_end_of_its_container_and_fail_in_no_other_way() {
+        let line = |code: &str, command: &str| {
+            format!(
+                "E1121 15:04:05.1 1 log.go:32] \"ExecSync cmd from runtime service failed\" err=\"rpc error: code = {code} \
+                 desc = no\" containerID=\"0a\" cmd={command}"
+            )
+        };
+        let allowed = [Allowed::command(&["test", "-e", "/alive"])];
+        let command = r#"["test","-e","/alive"]"#;
+        for (line, expected) in [
+            (line("FailedPrecondition", command), true),
+            (line("NotFound", command), true),
+            (line("Internal", command), false),
+            (line("FailedPrecondition", r#"["true"]"#), false),
+        ] {
+            assert_eq!(unexpected(&line, &allowed).is_empty(), expected, "{line}");
+        }
     }
 }

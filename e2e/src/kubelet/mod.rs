@@ -59,7 +59,7 @@ pub struct Kubelet<'t> {
     node: String,
     child: Mutex<Option<Child>>,
     config: Mutex<Value>,
-    allowed: Mutex<Vec<String>>,
+    allowed: Mutex<Vec<log::Allowed>>,
     _tunables: tunables::Tunables,
 }
 
@@ -348,7 +348,16 @@ impl<'t> Kubelet<'t> {
 
     /// Expects errors with this text in its log.
     pub fn allow_log(&self, text: &str) {
-        self.allowed.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
+        self.allow(log::Allowed::Text(text.to_owned()));
+    }
+
+    /// Expects that a probe's or a hook's command finds its container ended: one whose end does not wait for it.
+    pub fn allow_late(&self, command: &[&str]) {
+        self.allow(log::Allowed::command(command));
+    }
+
+    fn allow(&self, error: log::Allowed) {
+        self.allowed.lock().unwrap_or_else(PoisonError::into_inner).push(error);
     }
 
     /// All that it has written so far.

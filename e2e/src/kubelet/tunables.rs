@@ -1,7 +1,7 @@
 //! The kernel's settings that a kubelet changes for the whole machine as it starts.
 //!
 //! Owns putting them back when the last test's kubelet has ended: who is the first writes down what they were, who is the last sets them again.
-//! A lock file in the cache folder, held by every [`Tunables`], tells who that is.
+//! The directory of links to logs goes with the last kubelet too: each makes it when it starts, and needs it until it ends. A lock file in the cache folder, held by every [`Tunables`], tells who that is.
 //!
 //! The kubelet could be told to leave them alone (`protectKernelDefaults`), and would then refuse to start unless they were set before.
 
@@ -55,6 +55,8 @@ impl Tunables {
         if flock(&self.lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Ok(());
         }
+        // It may have been there before, with links of others in it.
+        let _ = std::fs::remove_dir(super::ending::LINKS);
         let text = std::fs::read_to_string(&self.saved).context("read the saved tunables")?;
         let values: BTreeMap<String, String> =
             serde_json::from_str(&text).context("read the saved tunables")?;

@@ -130,6 +130,8 @@ on_one!(pods_begin_and_end_as_their_policies_say, |t| {
             for expected in ["CrashLoopBackOff", "no-such", "no-program", "/no/such/program"] {
                 k.allow_log(expected);
             }
+            // The probe of the container beside the others, which ends after them.
+            k.allow_late(&["test", "-e", "/ready"]);
             put_init(k)?;
             put_ends(k)?;
             init(t, k)?;

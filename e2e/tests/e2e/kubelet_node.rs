@@ -179,6 +179,8 @@ on_one!(restarts_of_kubelet_and_daemon_are_noticed_by_no_pod, |t| {
                 "hostNetwork": name == "three"}),
                 )?;
             }
+            // Each ends with the test, or where it is removed, while it is probed every second.
+            k.allow_late(&["true"]);
             let before = state(k, &names)?;
             k.stop()?;
             k.spawn()?;

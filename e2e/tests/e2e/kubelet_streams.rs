@@ -4,8 +4,11 @@
 //! passed through, so that davit speaks WebSocket to it.
 
 use davit_e2e::kubelet::{self, Kubelet, Socket, shell};
+use davit_e2e::live::Live;
 use davit_e2e::prelude::*;
 use serde_json::json;
+use std::io::{Read as _, Write as _};
+use std::process::Command;
 
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
@@ -60,6 +63,48 @@ fn attach(k: &Kubelet<'_>, protocol: &str) -> Result<()> {
     Ok(())
 }
 
+/// A container whose own process is on a terminal.
+fn attach_terminal(k: &Kubelet<'_>, protocol: &str) -> Result<()> {
+    let path = k.path("attach", "shell", "terminal");
+    let mut session = k.api.socket(&format!("{path}?input=1&output=1&tty=1"), protocol)?;
+    session.write(4, br#"{"Width":90,"Height":33}"#)?;
+    // The size comes beside the input, so it is asked for until it is there.
+    let mut text = String::new();
+    for _ in 0..50 {
+        session.write(0, b"size\n")?;
+        text = session.read_until(1, |text| text.contains("said size\r\n"))?;
+        if text.contains("33 90") {
+            break;
+        }
+        pause(Duration::from_millis(100));
+    }
+    assert!(text.contains("33 90"), "{protocol}: {text:?}");
+    session.write(0, format!("for {protocol}\n").as_bytes())?;
+    let wanted = format!("said for {protocol}\r\n");
+    session.read_until(1, |text| text.contains(&wanted))?;
+    Ok(())
+}
+
+/// By client-go, as `kubectl port-forward` does it: SPDY, or SPDY in a WebSocket (`v2.portforward.k8s.io`).
+fn forward_by_client(k: &Kubelet<'_>, kind: &str) -> Result<()> {
+    let url = k.api.url(&format!("/portForward/{}/{}", kubelet::NAMESPACE, k.full_name("shell")));
+    let mut command = Command::new(davit_e2e::tools::streampeer()?);
+    let client = Live::start(command.args(["ports", kind, &url, "8080"]))?;
+    let port: u16 = eventually(Duration::from_secs(20), "client-go listens", || {
+        Ok(client.printed().lines().next().and_then(|line| line.trim().parse().ok()))
+    })
+    .with_context(|| format!("{kind}: it says {:?}", client.printed()))?;
+    for _ in 0..3 {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        assert!(text.ends_with("forwarded\n"), "{kind}: {text:?}");
+    }
+    client.finish().with_context(|| kind.to_owned()).map(drop)
+}
+
 fn forward(k: &Kubelet<'_>) -> Result<()> {
     let path = format!("/portForward/{}/{}?port=8080", kubelet::NAMESPACE, k.full_name("shell"));
     let mut session = k.api.socket(&path, PROTOCOLS[1])?;
@@ -83,22 +128,28 @@ on_both!(commands_attached_clients_and_ports_go_through_the_kubelet, |t| {
             let serve =
                 "mkdir /www; echo forwarded >/www/index.html; exec httpd -f -p 8080 -h /www";
             let echo = "while read line; do echo got $line; done; sleep 1000";
+            let terminal = "while read line; do stty size; echo said $line; done; sleep 1000";
             k.put(
                 "shell",
                 json!({"containers": [
                     shell("main", &image, serve, json!({})),
                     shell("echo", &image, echo, json!({"stdin": true})),
+                    shell("terminal", &image, terminal, json!({"stdin": true, "tty": true})),
                 ]}),
             )?;
             let before = k.ready("shell")?;
             for protocol in PROTOCOLS {
                 commands(k, protocol)?;
                 attach(k, protocol)?;
+                attach_terminal(k, protocol)?;
             }
             input_ends(k)?;
             forward(k)?;
+            for kind in ["spdy", "tunnel"] {
+                forward_by_client(k, kind)?;
+            }
             let after = k.ready("shell")?;
-            for name in ["main", "echo"] {
+            for name in ["main", "echo", "terminal"] {
                 assert_eq!((after.id(name), after.restarts(name)), (before.id(name), 0));
             }
             Ok(())

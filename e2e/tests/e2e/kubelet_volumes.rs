@@ -2,6 +2,9 @@
 
 use davit_e2e::kubelet::{self, Kubelet, shell};
 use davit_e2e::prelude::*;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 use serde_json::json;
 use std::io::{Read as _, Write as _};
 
@@ -145,6 +148,76 @@ on_one!(volumes_names_and_ports_are_as_the_manifest_says, |t| {
             let ports = put_networks(k)?;
             volumes(t, k)?;
             networks(t, k, ports)
+        },
+    )
+});
+
+/// A directory that is a mount of its own, shared: what a kubelet's volumes lie on where systemd runs the host.
+struct Shared(PathBuf);
+
+impl Shared {
+    fn make(path: PathBuf) -> Result<Self> {
+        std::fs::create_dir_all(&path)?;
+        mount(c"tmpfs", &path, c"tmpfs", MountFlags::empty(), None)?;
+        let shared = Self(path);
+        mount_change(&shared.0, MountPropagationFlags::SHARED)?;
+        Ok(shared)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for name in ["of-container", "of-host"] {
+            let _ = unmount(self.0.join(name), UnmountFlags::DETACH);
+        }
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+on_both!(mounts_travel_as_a_volumes_propagation_says, |t| {
+    let shared = Shared::make(t.dir.join("shared"))?;
+    kubelet::run(
+        t,
+        |_config| (),
+        |k| {
+            let wait = "trap 'exit 0' TERM; sleep 1000 & wait";
+            let make = "mkdir /volume/of-container && mount -t tmpfs tmpfs /volume/of-container && \
+                echo inside >/volume/of-container/word; trap 'exit 0' TERM; sleep 1000 & wait";
+            let with = |propagation: &str, privileged: bool| {
+                json!({
+                    "securityContext": {"privileged": privileged},
+                    "volumeMounts": [{"name": "shared", "mountPath": "/volume", "mountPropagation": propagation}],
+                })
+            };
+            let image = k.image();
+            k.put(
+                "travel",
+                json!({
+                    "volumes": [{"name": "shared", "hostPath": {"path": shared.0}}],
+                    "containers": [
+                        shell("both", &image, make, with("Bidirectional", true)),
+                        shell("from-host", &image, wait, with("HostToContainer", false)),
+                        shell("none", &image, wait, with("None", false)),
+                    ],
+                }),
+            )?;
+            let pod = k.ready("travel")?;
+            let word = shared.0.join("of-container/word");
+            eventually(Duration::from_secs(10), "the container's mount is the host's too", || {
+                Ok(word.exists().then_some(()))
+            })?;
+            let seen = "cat /volume/of-container/word 2>/dev/null || echo nothing";
+            assert_eq!(t.exec(pod.id("from-host"), seen)?, "inside");
+            std::fs::create_dir(shared.0.join("of-host"))?;
+            mount(c"tmpfs", shared.0.join("of-host"), c"tmpfs", MountFlags::empty(), None)?;
+            std::fs::File::create(shared.0.join("of-host/word"))?.write_all(b"outside\n")?;
+            let seen = "cat /volume/of-host/word 2>/dev/null || echo nothing";
+            for (name, expected) in
+                [("both", "outside"), ("from-host", "outside"), ("none", "nothing")]
+            {
+                assert_eq!(t.exec(pod.id(name), seen)?, expected, "{name}");
+            }
+            Ok(())
         },
     )
 });

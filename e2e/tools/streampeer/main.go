@@ -4,6 +4,7 @@
 //	streampeer spdy|tunnel ADDRESS forward PORT...   forwards the ports with client-go until its input ends; prints the local ones
 //	streampeer spdy|tunnel ADDRESS down BYTES        reads so many bytes from a stream of type "down"
 //	streampeer spdy|tunnel ADDRESS up BYTES          writes so many to one of type "up", and waits until they have been read
+//	streampeer ports spdy|tunnel URL PORT...         forwards ports like "forward", through the server of a URL
 //	streampeer exec spdy|websocket URL in|out BYTES  runs the command of a URL and moves its input or its output
 //	streampeer limit spdy|websocket in|out BYTES     the same with a peer that costs next to nothing: the speed of client-go itself
 package main
@@ -56,6 +57,8 @@ func main() {
 
 func run(args []string) error {
 	switch {
+	case len(args) >= 4 && args[0] == "ports":
+		return ports(args[1], args[2], args[3:])
 	case len(args) == 5 && args[0] == "exec":
 		return command(args[1], args[2], args[3], args[4])
 	case len(args) == 4 && args[0] == "limit":
@@ -75,7 +78,7 @@ func run(args []string) error {
 	return move(d, args[2], count)
 }
 
-func forward(d dialer, ports []string) error {
+func forward(d httpstream.Dialer, ports []string) error {
 	specs := make([]string, len(ports))
 	for i, port := range ports {
 		specs[i] = ":" + port
