@@ -77,6 +77,8 @@ pub(crate) fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
         cdi_spec_dirs: config.cdi_spec_dirs(),
         host: HostConfig { cgroup_driver: driver(config.cgroup_driver()), ..HostConfig::default() },
         max_log_line: config.max_log_line(),
+        creations: config.max_creations(),
+        sweep_interval: config.sweep_interval(),
         deadlines: Deadlines {
             shim: config.shim_timeout(),
             runtime: config.runtime_timeout(),

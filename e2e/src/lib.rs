@@ -13,6 +13,7 @@ pub mod cri;
 pub mod critest;
 pub mod daemon;
 pub mod disk;
+pub mod footprint;
 pub mod host;
 pub mod images;
 pub mod kubelet;
@@ -21,6 +22,7 @@ pub mod live;
 mod newer;
 pub mod old_shim;
 pub mod registry;
+pub mod soak;
 pub mod test;
 pub mod tools;
 

@@ -37,6 +37,10 @@ pub struct RuntimeConfig {
     pub host: HostConfig,
     /// The longest content of one log line, in bytes.
     pub max_log_line: u32,
+    /// How many pods and containers are made or started at once, and how many pods ended.
+    pub creations: usize,
+    /// Between two sweeps of what belongs to nobody.
+    pub sweep_interval: Duration,
     /// How long things may take.
     pub deadlines: Deadlines,
 }

@@ -19,6 +19,7 @@ mod laps;
 pub mod network;
 pub mod oci;
 mod program;
+mod places;
 mod recover;
 mod runtime;
 pub mod sandbox;

@@ -13,6 +13,7 @@ use crate::events::Events;
 use crate::id::{ContainerId, SandboxId};
 use crate::laps::Laps;
 use crate::oci::{Handlers, Host};
+use crate::places::Places;
 use crate::sandbox::{Index, Slot, end_shim, spawn_recovered, spawn_undoing};
 use crate::shared::Shared;
 use crate::stats::Walkers;
@@ -21,6 +22,7 @@ use crate::store::{
     keep_mounts_private, let_pass, probe_overlay, probe_state, reach, read_json, read_plain,
     remove_tree, write_bytes,
 };
+use crate::sweep::release_pin;
 use crate::{image, network, oci, sweep};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -110,15 +112,23 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
     Ok(shared)
 }
 
-/// Takes down networks of pods that are no more, while davit serves: a plugin that hangs keeps nobody from starting a pod without it.
-fn spawn_detaching(shared: &Shared, recovery: network::Recovery) {
-    let network = shared.network.clone();
+/// Takes down networks of pods that are no more, while davit serves: a plugin that hangs keeps nobody from starting a pod without it. With a network goes
+/// the pin that its record names: where the state was lost, nothing else tells of that.
+fn spawn_detaching(shared: &Arc<Shared>, recovery: network::Recovery) {
+    let (shared, network) = (Arc::clone(shared), shared.network.clone());
+    let pins: Vec<_> = recovery.dead().map(|id| (id.clone(), network.recorded_netns(id))).collect();
     tokio::spawn(async move {
         let report = recovery.finish().await;
         tracing::debug!(?report, "networks");
         for failed in &report.failed {
             tracing::warn!(sandbox = %failed.id, error = failed as &dyn std::error::Error, "the network of a pod that is gone could not be taken down yet");
         }
+        for (id, pin) in pins {
+            if let Err(error) = release_pin(&shared, &id, pin) {
+                tracing::error!(sandbox = %id, error = crate::error::chain(&error), "left of a pod that is gone");
+            }
+        }
+        drop(shared);
         network.persist(report.failed.into_iter().map(|error| error.id).collect()).await;
     });
 }
@@ -147,6 +157,8 @@ async fn parts(
         host.cgroups.ensure(&above).await.map_err(OpenError::Cgroup)?;
     }
     Ok(Shared {
+        creations: Places::new(config.creations),
+        endings: Places::new(config.creations),
         cdi: Cdi::new(config.cdi_spec_dirs.clone()),
         checkpoints: Default::default(),
         config,

@@ -9,6 +9,7 @@ use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
 use crate::network::Network;
 use crate::oci::{Handlers, Host};
+use crate::places::Places;
 use crate::sandbox::{CgroupParent, Index, InvalidCgroupParent, SandboxSpec};
 use crate::stats::Walkers;
 use crate::store::Layout;
@@ -34,6 +35,10 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) walkers: Walkers,
     pub(crate) index: Index,
+    /// Where pods and containers are made and containers started.
+    pub(crate) creations: Places,
+    /// Where pods are ended: nobody who makes room waits for one who takes it.
+    pub(crate) endings: Places,
 }
 
 impl Shared {

@@ -1,11 +1,23 @@
 //! What belongs to nobody any more: finding it, and removing it.
 //!
-//! Owns the comparison of what is on disk with what there is, at the start, every so often, and when somebody asks. Removed is only what can be
-//! proved to be davit's own and nobody's: it is below davit's root, it was there when the pods and containers were listed after it, and none of
-//! them, living, coming or going, has its id. Everything else is named and left alone.
+//! Owns the comparison of what is there with what belongs to somebody, at the start, every so often, and when somebody asks. Removed is only what can be
+//! proved to be davit's own and nobody's: it is below davit's root or a record there names it, it has the name that davit gives such a thing, it was
+//! there when the pods and containers were listed after it, and none of them, living, coming or going, has its id. Everything else is named and
+//! left alone: what looks like davit's where others may have theirs too may be another davit's.
+//!
+//! | what | where | proof | so it is |
+//! |---|---|---|---|
+//! | writable layer | `<root>/containers/<id>` | place and name | removed |
+//! | network of a pod: record, addresses, link, host ports | `<root>/network/` | a record or a lease | detached |
+//! | network namespace | where they are pinned | that pod's network record | released with the network |
+//! | network namespace, link, cgroup of a pod without any record | shared with the host | none | named |
+//! | half a pull, a layer of no image | `<root>/layers`, `<root>/images` | place and name | removed |
+//! | anything else in these places | | none | named |
+//! | a record that could not be read | `<state>/quarantine` | | kept for a person |
 
 use crate::error::chain;
-use crate::id::SandboxId;
+use crate::id::{ContainerId, SandboxId};
+use crate::sandbox::release;
 use crate::shared::Shared;
 use crate::store::remove_tree;
 use std::collections::BTreeSet;
@@ -14,8 +26,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Between two looks: a leak costs disk, not correctness.
-const EVERY: Duration = Duration::from_secs(600);
 /// What is seen at a first look and not at a second, this much later, was on its way out.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
@@ -32,6 +42,26 @@ pub enum Leftover {
         /// The pod.
         sandbox: SandboxId,
     },
+    /// A pinned network namespace with a name that davit gives, of a pod that it does not know.
+    NetworkNamespace {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A pod's cgroup, of a pod that davit does not know.
+    Cgroup {
+        /// Where, in the first hierarchy that has it.
+        path: PathBuf,
+    },
+    /// A link on davit's bridge with a name that davit gives, of a pod that it does not know.
+    Link {
+        /// Its name.
+        name: String,
+    },
+    /// Something in a directory of davit's that has no name that davit gives.
+    Foreign {
+        /// Where.
+        path: PathBuf,
+    },
     /// A record that could not be read and was put aside. Never removed: a person may want to look.
     Quarantined {
         /// Where.
@@ -44,7 +74,26 @@ impl std::fmt::Display for Leftover {
         match self {
             Self::WritableLayer { path } => write!(f, "writable layer {}", path.display()),
             Self::Network { sandbox } => write!(f, "network of pod {sandbox}"),
+            Self::NetworkNamespace { path } => write!(f, "network namespace {}", path.display()),
+            Self::Cgroup { path } => write!(f, "cgroup {}", path.display()),
+            Self::Link { name } => write!(f, "link {name}"),
+            Self::Foreign { path } => path.display().fmt(f),
             Self::Quarantined { path } => write!(f, "record {}", path.display()),
+        }
+    }
+}
+
+impl Leftover {
+    /// Why davit leaves it where it is, whoever asks; `None` if it is davit's to remove.
+    #[must_use]
+    pub fn why_left(&self) -> Option<&'static str> {
+        match self {
+            Self::WritableLayer { .. } | Self::Network { .. } => None,
+            Self::NetworkNamespace { .. } | Self::Cgroup { .. } | Self::Link { .. } => {
+                Some("no record says that it was this davit's, and it may be another's")
+            }
+            Self::Foreign { .. } => Some("davit did not make it"),
+            Self::Quarantined { .. } => Some("it is kept for a person to look at"),
         }
     }
 }
@@ -60,12 +109,12 @@ pub enum Swept {
 
 /// What belongs to nobody, seen twice.
 pub(crate) async fn leftovers(shared: &Arc<Shared>) -> BTreeSet<Leftover> {
-    let first = look(shared).await;
+    let first = look(shared, everything).await;
     if first.is_empty() {
         return first;
     }
     tokio::time::sleep(SECOND_LOOK).await;
-    let second = look(shared).await;
+    let second = look(shared, everything).await;
     first.intersection(&second).cloned().collect()
 }
 
@@ -87,16 +136,14 @@ pub(crate) async fn sweep(shared: &Arc<Shared>) -> Vec<(Leftover, Swept)> {
     all
 }
 
-/// Sweeps at the start, when only what a crash interrupted comes or goes, which has its place on disk: one look is enough. Networks have been put right
-/// by their own recovery.
+/// Sweeps writable layers and the image store at the start, when only what a crash interrupted comes or goes, which has its place on disk: one look is
+/// enough. Networks are put right by their own recovery, and what is only to be named can wait for whoever asks.
 pub(crate) async fn at_start(shared: &Arc<Shared>) {
-    for leftover in look(shared).await {
-        match &leftover {
-            Leftover::WritableLayer { .. } => match remove(shared, &leftover).await {
-                Swept::Removed => tracing::info!(%leftover, "swept: it belonged to nobody"),
-                Swept::Left(why) => tracing::error!(%leftover, why, "could not be swept"),
-            },
-            Leftover::Network { .. } | Leftover::Quarantined { .. } => {}
+    for leftover in look(shared, writable_layers).await {
+        match (leftover.why_left(), remove(shared, &leftover).await) {
+            (None, Swept::Removed) => tracing::info!(%leftover, "swept: it belonged to nobody"),
+            (None, Swept::Left(why)) => tracing::error!(%leftover, why, "could not be swept"),
+            (Some(why), _) => tracing::warn!(%leftover, why, "left alone"),
         }
     }
     let report = shared.images.sweep().await;
@@ -106,9 +153,10 @@ pub(crate) async fn at_start(shared: &Arc<Shared>) {
 /// Sweeps every so often, for as long as the runtime lives.
 pub(crate) fn spawn(shared: &Arc<Shared>) {
     let weak: Weak<Shared> = Arc::downgrade(shared);
+    let every = shared.config.sweep_interval;
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(every).await;
             let Some(shared) = weak.upgrade() else { return };
             sweep(&shared).await;
         }
@@ -127,42 +175,158 @@ async fn remove(shared: &Arc<Shared>, leftover: &Leftover) -> Swept {
             }
         }
         Leftover::Network { sandbox } => {
-            shared.network.detach(sandbox, None).await.map_err(|error| chain(&error))
+            let pin = shared.network.recorded_netns(sandbox);
+            match shared.network.detach(sandbox, None).await {
+                Ok(()) => release_pin(shared, sandbox, pin).map_err(|error| chain(&error)),
+                Err(error) => Err(chain(&error)),
+            }
         }
-        Leftover::Quarantined { .. } => Err("it is kept for a person to look at".to_owned()),
+        Leftover::NetworkNamespace { .. }
+        | Leftover::Cgroup { .. }
+        | Leftover::Link { .. }
+        | Leftover::Foreign { .. }
+        | Leftover::Quarantined { .. } => Err(leftover.why_left().unwrap_or_default().to_owned()),
     };
     removed.map_or_else(Swept::Left, |()| Swept::Removed)
 }
 
-async fn look(shared: &Arc<Shared>) -> BTreeSet<Leftover> {
+/// Takes away the pin of a pod's network namespace, as the pod's network record named it: only one that has the name that davit gives.
+pub(crate) fn release_pin(
+    shared: &Shared,
+    sandbox: &SandboxId,
+    pin: Option<PathBuf>,
+) -> Result<(), crate::sandbox::StopSandboxError> {
+    let own = shared.netns(sandbox);
+    match pin {
+        Some(pin) if pin.is_absolute() && pin.file_name() == own.file_name() => {
+            release(sandbox, &shared.layout.shm(sandbox), Some(&pin))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// First what there is, then whose it may be: what comes in between is claimed, and so is what goes.
+type Look = fn(&Shared) -> io::Result<BTreeSet<Leftover>>;
+
+async fn look(shared: &Arc<Shared>, look: Look) -> BTreeSet<Leftover> {
     let shared = Arc::clone(shared);
-    let looked = tokio::task::spawn_blocking(move || {
-        // First what there is on disk, then whose it may be: what comes in between is claimed, and so is what goes.
-        let writable = names(&shared.layout.writable_layers());
-        let networks = shared.network.recorded();
-        let claimed = match claimed(&shared) {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                // Whose something is can't be said, so nothing is anybody's to remove.
-                tracing::warn!(%error, "nothing is swept: the pods can't be listed");
-                return BTreeSet::new();
-            }
-        };
-        let unclaimed = |name: &String| !claimed.contains(name);
-        let layers = writable.into_iter().filter(unclaimed).map(|name| Leftover::WritableLayer {
-            path: shared.layout.writable_layers().join(name),
-        });
-        let networks = networks
-            .into_iter()
-            .filter(|sandbox| !claimed.contains(sandbox.as_str()))
-            .map(|sandbox| Leftover::Network { sandbox });
+    let looked = tokio::task::spawn_blocking(move || look(&shared)).await;
+    looked.unwrap_or_else(|ended| Err(ended.into())).unwrap_or_else(|error| {
+        // Whose something is can't be said, so nothing is anybody's to remove.
+        tracing::warn!(%error, "nothing is swept: the pods can't be listed");
+        BTreeSet::new()
+    })
+}
+
+fn everything(shared: &Shared) -> io::Result<BTreeSet<Leftover>> {
+    let found = Found::now(shared);
+    Ok(found.unclaimed(shared, claimed(shared)?))
+}
+
+fn writable_layers(shared: &Shared) -> io::Result<BTreeSet<Leftover>> {
+    let found = names(&shared.layout.writable_layers());
+    Ok(unclaimed_layers(shared, found, &claimed(shared)?))
+}
+
+fn unclaimed_layers(
+    shared: &Shared,
+    found: Vec<String>,
+    claimed: &BTreeSet<String>,
+) -> BTreeSet<Leftover> {
+    let unclaimed = found.into_iter().filter(|name| !claimed.contains(name));
+    unclaimed
+        .filter_map(|name| {
+            leftover_of_containers(&name, shared.layout.writable_layers().join(&name))
+        })
+        .collect()
+}
+
+/// What there is that may be a pod's or a container's, at one moment.
+struct Found {
+    writable: Vec<String>,
+    networks: Vec<SandboxId>,
+    namespaces: Vec<(SandboxId, PathBuf)>,
+    cgroups: Vec<(SandboxId, PathBuf)>,
+    links: Vec<String>,
+    foreign: Vec<PathBuf>,
+}
+
+impl Found {
+    fn now(shared: &Shared) -> Self {
+        Self {
+            writable: names(&shared.layout.writable_layers()),
+            networks: shared.network.recorded(),
+            namespaces: namespaces(&shared.config.netns_dir),
+            cgroups: pod_cgroups(shared),
+            links: shared.network.links(),
+            foreign: shared.images.foreign(),
+        }
+    }
+
+    fn unclaimed(self, shared: &Shared, mut claimed: BTreeSet<String>) -> BTreeSet<Leftover> {
+        let mut left = unclaimed_layers(shared, self.writable, &claimed);
+        let networks = self.networks.into_iter();
+        let networks: Vec<_> = networks.filter(|id| !claimed.contains(id.as_str())).collect();
+        // What goes with them is not told twice.
+        claimed.extend(networks.iter().map(ToString::to_string));
+        let links: BTreeSet<String> = claimed
+            .iter()
+            .filter_map(|id| SandboxId::try_from(id.clone()).ok())
+            .map(|id| crate::network::Network::link_of(&id))
+            .collect();
+        left.extend(networks.into_iter().map(|sandbox| Leftover::Network { sandbox }));
+        let unknown = |id: &SandboxId| !claimed.contains(id.as_str());
+        let namespaces = self.namespaces.into_iter().filter(|(id, _)| unknown(id));
+        left.extend(namespaces.map(|(_, path)| Leftover::NetworkNamespace { path }));
+        let cgroups = self.cgroups.into_iter().filter(|(id, _)| unknown(id));
+        left.extend(cgroups.map(|(_, path)| Leftover::Cgroup { path }));
+        let unknown = self.links.into_iter().filter(|name| !links.contains(name));
+        left.extend(unknown.map(|name| Leftover::Link { name }));
+        left.extend(self.foreign.into_iter().map(|path| Leftover::Foreign { path }));
         let quarantine = shared.layout.quarantine();
-        let records = names(&quarantine)
-            .into_iter()
-            .map(|name| Leftover::Quarantined { path: quarantine.join(name) });
-        layers.chain(networks).chain(records).collect()
-    });
-    looked.await.unwrap_or_default()
+        let records = names(&quarantine).into_iter().map(|name| quarantine.join(name));
+        left.extend(records.map(|path| Leftover::Quarantined { path }));
+        left
+    }
+}
+
+/// What something among the writable layers is that no container has.
+fn leftover_of_containers(name: &str, path: PathBuf) -> Option<Leftover> {
+    match ContainerId::try_from(name.to_owned()) {
+        Ok(_) => Some(Leftover::WritableLayer { path }),
+        // The file system's own, at its root.
+        Err(_) if name == "lost+found" => None,
+        Err(_) => Some(Leftover::Foreign { path }),
+    }
+}
+
+/// The pins that are named as davit names them.
+fn namespaces(directory: &Path) -> Vec<(SandboxId, PathBuf)> {
+    let all = names(directory).into_iter();
+    all.filter_map(|name| {
+        let id = SandboxId::try_from(name.strip_prefix("davit-")?.to_owned()).ok()?;
+        Some((id, directory.join(name)))
+    })
+    .collect()
+}
+
+/// The cgroups that are named as davit names those of pods which name none, each where it is first found.
+fn pod_cgroups(shared: &Shared) -> Vec<(SandboxId, PathBuf)> {
+    // Its place is the same for every pod but for the id in it.
+    let Ok(any) = SandboxId::try_from("0".repeat(64)) else { return Vec::new() };
+    let mut found = std::collections::BTreeMap::new();
+    for pattern in shared.own_cgroups(&any) {
+        let (Some(parent), Some(name)) = (pattern.parent(), pattern.file_name()) else { continue };
+        let name = name.to_string_lossy();
+        let Some((before, after)) = name.split_once(any.as_str()) else { continue };
+        for name in names(parent) {
+            let id = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            if let Some(Ok(id)) = id.map(|id| SandboxId::try_from(id.to_owned())) {
+                found.entry(id).or_insert_with(|| parent.join(name));
+            }
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// The ids of all pods and containers that are, come or go: those that are known, and those that have a place on disk.

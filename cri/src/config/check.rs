@@ -50,6 +50,7 @@ pub(super) fn limits(full: &Layer, sources: &Sources) -> Result<(), ConfigError>
         let set = |layer: &Layer| layer.max_log_line.is_some();
         return Err(sources.wrong(set, "max_log_line", &line, "is not between 1024 and 1048576"));
     }
+    counts(full, sources)?;
     let listen = full.listen.as_deref().unwrap_or_default();
     if listen.is_empty() {
         // The default address is made from it, and only too long a path can't be one.
@@ -70,6 +71,24 @@ pub(super) fn limits(full: &Layer, sources: &Sources) -> Result<(), ConfigError>
         if listen.iter().take(at).any(|earlier| earlier == address) {
             let set = |layer: &Layer| layer.listen.is_some();
             return Err(sources.wrong(set, "listen", address, "is given twice"));
+        }
+    }
+    Ok(())
+}
+
+/// None of them may be nothing, which would stand still, nor so much that it is no limit.
+fn counts(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
+    type Get = fn(&layer::Limits) -> Option<u32>;
+    let keys: [(&str, Get); 3] = [
+        ("limits.connections", |limits| limits.connections),
+        ("limits.calls", |limits| limits.calls),
+        ("limits.creations", |limits| limits.creations),
+    ];
+    for (key, get) in keys {
+        let count = get(&full.limits).unwrap_or_default();
+        if !(1..=1 << 16).contains(&count) {
+            let set = |layer: &Layer| get(&layer.limits).is_some();
+            return Err(sources.wrong(set, key, &count, "is not between 1 and 65536"));
         }
     }
     Ok(())

@@ -229,6 +229,26 @@ impl Config {
         self.full.max_log_line.unwrap_or(16_384)
     }
 
+    /// How often is swept.
+    pub(crate) fn sweep_interval(&self) -> Duration {
+        span(self.full.sweep_interval, SWEEP)
+    }
+
+    /// How many connections each listener serves at once.
+    pub(crate) fn max_connections(&self) -> usize {
+        count(self.full.limits.connections, CONNECTIONS)
+    }
+
+    /// How many calls are answered at once.
+    pub(crate) fn max_calls(&self) -> usize {
+        count(self.full.limits.calls, CALLS)
+    }
+
+    /// How many pods and containers are made or started at once.
+    pub(crate) fn max_creations(&self) -> usize {
+        count(self.full.limits.creations, CREATIONS)
+    }
+
     /// How much is logged; `debug` counts as the level of that name, and nothing less.
     pub(crate) fn log_level(&self) -> LogLevel {
         match (self.debug(), self.full.log_level) {
@@ -269,6 +289,14 @@ impl Config {
     }
 }
 
+/// Seconds between two sweeps: a leak costs disk, not correctness.
+const SWEEP: u64 = 600;
+/// The kubelet has one, people at a shell a few.
+const CONNECTIONS: u32 = 1024;
+/// Endless ones included. The kubelet has a few dozen.
+const CALLS: u32 = 4096;
+/// Enough to keep some cores busy while others wait for plugins; few enough that a burst does not take the node's memory.
+const CREATIONS: u32 = 16;
 const STREAMING: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const SUBNET: Subnet = Subnet { address: std::net::Ipv4Addr::new(10, 88, 0, 0), prefix: 16 };
@@ -279,6 +307,10 @@ fn path<'a>(given: Option<&'a AbsolutePath>, default: &'static str) -> &'a Path 
 
 fn span(given: Option<Span>, default: u64) -> Duration {
     given.unwrap_or(Span::seconds(default)).as_duration()
+}
+
+fn count(given: Option<u32>, default: u32) -> usize {
+    usize::try_from(given.unwrap_or(default)).unwrap_or(usize::MAX)
 }
 
 /// Every key that has a default gets it, so that what is dumped is what is used. The getters' own defaults are the same (tested).
@@ -308,6 +340,7 @@ fn with_defaults(layer: Layer) -> Layer {
         cgroup_driver: layer.cgroup_driver.or(Some(CgroupDriver::Auto)),
         pod_cgroup_parent: layer.pod_cgroup_parent.or_else(|| Some("davit-pods".to_owned())),
         max_log_line: layer.max_log_line.or(Some(16_384)),
+        sweep_interval: layer.sweep_interval.or(Some(Span::seconds(SWEEP))),
         log_level: layer.log_level.or(Some(LogLevel::Info)),
         debug: layer.debug.or(Some(false)),
         bridge: layer::Bridge {
@@ -321,6 +354,11 @@ fn with_defaults(layer: Layer) -> Layer {
             shim: layer.timeouts.shim.or(Some(Span::seconds(10))),
             stream_idle: layer.timeouts.stream_idle.or(Some(Span::seconds(4 * 60 * 60))),
             stream_creation: layer.timeouts.stream_creation.or(Some(Span::seconds(30))),
+        },
+        limits: layer::Limits {
+            connections: layer.limits.connections.or(Some(CONNECTIONS)),
+            calls: layer.limits.calls.or(Some(CALLS)),
+            creations: layer.limits.creations.or(Some(CREATIONS)),
         },
         tls: layer.tls,
         streaming_tls: layer.streaming_tls,

@@ -3,7 +3,7 @@
 //! serde refuses an unknown key too ([`Layer`] denies them), but without the path that leads to it and without a guess at what was
 //! meant; so keys are looked through first.
 
-use super::layer::{Bridge, Handler, Layer, StreamingTls, Timeouts, Tls};
+use super::layer::{Bridge, Handler, Layer, Limits, StreamingTls, Timeouts, Tls};
 use serde::Deserialize;
 use serde::de::{self, Visitor};
 
@@ -32,6 +32,7 @@ fn collect(file: &toml::Table, known: &mut Vec<String>) {
     };
     below("bridge", fields_of::<Bridge>());
     below("timeouts", fields_of::<Timeouts>());
+    below("limits", fields_of::<Limits>());
     below("tls", fields_of::<Tls>());
     below("streaming_tls", fields_of::<StreamingTls>());
     if let Some(toml::Value::Table(handlers)) = file.get("handlers") {

@@ -73,6 +73,9 @@ pub(crate) struct Layer {
     /// The longest line of a container's log, in bytes; a longer one is split
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_log_line: Option<u32>,
+    /// How often what belongs to nobody any more is looked for and removed
+    #[arg(long, value_name = "TIME")]
+    pub(crate) sweep_interval: Option<Span>,
     /// How much is logged
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub(crate) log_level: Option<LogLevel>,
@@ -85,6 +88,9 @@ pub(crate) struct Layer {
     /// How long others may take.
     #[command(flatten)]
     pub(crate) timeouts: Timeouts,
+    /// How much there may be at once.
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     /// What a tcp:// listener shows and demands.
     #[command(flatten)]
     pub(crate) tls: Tls,
@@ -130,6 +136,21 @@ pub(crate) struct Timeouts {
     /// How long a client may take to open the streams that its exec or attach has
     #[arg(long = "timeouts-stream-creation", id = "timeouts-stream-creation", value_name = "TIME")]
     pub(crate) stream_creation: Option<Span>,
+}
+
+/// `[limits]`: how much there may be at once; each from 1 to 65536.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    /// How many connections each listener serves at once; the next one waits
+    #[arg(long = "limits-connections", id = "limits-connections", value_name = "COUNT")]
+    pub(crate) connections: Option<u32>,
+    /// How many calls are answered at once; the next one is refused
+    #[arg(long = "limits-calls", id = "limits-calls", value_name = "COUNT")]
+    pub(crate) calls: Option<u32>,
+    /// How many pods and containers are made or started at once, and how many pods ended; the next one waits its turn
+    #[arg(long = "limits-creations", id = "limits-creations", value_name = "COUNT")]
+    pub(crate) creations: Option<u32>,
 }
 
 /// `[tls]`: PEM files.
@@ -275,6 +296,7 @@ impl Layer {
             cgroup_driver: over.cgroup_driver.or(self.cgroup_driver),
             pod_cgroup_parent: over.pod_cgroup_parent.or(self.pod_cgroup_parent),
             max_log_line: over.max_log_line.or(self.max_log_line),
+            sweep_interval: over.sweep_interval.or(self.sweep_interval),
             log_level: over.log_level.or(self.log_level),
             debug: over.debug.or(self.debug),
             bridge: Bridge {
@@ -288,6 +310,11 @@ impl Layer {
                 shim: over.timeouts.shim.or(self.timeouts.shim),
                 stream_idle: over.timeouts.stream_idle.or(self.timeouts.stream_idle),
                 stream_creation: over.timeouts.stream_creation.or(self.timeouts.stream_creation),
+            },
+            limits: Limits {
+                connections: over.limits.connections.or(self.limits.connections),
+                calls: over.limits.calls.or(self.limits.calls),
+                creations: over.limits.creations.or(self.limits.creations),
             },
             tls: Tls {
                 cert: over.tls.cert.or(self.tls.cert),

@@ -100,6 +100,11 @@ fn the_getters_agree_with_the_defaults_that_are_dumped() {
     assert_eq!(full.streaming_listen.unwrap().0, config.streaming_listen());
     assert_eq!(full.timeouts.stream_idle.unwrap().as_duration(), config.stream_idle());
     assert_eq!(full.timeouts.stream_creation.unwrap().as_duration(), config.stream_creation());
+    assert_eq!(full.sweep_interval.unwrap().as_duration(), config.sweep_interval());
+    let limits = [config.max_connections(), config.max_calls(), config.max_creations()];
+    let layer::Limits { connections, calls, creations } = full.limits;
+    let dumped = [connections, calls, creations].map(|count| usize::try_from(count.unwrap()));
+    assert_eq!(dumped, limits.map(Ok));
     assert_eq!(config.log_level(), LogLevel::Info);
 }
 
@@ -136,6 +141,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
         let inner: &[&str] = match *key {
             "bridge" => keys::fields_of::<super::layer::Bridge>(),
             "timeouts" => keys::fields_of::<super::layer::Timeouts>(),
+            "limits" => keys::fields_of::<super::layer::Limits>(),
             "tls" => keys::fields_of::<super::layer::Tls>(),
             "streaming_tls" => keys::fields_of::<super::layer::StreamingTls>(),
             "handlers" => continue,
@@ -164,7 +170,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
 fn a_refusal_names_source_key_and_value() {
     let long = format!("--state=/{}", "a".repeat(100));
     let long: &[&str] = &[&long];
-    let cases: [(&str, &[&str], &[&str]); 14] = [
+    let cases: [(&str, &[&str], &[&str]); 17] = [
         ("", long, &["command line", "state", "too long"]),
         ("subnett = 1", &[], &["config.toml", "\"subnett\"", "bridge.subnet"]),
         ("root = 'relative'", &[], &["config.toml:1", "root", "\"relative\"", "absolute"]),
@@ -181,6 +187,9 @@ fn a_refusal_names_source_key_and_value() {
         ),
         ("listen = ['tcp://0.0.0.0:1']", &[], &["config.toml", "listen", "tcp://0.0.0.0:1", "TLS"]),
         ("", &["--tls-cert=/x"], &["command line", "tls", "\"/x\"", "client_ca"]),
+        ("[limits]\ncreations = 0", &[], &["config.toml", "limits.creations", "\"0\"", "65536"]),
+        ("", &["--limits-connections=65537"], &["command line", "limits.connections", "65537"]),
+        ("sweep_interval = '0s'", &[], &["config.toml", "sweep_interval", "\"0s\""]),
         ("max_log_line = 5", &[], &["max_log_line", "\"5\"", "1024"]),
         ("listen = ['unix:///a', 'unix:///a']", &[], &["listen", "unix:///a", "twice"]),
     ];

@@ -27,7 +27,7 @@ impl Concern for Bound {
     fn begin(&self, _: Method) -> Result<OwnedSemaphorePermit, Box<Status>> {
         Arc::clone(&self.free).try_acquire_owned().map_err(|_full| {
             Box::new(Status::resource_exhausted(format!(
-                "{} calls are under way already",
+                "{} calls are under way already, as many as limits.calls allows: call again later",
                 self.most
             )))
         })

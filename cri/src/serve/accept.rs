@@ -18,8 +18,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::Service;
 
-/// Connections at once, for each listener; the next one waits in the kernel's queue.
-const CONNECTIONS: usize = 512;
 /// Calls at once on one connection.
 const STREAMS: u32 = 1024;
 /// Bytes of headers that one call may have.
@@ -65,9 +63,9 @@ impl<S> Answering for S where
 {
 }
 
-/// Accepts until the daemon stops; the listener is closed then.
-pub(crate) async fn serve(listener: Listener, service: impl Answering, life: Life) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+/// Accepts until the daemon stops; the listener is closed then. At most `most` connections at once: the next one waits in the kernel's queue.
+pub(crate) async fn serve(listener: Listener, service: impl Answering, life: Life, most: usize) {
+    let places = Arc::new(Semaphore::new(most));
     loop {
         let accepted = tokio::select! {
             () = life.stopping.cancelled() => return,
@@ -86,7 +84,7 @@ async fn accept(
     listener: &Listener,
     places: &Arc<Semaphore>,
 ) -> Option<(Stream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    let place = place(places).await?;
     match listener.accept().await {
         Ok(stream) => Some((stream, place)),
         Err(error) => {
@@ -94,6 +92,15 @@ async fn accept(
             None
         }
     }
+}
+
+/// Waits for one of the places, and says that it has to.
+async fn place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+        return Some(place);
+    }
+    tracing::info!("limits.connections is reached: the next caller waits until one goes");
+    Arc::clone(places).acquire_owned().await.ok()
 }
 
 /// One connection from its handshake to its end.

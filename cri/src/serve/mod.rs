@@ -38,8 +38,6 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 
-/// Calls at once, endless ones included. The kubelet has a few dozen.
-const CALLS: usize = 4096;
 /// Threads that run the executor: more would only cost memory, as the work is done in other processes.
 const THREADS: usize = 4;
 /// How long the clients of streams get to hear that the daemon stops.
@@ -60,6 +58,7 @@ where
 {
     let config = config::load(flags)?;
     let log = log::start(config.log_level())?;
+    raise_descriptor_limit();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let executor = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -70,6 +69,18 @@ where
     // Blocking work that is left (a file being unpacked) must not hold up the end: it is finished or undone at the next start.
     executor.shutdown_background();
     result
+}
+
+/// A shell gives 1024 descriptors, which so many connections need alone. Containers are none the wiser: theirs are set in so many words.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of descriptors stays as it is");
+    }
 }
 
 /// Everything between the configuration and the end.
@@ -99,7 +110,7 @@ where
     for line in &opened.announcement {
         tracing::info!("{line}");
     }
-    let serving = Serving::start(bound, &opened)?;
+    let serving = Serving::start(bound, &opened, &config)?;
     notify::ready();
     tracing::info!("davit serves");
     let mut reload = reload::Reload::new(flags.clone(), config, log, certificates);
@@ -165,20 +176,25 @@ struct Serving {
 
 impl Serving {
     /// Starts one task per listener.
-    fn start(bound: listen::Bound, opened: &Opened) -> anyhow::Result<Self> {
+    fn start(bound: listen::Bound, opened: &Opened, config: &Config) -> anyhow::Result<Self> {
         let registry = prometheus::Registry::new();
         let operations = Operations::new(&registry).context("register metrics")?;
         let calls = InFlight::default();
         let service = ServiceBuilder::new()
             .layer(through(Requests::default()))
             .layer(through(operations))
-            .layer(through(Bound::new(CALLS)))
+            .layer(through(Bound::new(config.max_calls())))
             .layer(through(calls.clone()))
             .service(opened.routes.clone());
         let end = CancellationToken::new();
         let life = accept::Life { stopping: calls.stopping(), end: end.clone() };
         for listener in bound.listeners {
-            tokio::spawn(accept::serve(listener, service.clone(), life.clone()));
+            tokio::spawn(accept::serve(
+                listener,
+                service.clone(),
+                life.clone(),
+                config.max_connections(),
+            ));
         }
         let streams = opened.streams.clone();
         registry.register(Box::new(streams.gauge())).context("register metrics")?;

@@ -58,19 +58,23 @@ impl Check {
             }
         }
         for (leftover, swept) in self.leftovers().await {
+            let why_left = leftover.why_left().unwrap_or_default().to_owned();
             let mut problem = Problem {
                 subject: leftover.to_string(),
                 problem: match leftover {
                     Leftover::Quarantined { .. } => "could not be read and was put aside",
-                    Leftover::WritableLayer { .. } | Leftover::Network { .. } => {
-                        "belongs to nobody"
-                    }
+                    Leftover::Foreign { .. } => "is no file of davit's",
+                    Leftover::WritableLayer { .. }
+                    | Leftover::Network { .. }
+                    | Leftover::NetworkNamespace { .. }
+                    | Leftover::Cgroup { .. }
+                    | Leftover::Link { .. } => "belongs to nobody",
                 }
                 .to_owned(),
                 ..Problem::default()
             };
             match swept {
-                None => {}
+                None => problem.left = why_left,
                 Some(Swept::Removed) => "removed".clone_into(&mut problem.done),
                 Some(Swept::Left(why)) => problem.left = why,
             }

@@ -11,8 +11,9 @@ use tonic::{Response, Status};
 
 /// How many items one message of a stream carries at most.
 const CHUNK: usize = 1000;
-/// How many bytes of items one message of a stream carries at most, unless one item alone is larger.
-const CHUNK_BYTES: usize = 4 * 1024 * 1024;
+/// How many bytes of items one message of a stream carries at most, unless one item alone is larger. As much as a client's window: more would
+/// wait here, encoded, for each client that reads slowly.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The stream of a streamed list.
 pub(super) type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -28,9 +29,10 @@ pub(super) fn whole<M: Message>(list: M, stream: &str) -> Result<Response<M>, St
     Ok(Response::new(list))
 }
 
-/// A streamed list: every item once, in messages of bounded length, none of them empty.
+/// A streamed list: every item once, in messages of bounded length, none of them empty. Items are made as they are read: a client that does not
+/// read holds what `items` does, which had better not be the items.
 pub(super) fn streamed<T: Message + 'static, M: Send + 'static>(
-    items: Vec<T>,
+    items: impl IntoIterator<Item = T, IntoIter: Send + 'static>,
     message: impl Fn(Vec<T>) -> M + Send + 'static,
 ) -> Streamed<M> {
     let mut items = items.into_iter().peekable();

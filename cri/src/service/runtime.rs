@@ -56,24 +56,30 @@ impl RuntimeApi {
         Self { runtime, urls }
     }
 
-    fn select_sandboxes(&self, filter: Option<PodSandboxFilter>) -> Vec<PodSandbox> {
+    /// As they are now; converted as they are taken.
+    fn select_sandboxes(
+        &self,
+        filter: Option<PodSandboxFilter>,
+    ) -> impl Iterator<Item = PodSandbox> + Send + use<> {
         let filter = filter.unwrap_or_default();
-        let views = self.runtime.sandboxes();
+        let views = self.runtime.sandboxes().into_iter();
         views
-            .iter()
-            .filter(|view| convert::sandbox_fits(view, &filter))
-            .map(|view| convert::sandbox(view))
-            .collect()
+            .filter(move |view| convert::sandbox_fits(view, &filter))
+            .map(|view| convert::sandbox(&view))
     }
 
-    fn select_containers(&self, filter: Option<ContainerFilter>) -> Vec<Container> {
+    /// As they are now; converted as they are taken.
+    fn select_containers(
+        &self,
+        filter: Option<ContainerFilter>,
+    ) -> impl Iterator<Item = Container> + Send + use<> {
         let filter = filter.unwrap_or_default();
-        let views = self.runtime.sandboxes();
-        let containers = views.iter().flat_map(|view| view.containers.values());
+        let views = self.runtime.sandboxes().into_iter();
+        let of_pod = |view: Arc<SandboxView>| view.containers.values().cloned().collect::<Vec<_>>();
+        let containers = views.flat_map(of_pod);
         containers
-            .filter(|view| convert::container_fits(view, &filter))
-            .map(|view| convert::container(view))
-            .collect()
+            .filter(move |view| convert::container_fits(view, &filter))
+            .map(|view| convert::container(&view))
     }
 }
 
@@ -154,7 +160,7 @@ impl RuntimeService for RuntimeApi {
         request: Request<ListPodSandboxRequest>,
     ) -> Result<Response<ListPodSandboxResponse>, Status> {
         let ListPodSandboxRequest { filter } = request.into_inner();
-        whole(ListPodSandboxResponse { items: self.select_sandboxes(filter) }, "StreamPodSandboxes")
+        whole(ListPodSandboxResponse { items: self.select_sandboxes(filter).collect() }, "StreamPodSandboxes")
     }
 
     async fn stream_pod_sandboxes(
@@ -225,7 +231,7 @@ impl RuntimeService for RuntimeApi {
         request: Request<ListContainersRequest>,
     ) -> Result<Response<ListContainersResponse>, Status> {
         let ListContainersRequest { filter } = request.into_inner();
-        let containers = self.select_containers(filter);
+        let containers = self.select_containers(filter).collect();
         whole(ListContainersResponse { containers }, "StreamContainers")
     }
 

@@ -25,6 +25,8 @@ mod events;
 #[cfg(test)]
 mod exec;
 #[cfg(test)]
+mod exits;
+#[cfg(test)]
 mod failpoints;
 #[cfg(test)]
 mod hostile_images;
@@ -61,6 +63,8 @@ mod mounts;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod overload;
+#[cfg(test)]
 mod pods;
 #[cfg(test)]
 mod power;
@@ -79,6 +83,8 @@ mod shim_loss;
 #[cfg(test)]
 mod silent_shim;
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod stats;
 #[cfg(test)]
 mod stop;
@@ -96,6 +102,8 @@ mod stream_forward;
 mod stream_http;
 #[cfg(test)]
 mod stream_tls;
+#[cfg(test)]
+mod sweep;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]

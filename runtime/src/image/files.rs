@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -59,7 +59,30 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if bytes.len() as u64 > limit { Err(io::Error::other("file is too large")) } else { Ok(bytes) }
 }
 
-/// Deletes a file or a whole tree. What is not there is deleted.
+/// Whether a name in a directory of davit's is that of something that was being made: `<hex>.tmp-<suffix>`.
+pub(crate) fn is_half_made(name: &str) -> bool {
+    let hex = name.split_once(".tmp-").map(|(hex, _)| hex);
+    hex.is_some_and(|hex| format!("sha256:{hex}").parse::<super::Digest>().is_ok())
+}
+
+/// Whether a name is one that davit gives to what it keeps by digest, whatever has become of it.
+fn is_own(name: &str) -> bool {
+    let prefixes = ["trash-", "broken-"];
+    format!("sha256:{name}").parse::<super::Digest>().is_ok()
+        || is_half_made(name)
+        || prefixes.iter().any(|prefix| name.starts_with(prefix))
+        // The file system's, at its root.
+        || name == "lost+found"
+}
+
+/// What is in a directory of davit's without having a name that davit gives.
+pub(crate) fn foreign(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let foreign = entries.filter(|entry| !entry.file_name().to_str().is_some_and(is_own));
+    foreign.map(|entry| entry.path()).collect()
+}
+
+/// Deletes a file or a whole tree, up to what is mounted in it or is itself a mount: that is an error. What is not there is deleted.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     let top = match rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()) {
         Ok(top) => top,
@@ -67,6 +90,10 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
         Err(Errno::NOTDIR | Errno::LOOP) => return std::fs::remove_file(path),
         Err(errno) => return Err(errno.into()),
     };
+    // Inside, removing a mount's directory would fail; here its content would go first.
+    if is_mounted(&top)? {
+        return Err(Errno::BUSY.into());
+    }
     let mut moved = 0_u64;
     loop {
         let names = list(&top)?;
@@ -83,6 +110,13 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
             }
         }
     }
+}
+
+/// Whether it is the root of a mount.
+fn is_mounted(directory: &OwnedFd) -> io::Result<bool> {
+    use rustix::fs::{StatxAttributes, StatxFlags, statx};
+    let seen = statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    Ok(seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Deletes one entry; a directory that has things in it is opened instead.

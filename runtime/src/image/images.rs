@@ -118,6 +118,13 @@ impl Images {
         SweepReport { layers: swept.unwrap_or_default() }
     }
 
+    /// What is among images and layers and was not made by davit. Blocks.
+    #[must_use]
+    pub fn foreign(&self) -> Vec<PathBuf> {
+        let directories = [self.0.store.directory(), self.0.layers.directory()];
+        directories.into_iter().flat_map(super::files::foreign).collect()
+    }
+
     /// Fetches an image, or finds that it is here. Who asks for the same with the same credentials joins the pull that runs; the
     /// pull goes on when nobody waits for it any more.
     ///

@@ -20,7 +20,7 @@ mod seal;
 mod settle;
 
 use super::Digest;
-use super::files::{make_directory, remove_tree, replace, suffix, sync_directory, write_new};
+use super::files::{is_half_made, make_directory, remove_tree, replace, suffix, sync_directory, write_new};
 pub(crate) use check::Verdict;
 use davit_sys::failpoint::reach;
 pub(crate) use record::LayerRecord;
@@ -91,7 +91,9 @@ impl Layers {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Ok(diff_id) = format!("sha256:{name}").parse::<Digest>() else {
-                layers.discard(path)?;
+                if is_half_made(name) || name.starts_with("trash-") {
+                    layers.discard(path)?;
+                }
                 continue;
             };
             match LayerRecord::load(&path, &diff_id, &layers.boot) {

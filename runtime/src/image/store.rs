@@ -12,14 +12,14 @@ mod record;
 
 pub use find::FindError;
 
-use super::files::{remove_tree, replace, suffix, sync_directory, write_new};
+use super::files::{is_half_made, remove_tree, replace, suffix, sync_directory, write_new};
 use super::layers::{Layers, Quarantined};
 use super::{Digest, Image, ImageRef};
 use davit_sys::failpoint::reach;
 use record::{CONFIG_FILE, ImageRecord, MANIFEST_FILE, RECORD_FILE};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 #[derive(Debug)]
@@ -95,8 +95,8 @@ impl Store {
                     Ok(loaded) => drop(records.insert(id, loaded)),
                     Err(reason) => broken.push(store.quarantine(&path, reason)?),
                 },
-                Err(_) if name.starts_with("broken-") => {}
-                Err(_) => remove_tree(&path)?,
+                Err(_) if is_half_made(&name) || name.starts_with("trash-") => remove_tree(&path)?,
+                Err(_) => {}
             }
         }
         let mut snapshot = Snapshot::default();
@@ -107,6 +107,11 @@ impl Store {
         }
         store.publish(snapshot);
         Ok((store, broken))
+    }
+
+    /// Where they are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     fn load(&self, id: &Digest) -> Result<(ImageRecord, String), String> {

@@ -156,10 +156,33 @@ impl Network {
         task.await.unwrap_or(Err(DetachError { id: told, cause: DetachCause::Interrupted }))
     }
 
-    /// The pods that have a network, or had one that is not undone yet. Blocks. None if the records can't be listed: nothing can be said then.
+    /// The pods that have a network, or had one that is not undone yet, or an address and nothing else. Blocks. None if the records can't be
+    /// listed: nothing can be said then.
     #[must_use]
     pub fn recorded(&self) -> Vec<SandboxId> {
-        self.inner.records.ids().unwrap_or_default()
+        let Ok(mut ids) = self.inner.records.ids() else { return Vec::new() };
+        ids.extend(self.inner.bridge.owners());
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Where the network namespace of a pod was, by its record. Blocks.
+    #[must_use]
+    pub fn recorded_netns(&self, id: &SandboxId) -> Option<PathBuf> {
+        self.inner.records.load(id).ok().flatten().map(|record| record.netns)
+    }
+
+    /// The links on the built-in bridge that are named as pods' are.
+    #[must_use]
+    pub fn links(&self) -> Vec<String> {
+        bridge::pod_links(&self.inner.config.bridge.name)
+    }
+
+    /// The name that a pod's link has on the built-in bridge.
+    #[must_use]
+    pub fn link_of(id: &SandboxId) -> String {
+        bridge::link_of(id)
     }
 
     /// Removes the built-in bridge and its firewall table, if no pod is on it any more.
@@ -330,12 +353,22 @@ impl Inner {
         let _turn = self.turns.take(id).await;
         let failed = |cause| DetachError { id: id.clone(), cause };
         let Some(record) = self.records.load(id).map_err(|error| failed(error.into()))? else {
-            return Ok(());
+            return self.free(id).await.map_err(failed);
         };
         match record.provider {
             Provider::Cni(_) => self.undo(&record, netns).await,
             Provider::Bridge(_) => self.leave_bridge(record).await.map_err(failed),
         }
+    }
+
+    /// An address without a record: the record, written before and removed after it, was taken away by somebody else.
+    async fn free(self: &Arc<Self>, id: &SandboxId) -> Result<(), DetachCause> {
+        if !self.bridge.owners().contains(id) {
+            return Ok(());
+        }
+        let id = id.clone();
+        let freed = self.blocking(move |inner| inner.bridge.detach_now(&id)).await;
+        Ok(freed.ok_or(DetachCause::Interrupted)??)
     }
 
     /// Closes host ports and leaves the rest to the reaper.

@@ -128,6 +128,11 @@ impl Recovery {
         recovery
     }
 
+    /// Recorded pods that are not alive, which [`Recovery::finish`] will detach.
+    pub fn dead(&self) -> impl Iterator<Item = &SandboxId> {
+        self.dead.iter().map(|record| &record.id)
+    }
+
     /// Detaches the dead, frees leases that no record explains, writes the nftables table anew from the pods that are left, and calls CNI's GC where
     /// its version has it. Others may attach and detach meanwhile.
     pub async fn finish(self) -> RecoverReport {

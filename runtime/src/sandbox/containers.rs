@@ -49,11 +49,10 @@ impl Pod {
                     let job_name = name.clone();
                     self.creating.insert(name, InFlight { spec, replies: vec![reply] });
                     self.busy += 1;
+                    let shared = Arc::clone(&self.shared);
                     self.job(async move {
-                        Outcome::Created {
-                            name: job_name,
-                            result: container::create(creation).await.map(Box::new),
-                        }
+                        let made = shared.creations.run(container::create(creation)).await;
+                        Outcome::Created { name: job_name, result: made.map(Box::new) }
                     });
                     return;
                 }
@@ -174,9 +173,10 @@ impl Pod {
             slot.starting = Some(replies);
         }
         self.busy += 1;
-        let limit = self.shared.config.deadlines.runtime;
+        let shared = Arc::clone(&self.shared);
         self.job(async move {
-            let result = container::start(&client, &id, limit).await;
+            let limit = shared.config.deadlines.runtime;
+            let result = shared.creations.run(container::start(&client, &id, limit)).await;
             Outcome::Started { id, result }
         });
     }

@@ -55,6 +55,7 @@ impl Pod {
             return;
         }
         self.ending = true;
+        let shared = Arc::clone(&self.shared);
         let stop = StopJob {
             shared: Arc::clone(&self.shared),
             id: self.record.id.clone(),
@@ -71,9 +72,14 @@ impl Pod {
         if is_removal {
             let containers = self.slots.keys().cloned().collect();
             let spec = self.record.clone();
-            self.job(async move { Outcome::SandboxRemoved(remove(stop, containers, spec).await) });
+            self.job(async move {
+                let removed = shared.endings.run(remove(stop, containers, spec)).await;
+                Outcome::SandboxRemoved(removed)
+            });
         } else {
-            self.job(async move { Outcome::SandboxStopped(stop.run().await) });
+            self.job(
+                async move { Outcome::SandboxStopped(shared.endings.run(stop.run()).await) },
+            );
         }
     }
 

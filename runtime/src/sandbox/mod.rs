@@ -26,7 +26,7 @@ pub(crate) use index::{Index, container_in, unknown};
 pub(crate) use shim::Shim;
 pub(crate) use slot::Slot;
 pub(crate) use task::{spawn_new, spawn_recovered, spawn_undoing};
-pub(crate) use teardown::unborn_shim as end_shim;
+pub(crate) use teardown::{release, unborn_shim as end_shim};
 
 pub use spec::{
     CgroupParent, DnsConfig, IdMapping, IdMappings, InvalidCgroupParent, NetworkMode, PidMode,

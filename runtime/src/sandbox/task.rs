@@ -86,7 +86,8 @@ pub(crate) fn spawn_new(shared: Arc<Shared>, id: SandboxId, spec: Arc<SandboxSpe
     let (view, seen) = watch::channel(None);
     let handle = PodHandle::new(outbox.clone(), seen);
     tokio::spawn(async move {
-        match create::create(&shared, id.clone(), Arc::clone(&spec)).await {
+        let made = create::create(&shared, id.clone(), Arc::clone(&spec));
+        match shared.creations.run(made).await {
             Ok(made) => {
                 let mut pod = Pod::new(shared, made.record, outbox, view);
                 pod.adopt(made.shim);

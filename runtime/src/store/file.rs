@@ -119,15 +119,13 @@ pub(crate) fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Removes a directory and all below it; one that isn't there is gone already. Follows no symbolic link.
+/// Removes a directory and all below it; one that isn't there is gone already. Follows no symbolic link and enters no mount: what is mounted there
+/// is an error and keeps its content.
 ///
 /// # Errors
 /// [`StoreError::Io`].
 pub fn remove_tree(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(StoreError::io("remove", path)),
-    }
+    crate::image::remove_tree(path).map_err(StoreError::io("remove", path))
 }
 
 #[cfg(test)]
@@ -142,6 +140,26 @@ mod tests {
         write_json(&path, &vec![3]).unwrap();
         assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), [3]);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_mounted_in_a_tree_or_is_its_top_keeps_its_content() {
+        use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("top");
+        let inside = top.join("a/b");
+        fs::create_dir_all(&inside).unwrap();
+        mount("none", &inside, "tmpfs", MountFlags::empty(), None).unwrap();
+        File::create(inside.join("kept")).unwrap();
+        for path in [&top, &inside] {
+            let refused = remove_tree(path).unwrap_err();
+            assert!(refused.to_string().starts_with("remove "), "{refused}");
+            assert!(inside.join("kept").exists(), "{}", path.display());
+        }
+        unmount(&inside, UnmountFlags::empty()).unwrap();
+        remove_tree(&top).unwrap();
+        remove_tree(&top).unwrap();
+        assert!(!top.exists());
     }
 
     #[test]

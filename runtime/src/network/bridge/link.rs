@@ -32,6 +32,12 @@ pub(super) fn host_link(id: &SandboxId) -> String {
         .fold("dv".to_owned(), |name, digit| name + digit.encode_utf8(&mut [0; 4]))
 }
 
+/// Whether [`host_link`] may have made this name.
+pub(super) fn is_host_link(name: &str) -> bool {
+    let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    name.strip_prefix("dv").is_some_and(|rest| rest.len() == 11 && rest.bytes().all(lower))
+}
+
 /// Derived from the address, so that a neighbour's cached entry is still right when the address has a new owner; and, for the
 /// bridge, so that it does not change with the ports, as the kernel's own choice would.
 pub(super) fn mac(addr: Ipv4Addr) -> Mac {

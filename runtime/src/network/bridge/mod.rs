@@ -139,6 +139,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The name of a pod's link.
+pub(super) fn link_of(id: &SandboxId) -> String {
+    link::host_link(id)
+}
+
+/// The links on a bridge that are named as pods' are.
+pub(super) fn pod_links(bridge: &str) -> Vec<String> {
+    let ports = std::fs::read_dir(format!("/sys/class/net/{bridge}/brif"));
+    let names = ports.into_iter().flatten().flatten();
+    let names = names.filter_map(|port| port.file_name().into_string().ok());
+    names.filter(|name| link::is_host_link(name)).collect()
+}
+
 impl Bridge {
     /// Opens sockets and leases; makes nothing yet.
     pub(super) fn open(
