@@ -87,6 +87,14 @@ impl Shared {
         files.iter().filter_map(|file| file.parent().map(Path::to_owned)).collect()
     }
 
+    /// Where those directories would be, in every hierarchy.
+    pub(crate) fn own_cgroup_places(&self, id: &SandboxId) -> Vec<PathBuf> {
+        let group = self.own_cgroup(id).and_then(|own| Group::of_parent(self.host.driver, &own));
+        let Ok(group) = group else { return Vec::new() };
+        let hierarchies = self.host.cgroups.layout().hierarchies();
+        hierarchies.map(|one| one.mount.join(group.path())).collect()
+    }
+
     /// Where the pod's network namespace is pinned.
     pub(crate) fn netns(&self, id: &SandboxId) -> PathBuf {
         self.config.netns_dir.join(format!("davit-{id}"))

@@ -159,6 +159,8 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
             tokio::time::sleep(every).await;
             let Some(shared) = weak.upgrade() else { return };
             sweep(&shared).await;
+            // What a burst has left free in the heap; some milliseconds at most, for a heap of that size.
+            drop(tokio::task::spawn_blocking(davit_sys::memory::trim).await);
         }
     });
 }
@@ -315,7 +317,7 @@ fn pod_cgroups(shared: &Shared) -> Vec<(SandboxId, PathBuf)> {
     // Its place is the same for every pod but for the id in it.
     let Ok(any) = SandboxId::try_from("0".repeat(64)) else { return Vec::new() };
     let mut found = std::collections::BTreeMap::new();
-    for pattern in shared.own_cgroups(&any) {
+    for pattern in shared.own_cgroup_places(&any) {
         let (Some(parent), Some(name)) = (pattern.parent(), pattern.file_name()) else { continue };
         let name = name.to_string_lossy();
         let Some((before, after)) = name.split_once(any.as_str()) else { continue };

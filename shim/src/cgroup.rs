@@ -159,10 +159,13 @@ fn locate(own: &str, theirs: &str, layout: Layout) -> Option<Cgroup> {
     }
     let freezer = distinct("freezer").map(|path| below(mount_of(theirs, "freezer"), path));
     let freezer = freezer.map(|group| group.join("freezer.state"));
-    let memory = distinct("memory").map(|path| below(mount_of(theirs, "memory"), path));
+    let v1_memory = distinct("memory").map(|path| below(mount_of(theirs, "memory"), path));
+    // Where version 1 has no memory controller, version 2 beside it may.
+    let v2_memory = || distinct("").map(|path| below("unified", path).join("memory.events"));
+    let oom = v1_memory.map(|group| group.join("memory.oom_control")).or_else(v2_memory);
     let v1 = V1_ORDER.iter().find_map(|c| distinct(c).map(|path| below(mount_of(theirs, c), path)));
     let directory = v1.or_else(|| distinct("").map(|path| below("unified", path)))?;
-    Some(Cgroup { directory, oom: memory.map(|m| m.join("memory.oom_control")), freezer })
+    Some(Cgroup { directory, oom, freezer })
 }
 
 /// The path in the hierarchy that has `controller`; the empty name is version 2's.
@@ -255,6 +258,28 @@ mod tests {
         assert_eq!(freezer(theirs, Layout::Hybrid).as_deref(), Some(state));
         assert_eq!(freezer(theirs, Layout::Unified), None);
         assert_eq!(freezer("8:pids:/p/c\n2:freezer:/\n", Layout::Hybrid), None);
+    }
+
+    #[test]
+    fn the_oom_counter_is_where_the_memory_controller_is() {
+        let oom = |theirs: &str, layout| {
+            let oom = locate(OWN, theirs, layout).unwrap().oom;
+            oom.map(|path| path.to_string_lossy().into_owned())
+        };
+        let theirs = "8:pids:/p/c\n4:memory:/p/m\n0::/p/c\n";
+        for (theirs, layout, file) in [
+            (theirs, Layout::Unified, Some("/sys/fs/cgroup/p/c/memory.events")),
+            (theirs, Layout::Hybrid, Some("/sys/fs/cgroup/memory/p/m/memory.oom_control")),
+            (
+                "8:pids:/p/c\n0::/u\n",
+                Layout::Hybrid,
+                Some("/sys/fs/cgroup/unified/u/memory.events"),
+            ),
+            // The shim's own memory cgroup is nobody's verdict.
+            ("8:pids:/p/c\n4:memory:/davit\n0::/davit\n", Layout::Hybrid, None),
+        ] {
+            assert_eq!(oom(theirs, layout).as_deref(), file, "{theirs}");
+        }
     }
 
     #[test]

@@ -160,7 +160,10 @@ impl RuntimeService for RuntimeApi {
         request: Request<ListPodSandboxRequest>,
     ) -> Result<Response<ListPodSandboxResponse>, Status> {
         let ListPodSandboxRequest { filter } = request.into_inner();
-        whole(ListPodSandboxResponse { items: self.select_sandboxes(filter).collect() }, "StreamPodSandboxes")
+        whole(
+            ListPodSandboxResponse { items: self.select_sandboxes(filter).collect() },
+            "StreamPodSandboxes",
+        )
     }
 
     async fn stream_pod_sandboxes(

@@ -1,12 +1,13 @@
 //! One pod's life: what a node does with it, more or less of it by the life's number, and the right answer to each.
 
 use crate::cri::{Cri, refused, spec};
+use crate::host::eventually;
 use crate::test::{Pod, Test, namespaces, sh};
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::StreamExt as _;
 use k8s_cri::v1::{
-    AttachRequest, ContainerStatsRequest, ExecRequest, GetEventsRequest,
-    ListContainerStatsRequest, ListPodSandboxStatsRequest, PortMapping, StatusRequest,
+    AttachRequest, ContainerStatsRequest, ExecRequest, GetEventsRequest, ListContainerStatsRequest,
+    ListPodSandboxStatsRequest, PortMapping, StatusRequest,
 };
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -42,7 +43,11 @@ impl<'a> Lives<'a> {
         let cri = &self.test.cri;
         let every = |times: u32| number.is_multiple_of(times);
         let pod = self.pod(number)?;
-        let main = self.start(&pod, "main", "echo begun; trap 'exit 3' TERM; while :; do sleep 100 & wait $!; done")?;
+        let main = self.start(
+            &pod,
+            "main",
+            "trap 'exit 3' TERM; echo begun; while :; do sleep 100 & wait $!; done",
+        )?;
         self.exec(&main)?;
         if every(2) {
             self.short(&pod, number % 200)?;
@@ -51,6 +56,7 @@ impl<'a> Lives<'a> {
             self.attach(&main)?;
         }
         if every(4) {
+            self.wait_until_begun(&main)?;
             cri.reopen_log(&main).context("ReopenContainerLog")?;
         }
         if every(5) {
@@ -85,18 +91,22 @@ impl<'a> Lives<'a> {
         let mut config = self.test.container_config(name);
         config.command = sh(script);
         config.stdin = true;
-        let id =
-            self.test.cri.create(&pod.id, &config, &pod.config).context("CreateContainer")?;
+        let id = self.test.cri.create(&pod.id, &config, &pod.config).context("CreateContainer")?;
         self.test.cri.start(&id).context("StartContainer")?;
         Ok(id)
     }
 
+    /// A first process that has set no handler yet is deaf to every signal but SIGKILL.
+    fn wait_until_begun(&self, id: &str) -> Result<()> {
+        let log = self.test.cri.status(id).context("ContainerStatus")?.log_path;
+        eventually(PATIENCE, "the container says a word", || {
+            Ok(std::fs::metadata(&log).is_ok_and(|log| log.len() > 0).then_some(()))
+        })
+    }
+
     fn exec(&self, id: &str) -> Result<()> {
-        let answer = self
-            .test
-            .cri
-            .exec(id, &["sh", "-c", "echo here; exit 4"], 20)
-            .context("ExecSync")?;
+        let answer =
+            self.test.cri.exec(id, &["sh", "-c", "echo here; exit 4"], 20).context("ExecSync")?;
         ensure!((answer.exit_code, answer.stdout.as_slice()) == (4, b"here\n"), "{answer:?}");
         Ok(())
     }
@@ -132,8 +142,12 @@ impl<'a> Lives<'a> {
         });
         attached.context("attached to nothing")?.context("attach")?;
         let cmd = vec!["true".to_owned()];
-        let request =
-            ExecRequest { container_id: id.to_owned(), cmd, stdout: true, ..ExecRequest::default() };
+        let request = ExecRequest {
+            container_id: id.to_owned(),
+            cmd,
+            stdout: true,
+            ..ExecRequest::default()
+        };
         cri.wait(cri.runtime().exec(request)).context("Exec").map(drop)
     }
 
@@ -197,6 +211,7 @@ impl<'a> Lives<'a> {
     fn end(&self, pod: &Pod, main: &str, number: u32) -> Result<()> {
         let cri = &self.test.cri;
         if !number.is_multiple_of(3) {
+            self.wait_until_begun(main)?;
             cri.stop(main, 20).context("StopContainer")?;
             let status = cri.status(main).context("ContainerStatus")?;
             ensure!(status.exit_code == 3, "{status:?}");

@@ -74,7 +74,8 @@ fn soak(test: &Test, options: &Options) -> Result<Samples> {
         let listener = scope.spawn(|| listen(test, &over, &heard));
         let samples = legs(&lives, options);
         over.store(true, Ordering::SeqCst);
-        let listened = listener.join().map_err(|_panic| anyhow::anyhow!("the listener panicked"))?;
+        let listened =
+            listener.join().map_err(|_panic| anyhow::anyhow!("the listener panicked"))?;
         let mut samples = samples?;
         listened?;
         samples.events = heard.load(Ordering::SeqCst);

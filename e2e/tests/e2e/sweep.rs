@@ -27,9 +27,14 @@ struct Plant {
     there: Box<dyn Fn() -> Result<bool>>,
 }
 
-/// Ids of pods and containers that never were, each used for one plant.
-fn id(digit: char) -> String {
-    digit.to_string().repeat(64)
+/// Ids of pods and containers that never were, each used for one plant of one test: links are named after their beginnings.
+fn id(t: &Test, digit: char) -> String {
+    let own: String = t.settings().tag().bytes().rev().map(|byte| format!("{byte:02x}")).collect();
+    format!("{digit}{}", own.repeat(4)).chars().take(64).collect()
+}
+
+fn link_of(id: &str) -> String {
+    format!("dv{}", id.get(..11).unwrap_or_default())
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<String> {
@@ -82,12 +87,12 @@ fn link(t: &Test, name: &str, peer: &str) -> Result<PathBuf> {
 /// Containers' writable layers.
 fn writable(t: &Test, plants: &mut Vec<Plant>) -> Result<()> {
     let layers = t.settings().root().join("containers");
-    let stray = layers.join(id('f'));
+    let stray = layers.join(id(t, 'f'));
     directory(&stray.join("fs/deep"))?;
     plants.push(file("a writable layer", stray, [Removed, Removed], Some("writable layer ")));
     let other = directory(&layers.join("notes"))?;
     plants.push(file("a directory among writable layers", other, [Left, Left], Some("")));
-    let busy = layers.join(id('e'));
+    let busy = layers.join(id(t, 'e'));
     let inside = tmpfs(&busy.join("fs/mnt"))?;
     let what = "a writable layer with a mount in it";
     plants.push(file(what, inside.join("kept"), [Left, Left], None));
@@ -99,7 +104,7 @@ fn writable(t: &Test, plants: &mut Vec<Plant>) -> Result<()> {
 fn pulls(t: &Test, plants: &mut Vec<Plant>) -> Result<()> {
     for place in ["layers", "images"] {
         let place = t.settings().root().join(place);
-        let half = directory(&place.join(format!("{}.tmp-123", id('a'))))?;
+        let half = directory(&place.join(format!("{}.tmp-123", id(t, 'a'))))?;
         plants.push(file("half a pull", half, [Removed, Left], None));
         let trash = directory(&place.join("trash-123"))?;
         plants.push(file("what was being deleted", trash, [Removed, Left], None));
@@ -111,7 +116,7 @@ fn pulls(t: &Test, plants: &mut Vec<Plant>) -> Result<()> {
 
 /// A pod that was about to be, with what its shim had mounted.
 fn pods(t: &Test, plants: &mut Vec<Plant>) -> Result<()> {
-    let pod = t.settings().state().join("pods").join(id('d'));
+    let pod = t.settings().state().join("pods").join(id(t, 'd'));
     let shm = tmpfs(&pod.join("shm"))?;
     let beside = tmpfs(&t.dir.join("mounted"))?;
     let there = |path: PathBuf| Box::new(move || mounted(&path));
@@ -132,7 +137,7 @@ fn pods(t: &Test, plants: &mut Vec<Plant>) -> Result<()> {
 fn networks(t: &Test, live: &Pod, plants: &mut Vec<Plant>) -> Result<()> {
     let settings = t.settings();
     let (state, pins) = (settings.root().join("network"), settings.netns_dir());
-    let gone = id('c');
+    let gone = id(t, 'c');
     let record = std::fs::read_to_string(state.join(format!("{}.json", live.id)))?;
     let record = write(&state.join(format!("{gone}.json")), &record.replace(&live.id, &gone))?;
     let both = [Removed, Removed];
@@ -140,21 +145,26 @@ fn networks(t: &Test, live: &Pod, plants: &mut Vec<Plant>) -> Result<()> {
     plants.push(Plant { told: Some(told), ..file("a network record", record, both, None) });
     let pin = namespace(&pins.join(format!("davit-{gone}")))?;
     plants.push(file("the namespace that a record names", pin, both, None));
-    let own = link(t, &format!("dv{}", &gone[..11]), &format!("{}p0", settings.tag()))?;
+    let own = link(t, &link_of(&gone), &format!("{}p0", settings.tag()))?;
     plants.push(file("the link of a pod with a record", own, both, None));
     // Read at the start only: while it runs, davit knows what it has leased.
     let prefix = t.daemon().subnet().trim_end_matches("0/24").to_owned();
     let lease = state.join("leases").join(format!("{prefix}77"));
-    let lease = write(&lease, &format!(r#"{{"version":1,"sandbox":"{}"}}"#, id('b')))?;
+    let lease = write(&lease, &format!(r#"{{"version":1,"sandbox":"{}"}}"#, id(t, 'b')))?;
     plants.push(file("a lease without a record", lease, [Removed, Left], None));
     let other = write(&state.join("notes"), "notes")?;
     plants.push(file("a file among network records", other, [Left, Left], None));
-    let pin = namespace(&pins.join(format!("davit-{}", id('9'))))?;
-    plants.push(file("a namespace without a record", pin, [Left, Left], Some("network namespace ")));
+    let pin = namespace(&pins.join(format!("davit-{}", id(t, '9'))))?;
+    plants.push(file(
+        "a namespace without a record",
+        pin,
+        [Left, Left],
+        Some("network namespace "),
+    ));
     let pin = namespace(&pins.join("another"))?;
     plants.push(file("another's namespace", pin, [Left, Left], None));
-    let stray = link(t, "dv88888888888", &format!("{}p1", settings.tag()))?;
-    let told = Some("link dv88888888888: ".to_owned());
+    let stray = link(t, &link_of(&id(t, '7')), &format!("{}p1", settings.tag()))?;
+    let told = Some(format!("link {}: ", link_of(&id(t, '7'))));
     let stray = file("a link without a record", stray, [Left, Left], None);
     plants.push(Plant { told, ..stray });
     let other = link(t, &format!("{}x", settings.tag()), &format!("{}p2", settings.tag()))?;
@@ -175,8 +185,7 @@ fn rules(t: &Test, plants: &mut Vec<Plant>) -> Result<()> {
     for (what, table, at_start) in
         [("a host port of nobody", tag, Removed), ("a host port in another's table", other, Left)]
     {
-        let there =
-            move || Ok(run("nft", &["list", "table", "inet", &table])?.contains("45678"));
+        let there = move || Ok(run("nft", &["list", "table", "inet", &table])?.contains("45678"));
         let there = Box::new(there);
         plants.push(Plant { what, told: None, at_start, every_so_often: Left, there });
     }
@@ -186,7 +195,7 @@ fn rules(t: &Test, plants: &mut Vec<Plant>) -> Result<()> {
 fn cgroups(t: &Test, container: &str, plants: &mut Vec<Plant>) -> Result<()> {
     let file_of_container = cgroup_file(t.pid(container)?, "memory", "x", "x")?;
     let parent = file_of_container.ancestors().nth(3).context("the pods' cgroup")?;
-    let stray = directory(&parent.join(id('8')))?;
+    let stray = directory(&parent.join(id(t, '8')))?;
     plants.push(file("a pod's cgroup without a record", stray, [Left, Left], Some("cgroup ")));
     let other = directory(&parent.join("another"))?;
     plants.push(file("another's cgroup", other, [Left, Left], None));
@@ -227,16 +236,16 @@ fn as_it_should_be(plants: &[Plant], fate: impl Fn(&Plant) -> Fate) -> Result<()
 fn clear(t: &Test, container: &str) -> Result<()> {
     let file_of_container = cgroup_file(t.pid(container)?, "memory", "x", "x")?;
     let parent = file_of_container.ancestors().nth(3).context("the pods' cgroup")?;
-    for name in [id('8'), "another".to_owned()] {
+    for name in [id(t, '8'), "another".to_owned()] {
         std::fs::remove_dir(parent.join(name))?;
     }
     let settings = t.settings();
     let tag = settings.tag();
     let mounts = [
-        settings.root().join("containers").join(id('e')).join("fs/mnt"),
+        settings.root().join("containers").join(id(t, 'e')).join("fs/mnt"),
         t.dir.join("mounted"),
-        settings.state().join("pods").join(id('d')).join("shm"),
-        settings.netns_dir().join(format!("davit-{}", id('9'))),
+        settings.state().join("pods").join(id(t, 'd')).join("shm"),
+        settings.netns_dir().join(format!("davit-{}", id(t, '9'))),
         settings.netns_dir().join("another"),
     ];
     for mount in mounts {
@@ -244,10 +253,10 @@ fn clear(t: &Test, container: &str) -> Result<()> {
             run("umount", &[&mount.to_string_lossy()])?;
         }
     }
-    for name in [format!("davit-{}", id('9')), "another".to_owned()] {
+    for name in [format!("davit-{}", id(t, '9')), "another".to_owned()] {
         std::fs::remove_file(settings.netns_dir().join(name))?;
     }
-    run("ip", &["link", "delete", "dv88888888888"])?;
+    run("ip", &["link", "delete", &link_of(&id(t, '7'))])?;
     run("ip", &["link", "delete", &format!("{tag}x")])?;
     run("nft", &["delete", "table", "inet", &format!("{tag}x")])?;
     // While davit runs the table is what it was; a host port of nobody would be found as left behind.
@@ -267,7 +276,9 @@ on_one!(every_kind_of_leftover_is_told_and_at_the_start_what_is_davits_own_is_re
     let text = String::from_utf8(checked.stdout)?;
     for plant in &plants {
         match &plant.told {
-            Some(told) => ensure!(text.contains(told.as_str()), "{}: no {told:?} in:\n{text}", plant.what),
+            Some(told) => {
+                ensure!(text.contains(told.as_str()), "{}: no {told:?} in:\n{text}", plant.what)
+            }
             None => {}
         }
     }

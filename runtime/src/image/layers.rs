@@ -20,7 +20,9 @@ mod seal;
 mod settle;
 
 use super::Digest;
-use super::files::{is_half_made, make_directory, remove_tree, replace, suffix, sync_directory, write_new};
+use super::files::{
+    is_half_made, make_directory, remove_tree, replace, suffix, sync_directory, write_new,
+};
 pub(crate) use check::Verdict;
 use davit_sys::failpoint::reach;
 pub(crate) use record::LayerRecord;

@@ -45,10 +45,10 @@ pub use apply::{ApplyError, Name};
 pub use auth::{Auth, InvalidAuth};
 pub use check::{Checked, Damage, DiscardError, Part};
 pub use digest::{Digest, InvalidDigest};
-pub(crate) use files::remove_tree;
 pub use error::{
     ContentError, ExplainError, LocalError, OpenError, PullError, RemoveError, UsageError,
 };
+pub(crate) use files::remove_tree;
 pub use hosts::{Capability, EndpointPlan, HostsError};
 pub use images::{Images, ImagesConfig, SweepReport, Usage};
 pub use layers::{HoldError, LayerHold, Quarantined};

@@ -176,7 +176,9 @@ impl Pod {
         let shared = Arc::clone(&self.shared);
         self.job(async move {
             let limit = shared.config.deadlines.runtime;
-            let result = shared.creations.run(container::start(&client, &id, limit)).await;
+            let started = id.clone();
+            let starting = async move { container::start(&client, &started, limit).await };
+            let result = shared.creations.run(starting).await;
             Outcome::Started { id, result }
         });
     }

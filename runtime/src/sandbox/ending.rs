@@ -77,9 +77,7 @@ impl Pod {
                 Outcome::SandboxRemoved(removed)
             });
         } else {
-            self.job(
-                async move { Outcome::SandboxStopped(shared.endings.run(stop.run()).await) },
-            );
+            self.job(async move { Outcome::SandboxStopped(shared.endings.run(stop.run()).await) });
         }
     }
 

@@ -86,8 +86,11 @@ pub(crate) fn spawn_new(shared: Arc<Shared>, id: SandboxId, spec: Arc<SandboxSpe
     let (view, seen) = watch::channel(None);
     let handle = PodHandle::new(outbox.clone(), seen);
     tokio::spawn(async move {
-        let made = create::create(&shared, id.clone(), Arc::clone(&spec));
-        match shared.creations.run(made).await {
+        let making = {
+            let (shared, id, spec) = (Arc::clone(&shared), id.clone(), Arc::clone(&spec));
+            async move { create::create(&shared, id, spec).await }
+        };
+        match shared.creations.run(making).await {
             Ok(made) => {
                 let mut pod = Pod::new(shared, made.record, outbox, view);
                 pod.adopt(made.shim);

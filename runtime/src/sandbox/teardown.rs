@@ -145,7 +145,11 @@ pub(super) async fn shim(
 }
 
 /// What a shim mounts in the host's mount namespace: it releases both itself unless it was killed.
-pub(crate) fn release(id: &SandboxId, shm: &Path, netns: Option<&Path>) -> Result<(), StopSandboxError> {
+pub(crate) fn release(
+    id: &SandboxId,
+    shm: &Path,
+    netns: Option<&Path>,
+) -> Result<(), StopSandboxError> {
     let error = |path: &Path| {
         let path = path.to_owned();
         move |source| StopSandboxError::Release { id: id.clone(), path, source }
