@@ -53,7 +53,11 @@ pub fn run(options: &Options) -> Result<Samples> {
     let mut samples = None;
     let ran = crate::test::run(
         &options.handler,
-        |_| Ok(()),
+        |settings| {
+            // Among the pods, and between the last cycle and each sample, so that what is free in the heap is not taken for what is held.
+            settings.keys.push_str("sweep_interval = \"5s\"\n");
+            Ok(())
+        },
         |test| {
             samples = Some(soak(test, options)?);
             Ok(())

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 
 /// The kubelet gives RunPodSandbox four minutes and other calls two; nothing here may come near.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The client of the tests is built without optimization, and so is the daemon.
+/// In KiB.
 const MIB: u64 = 1024;
 
 /// A connection of its own. With a `window`, a client that lets no more than so many bytes come before it has read them.

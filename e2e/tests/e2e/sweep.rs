@@ -275,11 +275,8 @@ on_one!(every_kind_of_leftover_is_told_and_at_the_start_what_is_davits_own_is_re
     let checked = t.davit(&["check"])?;
     let text = String::from_utf8(checked.stdout)?;
     for plant in &plants {
-        match &plant.told {
-            Some(told) => {
-                ensure!(text.contains(told.as_str()), "{}: no {told:?} in:\n{text}", plant.what)
-            }
-            None => {}
+        if let Some(told) = &plant.told {
+            ensure!(text.contains(told.as_str()), "{}: no {told:?} in:\n{text}", plant.what);
         }
     }
     let told = plants.iter().filter_map(|plant| plant.told.as_ref()).count();

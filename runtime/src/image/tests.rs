@@ -839,8 +839,16 @@ async fn everything_is_found_again_after_a_restart_and_what_is_broken_is_named()
     let record = lib.join("layers").join(ids[3].layers[0].hex()).join("layer.json");
     let text = std::fs::read_to_string(&record).unwrap();
     write(&record, &text.replacen('{', "{\"boot\":\"another\",", 1));
-    for directory in ["layers/x.tmp-1/fs/a", "layers/trash-1/b", "images/y.tmp-2"] {
+    let half = format!("{}.tmp-1", "a".repeat(64));
+    for directory in
+        [format!("layers/{half}/fs/a"), "layers/trash-1/b".to_owned(), format!("images/{half}")]
+    {
         std::fs::create_dir_all(lib.join(directory)).unwrap();
+    }
+    // What has no name that is davit's is nobody's to remove.
+    let foreign = [lib.join("images/notes"), lib.join("layers/x.tmp-1")];
+    for path in &foreign {
+        std::fs::create_dir(path).unwrap();
     }
 
     let images = Images::open(config).await.unwrap();
@@ -852,6 +860,10 @@ async fn everything_is_found_again_after_a_restart_and_what_is_broken_is_named()
     for text in ["parse image.json", "read layer.json", "is not here", "before the machine stopped"]
     {
         assert!(reasons.iter().any(|reason| reason.contains(text)), "{text}: {reasons:?}");
+    }
+    assert_eq!(images.foreign(), foreign);
+    for path in &foreign {
+        std::fs::remove_dir(path).unwrap();
     }
     assert!(leftovers(root.path()).await.iter().all(|name| name.starts_with("images/broken-")));
     // What the broken images left is nobody's any more.

@@ -51,7 +51,8 @@ impl Pod {
                     self.busy += 1;
                     let shared = Arc::clone(&self.shared);
                     self.job(async move {
-                        let made = shared.creations.run(container::create(creation)).await;
+                        let made =
+                            shared.creations.run(Box::pin(container::create(creation))).await;
                         Outcome::Created { name: job_name, result: made.map(Box::new) }
                     });
                     return;
