@@ -82,10 +82,10 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
     laps.lap("directories");
     let shared = Arc::new(parts(config, layout, &mut laps).await?);
     reach("recover.parts")?;
-    if records == RecordsOf::EarlierBoot {
+    if records == Boot::Earlier {
         sweep_after_reboot(&shared)?;
     }
-    if records != RecordsOf::ThisBoot {
+    if records != Boot::This {
         // Only now: a crash in between must not make the records of the earlier boot look like this one's.
         write_bytes(&shared.layout.boot_id(), &boot, 0o600)?;
     }
@@ -193,23 +193,23 @@ async fn shim_procs(config: &RuntimeConfig, cgroups: &Cgroups) -> Result<Vec<Pat
 
 /// Which boot the records are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RecordsOf {
-    ThisBoot,
-    EarlierBoot,
+enum Boot {
+    This,
+    Earlier,
     /// Nothing says it. They are taken for this boot's: a shim that has ended is noticed, but one that runs would be lost with its pod's records.
-    SomeBoot,
+    Unknown,
 }
 
-fn records_are_of(layout: &Layout, now: &[u8]) -> Result<RecordsOf, OpenError> {
+fn records_are_of(layout: &Layout, now: &[u8]) -> Result<Boot, OpenError> {
     let path = layout.boot_id();
     match read_plain(&path) {
-        Ok(before) if before == now => Ok(RecordsOf::ThisBoot),
-        Ok(before) if before.len() == now.len() => Ok(RecordsOf::EarlierBoot),
+        Ok(before) if before == now => Ok(Boot::This),
+        Ok(before) if before.len() == now.len() => Ok(Boot::Earlier),
         Ok(_) => {
             tracing::warn!(path = %path.display(), "it holds no boot id: the pods are taken up as those of this boot");
-            Ok(RecordsOf::SomeBoot)
+            Ok(Boot::Unknown)
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(RecordsOf::SomeBoot),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Boot::Unknown),
         Err(error) => Err(StoreError::io("read", &path)(error).into()),
     }
 }

@@ -255,7 +255,7 @@ on_one!(an_older_shim_refuses_what_it_does_not_know_by_name, setup: with_own_pro
     disguise(&t.dir.join("bin"), "old")?;
     let range = IdMapping { host_id: 100_000, container_id: 0, length: 65536 };
     let failed = t.try_pod("users", |p| {
-        namespaces(p).userns_options = Some(UserNamespace { mode: 0, uids: vec![range.clone()], gids: vec![range] });
+        namespaces(p).userns_options = Some(UserNamespace { mode: 0, uids: vec![range], gids: vec![range] });
     });
     let status = failed.err().context("an old shim made a user namespace")?;
     ensure!(status.message().contains("unknown field `userns"), "{status:?}");
