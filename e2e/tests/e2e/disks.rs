@@ -52,7 +52,7 @@ fn fill(disk: &Path) -> Result<()> {
 
 fn free(disk: &Path) -> Result<()> {
     std::fs::remove_file(disk.join("fill"))?;
-    Ok(davit_e2e::host::remove_tree(&disk.join("fill.d"))?)
+    davit_e2e::host::remove_tree(&disk.join("fill.d"))
 }
 
 fn length(path: &str) -> Result<u64> {
@@ -459,7 +459,7 @@ impl NoDescriptors {
 
 impl Drop for NoDescriptors {
     fn drop(&mut self) {
-        let _ = prlimit(Some(self.pid), Resource::Nofile, self.before.clone());
+        let _ = prlimit(Some(self.pid), Resource::Nofile, self.before);
     }
 }
 

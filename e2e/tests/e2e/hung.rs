@@ -49,7 +49,8 @@ fn hanging_runtime(settings: &mut Settings) -> Result<()> {
 }
 
 fn set(t: &Test, name: &str) -> Result<()> {
-    Ok(drop(std::fs::File::create(t.dir.join(name))?))
+    std::fs::File::create(t.dir.join(name))?;
+    Ok(())
 }
 
 fn clear(t: &Test, name: &str) -> Result<()> {

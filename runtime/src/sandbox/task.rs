@@ -20,6 +20,7 @@ use super::handle::{Command, Message, PodHandle, Reply};
 use super::job::Outcome;
 use super::shim::Shim;
 use super::slot::Slot;
+use super::unwritten::OnDisk;
 use super::watch_shim::Hearing;
 use super::{SandboxSpec, SandboxState, SandboxView, create, unwritten, watch_shim};
 use crate::container::{self, ContainerSpec};
@@ -53,8 +54,7 @@ pub(super) struct Pod {
     pub(super) ending: bool,
     /// Whether its shim answers, as long as it lives.
     pub(super) hearing: Hearing,
-    /// The record on disk is older than this one.
-    pub(super) unwritten: bool,
+    pub(super) on_disk: OnDisk,
     share: Share,
     meter: Meter,
     pub(super) outbox: mpsc::Sender<Message>,
@@ -180,7 +180,7 @@ impl Pod {
             endings: VecDeque::new(),
             ending: false,
             hearing: Hearing::Answers,
-            unwritten: false,
+            on_disk: OnDisk::Current,
             share: Share::default(),
             meter: Meter::default(),
             outbox,

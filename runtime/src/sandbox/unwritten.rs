@@ -14,16 +14,26 @@ use std::time::Duration;
 /// Between two tries.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
+/// How the pod's record on disk is to the one that holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnDisk {
+    /// The same.
+    Current,
+    /// It could not be replaced yet.
+    Older,
+}
+
 impl Pod {
     /// Whether there is something to be tried again. While the pod is ending, its files may be gone already.
     pub(super) fn owes_records(&self) -> bool {
-        !self.ending && (self.unwritten || self.slots.values().any(Slot::owes_record))
+        !self.ending
+            && (self.on_disk == OnDisk::Older || self.slots.values().any(Slot::owes_record))
     }
 
     /// Tries it.
     pub(super) fn write_owed_records(&mut self) {
-        if self.unwritten && self.save().is_ok() {
-            self.unwritten = false;
+        if self.on_disk == OnDisk::Older && self.save().is_ok() {
+            self.on_disk = OnDisk::Current;
             tracing::info!(sandbox = %self.record.id, "the pod's record is written, at last");
         }
         let owing: Vec<ContainerId> = self
@@ -42,7 +52,7 @@ impl Pod {
     /// Writes the pod's record, now or as soon as that works.
     pub(super) fn save_now_or_later(&mut self) {
         if let Err(error) = self.save() {
-            self.unwritten = true;
+            self.on_disk = OnDisk::Older;
             tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "the pod's record could not be written; it is tried again");
         }
     }
