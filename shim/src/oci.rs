@@ -174,7 +174,7 @@ impl Oci {
             Err(OciError::Prepare { verb, id: id.to_owned(), message })
         };
         let limit = self.limit.unwrap_or(Duration::MAX);
-        let result = match tokio::time::timeout(limit, outcome).await {
+        match tokio::time::timeout(limit, outcome).await {
             Ok(Ok(Some(ended))) if ended.code == 0 => Ok(()),
             Ok(Ok(ended)) => {
                 let message = refusal(log, errors.as_ref(), ended.map(|e| e.code));
@@ -186,8 +186,7 @@ impl Oci {
                 let _ = tokio::time::timeout(KILLED_LIMIT, &mut ended).await;
                 Err(OciError::TimedOut { verb, id: id.to_owned(), limit })
             }
-        };
-        result
+        }
     }
 
     fn command(

@@ -55,11 +55,19 @@ pub(crate) struct Loss {
 pub(super) struct Sink<W> {
     file: W,
     lost: Option<Lost>,
-    /// The file ends in the middle of a record.
-    torn: bool,
+    end: End,
     dropped: u64,
     /// A loss has begun since that was last asked for.
     begun: bool,
+}
+
+/// How the file ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With a record.
+    Whole,
+    /// In the middle of one.
+    Torn,
 }
 
 /// What becomes of the whole records in front of one that was refused.
@@ -78,13 +86,13 @@ struct Lost {
 
 impl<W: LogFile> Sink<W> {
     pub(super) fn new(file: W) -> Self {
-        Self { file, lost: None, torn: false, dropped: 0, begun: false }
+        Self { file, lost: None, end: End::Whole, dropped: 0, begun: false }
     }
 
     /// From now on records go to another file.
     pub(super) fn swap(&mut self, file: W) {
         self.file = file;
-        self.torn = false;
+        self.end = End::Whole;
         // The reader of the new file is to know, and may be the only one left.
         self.settle();
     }
@@ -121,7 +129,10 @@ impl<W: LogFile> Sink<W> {
     /// The line that says what was lost.
     fn notice(&self) -> Option<Vec<u8>> {
         let Lost { bytes, error } = self.lost.as_ref()?;
-        let mut notice = String::from(if self.torn { "\n" } else { "" });
+        let mut notice = String::from(match self.end {
+            End::Torn => "\n",
+            End::Whole => "",
+        });
         let prefix = prefix(Source::Stderr);
         let _ = writeln!(notice, "{prefix}F davit: {bytes} bytes of the log lost: {error}");
         Some(notice.into_bytes())
@@ -144,7 +155,7 @@ impl<W: LogFile> Sink<W> {
         let error = loop {
             let left = bytes.get(done..).unwrap_or_default();
             if left.is_empty() {
-                self.torn = false;
+                self.end = End::Whole;
                 return Ok(());
             }
             match self.file.write(left) {
@@ -160,7 +171,8 @@ impl<W: LogFile> Sink<W> {
             Rest::Cut => 0,
         };
         if whole < done {
-            self.torn = self.file.cut((done - whole) as u64).is_err();
+            let cut = self.file.cut((done - whole) as u64);
+            self.end = if cut.is_err() { End::Torn } else { End::Whole };
         }
         Err((bytes.len() - whole, error))
     }
