@@ -54,8 +54,9 @@ pub fn run(options: &Options) -> Result<Samples> {
     let ran = crate::test::run(
         &options.handler,
         |settings| {
-            // Among the pods, and between the last cycle and each sample, so that what is free in the heap is not taken for what is held.
-            settings.keys.push_str("sweep_interval = \"5s\"\n");
+            // Among the pods, and while a sample is taken, so that what is free in the heap is not taken for what is held; with longer pauses than idle
+            // threads live.
+            settings.keys.push_str("sweep_interval = \"12s\"\n");
             Ok(())
         },
         |test| {
