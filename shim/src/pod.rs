@@ -10,7 +10,7 @@ use crate::reaper::{Ended, Reaper};
 use crate::session::SESSIONS;
 use crate::userns::Userns;
 use davit_proto::shim::{Event, Exit, StateResponse, event};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

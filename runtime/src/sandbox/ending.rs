@@ -73,7 +73,7 @@ impl Pod {
             let containers = self.slots.keys().cloned().collect();
             let spec = self.record.clone();
             self.job(async move {
-                let removed = shared.endings.run(remove(stop, containers, spec)).await;
+                let removed = Box::pin(shared.endings.run(remove(stop, containers, spec))).await;
                 Outcome::SandboxRemoved(removed)
             });
         } else {

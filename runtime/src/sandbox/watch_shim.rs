@@ -84,6 +84,7 @@ async fn ask(shim: &Shim, deadline: Duration, inbox: &mpsc::Sender<Message>) {
             // The connection was lost: the shim's end, or nothing that says what it does.
             Err(
                 ShimError::Unknown { .. }
+                | ShimError::Old
                 | ShimError::State { .. }
                 | ShimError::Runtime { .. }
                 | ShimError::Gone { .. }
