@@ -1,6 +1,6 @@
 //! Whether davit stays what it was: thousands of pods' lives, and what the daemon holds at the start, in the middle and at the end.
 //!
-//! Owns the run and the verdict. Workers live one life after the other ([`cycle`]), each with its own mix of what a node does; somebody listens to
+//! Owns the run and the verdict. Workers live one life after the other (`cycle`), each with its own mix of what a node does; somebody listens to
 //! events all the time. At each sample the workers stand still until what lingers on purpose (idle threads, connections that are being closed) has
 //! gone. An error of any call ends the run.
 //!
