@@ -377,7 +377,7 @@ fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) {
                 if let Err(error) = &layers {
                     tracing::error!(container = %id, error = error as &dyn std::error::Error, "its image is damaged");
                 }
-                slots.push(Slot::new(container, layers.into_iter().collect()));
+                slots.push(Slot::recovered(container, layers.into_iter().collect()));
             }
             // Interrupted: nobody was told of it.
             Ok(_) => interrupted.push(id),

@@ -344,7 +344,7 @@ pub struct Event {
     /// The container's; empty for what happened to the pod. A daemon that is older than such events passes them over.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    #[prost(oneof = "event::Kind", tags = "2, 3, 4")]
+    #[prost(oneof = "event::Kind", tags = "2, 3, 4, 5")]
     pub kind: ::core::option::Option<event::Kind>,
 }
 /// Nested message and enum types in `Event`.

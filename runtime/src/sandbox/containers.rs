@@ -152,10 +152,14 @@ impl Pod {
         }
     }
 
-    /// Starts a container, or joins the start that is under way.
+    /// Starts a container, or joins the start that is under way. A start that an earlier daemon's end left without an answer is answered.
     pub(super) fn start(&mut self, id: ContainerId, reply: Reply<(), StartContainerError>) {
         if let Some(waiting) = self.slots.get_mut(&id).and_then(|slot| slot.starting.as_mut()) {
             waiting.push(reply);
+            return;
+        }
+        if self.slots.get_mut(&id).is_some_and(Slot::take_untold_start) {
+            drop(reply.send(Ok(())));
             return;
         }
         match self.may_start(&id) {

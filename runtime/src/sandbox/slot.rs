@@ -23,6 +23,7 @@ pub(crate) struct Slot {
     layers: Vec<LayerHold>,
     /// A start under way, and who waits for it.
     pub(super) starting: Option<Vec<Reply<(), StartContainerError>>>,
+    pub(super) told: StartTold,
     /// An exit that was told while the start was under way: how the start went comes first.
     pub(super) early_exit: Option<ContainerEvent>,
     /// A stop under way.
@@ -35,6 +36,15 @@ pub(crate) struct Slot {
     pub(super) unwritten: bool,
     /// When davit's log last said that the container's can't be written.
     pub(super) loss_told: Option<Instant>,
+}
+
+/// Whether whoever asked for a container's start may have heard of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StartTold {
+    /// By this daemon.
+    Yes,
+    /// Its answer may have gone down with an earlier daemon: the next one who asks may be asking again, and is told what that one would have been.
+    Perhaps,
 }
 
 /// A stop under way: however many ask for it, there is one.
@@ -60,6 +70,7 @@ impl Slot {
             view,
             layers,
             starting: None,
+            told: StartTold::Yes,
             early_exit: None,
             stopping: None,
             updates: VecDeque::new(),
@@ -67,6 +78,21 @@ impl Slot {
             unwritten: false,
             loss_told: None,
         }
+    }
+
+    /// The same for one that an earlier daemon had made.
+    pub(crate) fn recovered(record: ContainerRecord, layers: Vec<LayerHold>) -> Self {
+        Self { told: StartTold::Perhaps, ..Self::new(record, layers) }
+    }
+
+    /// Whether it runs, by a start whose answer may have been lost. Answers so once.
+    pub(super) fn take_untold_start(&mut self) -> bool {
+        let runs = matches!(self.record.state, ContainerState::Running { .. });
+        let untold = self.told == StartTold::Perhaps && runs && self.stopping.is_none();
+        if untold {
+            self.told = StartTold::Yes;
+        }
+        untold
     }
 
     /// Its id.

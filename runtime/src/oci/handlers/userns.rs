@@ -23,6 +23,8 @@ const MAPPING: IdMapping = IdMapping { inside: 0, host: 1_900_000_000, length: 6
 const MARK: &str = "-userns-";
 /// For one call of the shim: hundreds of times what it takes.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// From a shim's last breath to its end.
+const ENDING: Duration = Duration::from_millis(200);
 
 /// Whether users who are nobody on this host can reach where their containers' roots are mounted.
 pub(super) fn reachable(state: &Path) -> Result<(), String> {
@@ -161,6 +163,12 @@ impl Trial<'_> {
             biased;
             result = self.make_container(&client) => result,
             () = shim.ended() => Err(last_words(&self.pod)),
+        };
+        // A shim that ends takes its socket along first, and what it says at its end is the reason.
+        let gone = async { tokio::time::timeout(ENDING, shim.ended()).await.is_ok() };
+        let result = match result {
+            Err(_) if gone.await => Err(last_words(&self.pod)),
+            other => other,
         };
         let ended = tokio::time::timeout(DEADLINE, async {
             if client.shutdown().await.is_err() {
