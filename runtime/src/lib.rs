@@ -32,6 +32,7 @@ pub mod sweep;
 mod undo;
 
 pub use clock::now;
+pub use davit_sys::memory::share_heaps;
 pub use exec::ExecOutput;
 pub use recover::OpenError;
 pub use runtime::Runtime;

@@ -9,3 +9,13 @@ pub fn trim() {
     // SAFETY: touches only what is free; the allocator takes its own locks.
     let _ = unsafe { nix::libc::malloc_trim(0) };
 }
+
+/// Has threads share this many heaps at most, where the C library would give each its own, up to eight for each processor. To be called while there is
+/// one thread: those that there are keep theirs.
+///
+/// Threads that come and go leave behind what their heaps held, in pieces that no other thread may use.
+pub fn share_heaps(most: i32) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number in the allocator, which takes its own lock.
+    let _ = unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, most) };
+}
