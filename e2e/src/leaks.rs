@@ -69,8 +69,7 @@ pub fn sweep(settings: &Settings) -> Result<()> {
     let mut cgroups = cgroups(settings)?;
     cgroups.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
     for cgroup in cgroups {
-        std::fs::remove_dir(&cgroup)
-            .with_context(|| format!("remove cgroup {}", cgroup.display()))?;
+        remove_cgroup(&cgroup).with_context(|| format!("remove cgroup {}", cgroup.display()))?;
     }
     let tag = settings.tag();
     for link in names_in(Path::new("/sys/class/net"))?.iter().filter(|link| link.starts_with(&tag))
@@ -170,6 +169,16 @@ fn search_cgroups(dir: &Path, tag: &str, depth: u32, found: &mut Vec<PathBuf>) -
         }
     }
     Ok(())
+}
+
+/// A process leaves its cgroup a little after it has left the table.
+fn remove_cgroup(path: &Path) -> Result<()> {
+    crate::host::eventually(std::time::Duration::from_secs(5), "the cgroup is empty", || {
+        match std::fs::remove_dir(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Ok(None),
+            other => Ok(Some(other?)),
+        }
+    })
 }
 
 /// The parents (shims' and pods') may stay, empty; nothing else may.

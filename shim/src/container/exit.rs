@@ -24,6 +24,10 @@ use tokio::task::JoinHandle;
 /// reading goes on, the telling does not wait for it.
 const DRAIN: Duration = Duration::from_millis(100);
 
+/// How long the OCI runtime's delete waits so that the end is told first: making a process stops this one for longer than the telling takes. Who asks
+/// for the delete does not wait.
+const TELLING: Duration = Duration::from_millis(10);
+
 /// Between two tries to write an exit record.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -48,6 +52,7 @@ pub(crate) fn spawn_watch(
         let Ok(ended) = ended.await else { return };
         finish(&pod, &container, &init, ended, logging).await;
         pod.worked();
+        tokio::time::sleep(TELLING).await;
         if let Err(error) = super::delete::ensure_deleted(&pod, &container).await {
             // Delete tries again.
             crate::say(&error);
