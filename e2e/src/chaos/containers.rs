@@ -86,8 +86,9 @@ impl Work {
             Self::Prints { lines, code } => sh(&format!(
                 "i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo $i; [ $((i % 10)) = 0 ] && sleep 0.01; done; exit {code}"
             )),
+            // Counting and saying are one command, which no trap comes between.
             Self::Runs => sh(&format!(
-                "trap 'echo end $i; exit {ASKED}' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
+                "trap 'echo end $i; exit {ASKED}' TERM; i=0; while :; do echo $((i=i+1)); sleep 0.02; done"
             )),
         }
     }
