@@ -57,15 +57,14 @@ impl Pod {
         }
     }
 
-    /// Moves a container on, writes that down, now or as soon as that works, and shows it. What makes no sense any more is dropped: it was overtaken. An
-    /// exit that the shim tells is shown first: it has that on disk, or tells it again.
+    /// Moves a container on, writes that down, now or as soon as that works, and shows it. What makes no sense any more is dropped: it was overtaken. In
+    /// this order: what was told before it was written would be told again by the next daemon.
     pub(super) fn apply(&mut self, id: &ContainerId, event: ContainerEvent) {
         let Some(slot) = self.slots.get_mut(id) else { return };
         if slot.starting.is_some() {
             slot.early_exit = Some(event);
             return;
         }
-        let is_on_disk = matches!(event, ContainerEvent::Exited { .. });
         match slot.apply(event) {
             Ok(true) => {}
             Ok(false) => return,
@@ -74,15 +73,10 @@ impl Pod {
                 return;
             }
         }
-        if is_on_disk {
-            self.publish();
-        }
         if let Err(error) = self.write_container(id) {
             tracing::error!(container = %id, error = &error as &dyn std::error::Error, "the container's record could not be written; it is tried again");
         }
-        if !is_on_disk {
-            self.publish();
-        }
+        self.publish();
     }
 
     fn write_container(&mut self, id: &ContainerId) -> Result<(), StoreError> {
