@@ -121,19 +121,23 @@ impl Command {
 
     /// As [`Command::spawn`], but the program becomes the first process of a new PID namespace, which belongs to the user namespace that `prepare`
     /// may have entered. Waits for a process in between, which makes the namespace and ends; the caller has to be a subreaper, as it is the
-    /// program's parent only then. When the program runs, that has happened: a signal that it wants at its parent's death is not that one's.
+    /// program's parent only then. When the program runs, that has happened: a signal that it wants at its parent's death is not that one's. Only a
+    /// reaped process surely has no children any more: its descriptors are closed a while before they are given away.
     pub fn spawn_first<E: Display>(
         self,
         prepare: impl FnOnce() -> Result<(), E>,
     ) -> Result<Spawned, SpawnError> {
         let (failure, writer) = new_pipe()?;
         let (number, told) = new_pipe()?;
+        let (go, unreaped) = new_pipe()?;
         let Some(between) = fork_single_threaded()? else {
-            self.run_between(&writer, told, prepare)
+            drop(unreaped);
+            self.run_between(&writer, told, &go, prepare)
         };
         drop((writer, told));
         let text = std::io::read_to_string(std::fs::File::from(number));
         let _ = rustix::process::waitpid(Some(between), WaitOptions::empty());
+        drop(unreaped);
         let text =
             text.map_err(|source| SpawnError::System { call: "hear from the child", source })?;
         // Without a number it has failed, and told why.
@@ -146,19 +150,18 @@ impl Command {
         &self,
         writer: &OwnedFd,
         told: OwnedFd,
+        go: &OwnedFd,
         prepare: impl FnOnce() -> Result<(), E>,
     ) -> ! {
         let _exits_even_on_panic = ExitGuard;
-        let ready = || -> Result<_, String> {
+        let ready = || -> Result<(), String> {
             prepare().map_err(|e| e.to_string())?;
             let step = |step: &str, e: Errno| format!("{step}: {}", std::io::Error::from(e));
-            unshare(Namespace::PidOfChildren).map_err(|e| step("make a PID namespace", e))?;
-            new_pipe().map_err(|e| e.to_string())
+            unshare(Namespace::PidOfChildren).map_err(|e| step("make a PID namespace", e))
         };
-        let (gone, living) = match ready() {
-            Ok(pipe) => pipe,
-            Err(text) => fail(writer, &text),
-        };
+        if let Err(text) = ready() {
+            fail(writer, &text);
+        }
         match fork_single_threaded() {
             Err(error) => fail(writer, &error.to_string()),
             Ok(Some(pid)) => {
@@ -166,8 +169,8 @@ impl Command {
                 exit_now(0)
             }
             Ok(None) => {
-                drop((told, living));
-                let parent_is_gone = || rustix::io::read(&gone, &mut [0; 1]).map(drop);
+                drop(told);
+                let parent_is_gone = || rustix::io::read(go, &mut [0; 1]).map(drop);
                 self.run_as_child(writer, parent_is_gone)
             }
         }

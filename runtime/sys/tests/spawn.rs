@@ -17,6 +17,7 @@ fn main() {
     runs_a_file_that_has_no_path();
     a_child_that_only_works_tells_how_it_went();
     the_first_process_of_a_namespace_is_the_subreapers_child();
+    the_first_process_of_a_namespace_outlives_the_one_in_between();
     refuses_to_fork_beside_other_threads();
     println!("ok");
 }
@@ -124,6 +125,24 @@ fn the_first_process_of_a_namespace_is_the_subreapers_child() {
     let spawned = command("/nonexistent", null()).spawn_first(ok).unwrap();
     let (text, code) = finish(spawned);
     assert!(text.starts_with("exec /nonexistent") && code == NOT_STARTED, "{text}");
+}
+
+/// It wants to die with its parent, and says so at once. The one in between is slow to go: it has much to give back.
+fn the_first_process_of_a_namespace_outlives_the_one_in_between() {
+    for _ in 0..200 {
+        let mut program = command("/usr/bin/setpriv", null());
+        for argument in ["--pdeathsig", "KILL", "/bin/true"] {
+            program.arg(argument).unwrap();
+        }
+        let memory = || {
+            davit_sys::namespace::unshare(davit_sys::namespace::Namespace::Mount).unwrap();
+            std::mem::forget(vec![1_u8; 8 << 20]);
+            ok()
+        };
+        let spawned = program.spawn_first(memory).unwrap();
+        let (_, status) = waitpid(Some(spawned.pid), WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(status.exit_status(), Some(0), "{status:?}");
+    }
 }
 
 fn refuses_to_fork_beside_other_threads() {
