@@ -142,11 +142,7 @@ fn last_look(fd: &OwnedFd, left: &mut usize, buffer: &mut ReadBuf<'_>) -> io::Re
 }
 
 fn read_now(fd: &OwnedFd, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
-    let read = match rustix::io::read(fd, buffer.initialize_unfilled()) {
-        // A terminal whose other side is closed.
-        Err(Errno::IO) => 0,
-        other => other?,
-    };
+    let read = davit_sys::terminal::read(|| rustix::io::read(fd, buffer.initialize_unfilled()))?;
     buffer.advance(read);
     Ok(read)
 }

@@ -16,3 +16,4 @@ pub mod passing;
 pub mod process;
 pub mod readiness;
 pub mod signal;
+pub mod terminal;

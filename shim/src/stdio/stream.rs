@@ -92,10 +92,9 @@ impl Writer {
 fn read_now(fd: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
     let mut bytes = Vec::with_capacity(CHUNK);
     loop {
-        match rustix::io::read(fd, spare_capacity(&mut bytes)) {
+        match davit_sys::terminal::read(|| rustix::io::read(fd, spare_capacity(&mut bytes))) {
             Err(Errno::INTR) => {}
-            // A terminal whose other side is closed.
-            Ok(0) | Err(Errno::IO) => return Ok(None),
+            Ok(0) => return Ok(None),
             Ok(_) => return Ok(Some(bytes)),
             Err(e) => return Err(e),
         }
