@@ -10,7 +10,7 @@ use crate::reaper::Reaper;
 use crate::stdio::stream;
 use davit_proto::shim::OciRuntime;
 use davit_sys::process::{Command, SpawnError, Spawned};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
@@ -23,6 +23,9 @@ const TAIL: u64 = 16 * 1024;
 const KILLED_LIMIT: Duration = Duration::from_secs(5);
 /// The limit of a call that undoes, where the caller sets none.
 const UNDO_LIMIT: Duration = Duration::from_secs(30);
+
+/// How many files a container's process may have open unless it asks for more: the limit that davit sets for each.
+const FILES: u64 = 1024;
 
 /// An OCI runtime and how to call it.
 #[derive(Debug, Clone)]
@@ -156,8 +159,9 @@ impl Oci {
         let command = self
             .command(call.verb, id, log, stdio)
             .map_err(|source| OciError::Spawn { verb, id: id.to_owned(), source })?;
-        // A shim that is killed takes the call along: its outcome would be nobody's.
         let prepare = || {
+            limit_files();
+            // A shim that is killed takes the call along: its outcome would be nobody's.
             let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
             prepare()
         };
@@ -280,6 +284,15 @@ impl Drop for OwnLog {
             let _ = files::remove_if_there(path);
         }
     }
+}
+
+/// Starts the runtime with as few open files as a container's process may have. One written in Go gives a command what it found itself started with, if the
+/// command's own limit was set before it looked: seen of runc 1.1 on a busy machine, which gave an exec'd process the daemon's.
+fn limit_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let current = Some(current.map_or(FILES, |current| current.min(FILES)));
+    // Lowering is always allowed.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
 }
 
 fn stdio_of(stdio: CallStdio) -> std::io::Result<([OwnedFd; 3], Option<OwnedFd>)> {

@@ -46,6 +46,7 @@ fi
 /// Create, start, wait, delete: the arguments are the runtime, its root, the bundle, the id and the pod's cgroup.
 const LIFE: &str = r#"
 r=$1 root=$2 bundle=$3 id=$4 group=$5
+ulimit -Sn 1024
 trap '"$r" --root "$root" delete --force "$id" > /dev/null 2>&1' EXIT
 "$r" --root "$root" create --bundle "$bundle" --pid-file "$bundle/pid" "$id" > "$bundle/out" 2> "$bundle/err" < /dev/null
 "$r" --root "$root" start "$id"
