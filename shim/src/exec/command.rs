@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 /// How long after the OCI runtime a container's own end may be seen that made the runtime fail: the kernel ends the init of a PID namespace
 /// after all else in it.
-const DYING: Duration = Duration::from_millis(100);
+const DYING: Duration = Duration::from_secs(10);
 
 /// A command that is to run, and the claim to its name, which is given up when this is dropped.
 #[derive(Debug)]
@@ -124,7 +124,9 @@ impl Command {
                 Target::find(pid, Arc::clone(&self.init)).kill().await;
             }
             // Killed while the runtime was entering it: a container that has exited, and no runtime that failed.
-            self.container.outlives(DYING).await?;
+            if is_dying(self.init.pid.as_raw_pid()) {
+                self.container.outlives(DYING).await?;
+            }
             return Err(error.into());
         }
         let pid = read_pid(pid_file).map_err(step("read its pid"))?;
@@ -160,6 +162,58 @@ impl Drop for Command {
     }
 }
 
+/// Whether it has ended, ends (the kernel ends those in its PID namespace before it is gone), or has been killed.
+fn is_dying(pid: i32) -> bool {
+    let read = |file| files::read_small(Path::new(&format!("/proc/{pid}/{file}")), 4096).ok();
+    let (Some(stat), Some(status)) = (read("stat"), read("status")) else { return true };
+    is_dying_by(&stat, &status).unwrap_or(false)
+}
+
+/// By the fields 3 and 9 of the one, and the signals that wait in the other: proc_pid_stat(5), proc_pid_status(5).
+fn is_dying_by(stat: &str, status: &str) -> Option<bool> {
+    const EXITING: u32 = 4;
+    const KILL: u64 = 1 << 8;
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    let flags: u32 = fields.nth(5)?.parse().ok()?;
+    let waiting = |line: &str| {
+        let (name, mask) = line.split_once(':')?;
+        matches!(name, "SigPnd" | "ShdPnd").then(|| u64::from_str_radix(mask.trim(), 16).ok())?
+    };
+    let killed = status.lines().filter_map(waiting).any(|mask| mask & KILL != 0);
+    Some(matches!(state, "Z" | "X") || flags & EXITING != 0 || killed)
+}
+
 fn oom_score_adj_of(init: &Init) -> Option<String> {
     files::read_small(Path::new(&format!("/proc/{}/oom_score_adj", init.pid.as_raw_pid())), 32).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_dies_is_told_from_who_lives() {
+        let stat = |state, flags| format!("7 (a) b) {state} 1 7 7 0 -1 {flags} 104 0");
+        let status = |own, shared| format!("Name:\ta\nSigPnd:\t{own}\nShdPnd:\t{shared}\n");
+        let (none, kill) = ("0000000000000000", "0000000000000100");
+        let quiet = status(none, none);
+        assert_eq!(is_dying_by(&stat("S", 4_194_560), &quiet), Some(false));
+        assert_eq!(is_dying_by(&stat("S", 4_194_564), &quiet), Some(true));
+        assert_eq!(is_dying_by(&stat("Z", 4_194_560), &quiet), Some(true));
+        assert_eq!(is_dying_by(&stat("S", 0), &status(kill, none)), Some(true));
+        assert_eq!(is_dying_by(&stat("S", 0), &status(none, kill)), Some(true));
+        assert_eq!(is_dying_by("7 (a", &quiet), None);
+    }
+
+    #[test]
+    fn this_process_lives_and_a_zombie_does_not() {
+        assert!(!is_dying(i32::try_from(std::process::id()).unwrap()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        while !is_dying(pid) {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+    }
 }
