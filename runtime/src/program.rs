@@ -7,7 +7,7 @@ use std::io;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// What is kept of each of its outputs, in bytes.
 const MAX_OUTPUT: u64 = 1 << 20;
@@ -32,11 +32,15 @@ pub(crate) async fn output(mut command: Command, limit: Duration) -> io::Result<
         let (status, (), ()) = ended?;
         return Ok(Some(Output { status, stdout, stderr }));
     }
-    // Not reaped as long as it has a number here.
+    kill(&child);
+    Ok(None)
+}
+
+/// Kills it with all that it has started, unless it has been reaped: its number may mean another then.
+pub(crate) fn kill(child: &Child) {
     if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
         davit_sys::kin::kill(pid);
     }
-    Ok(None)
 }
 
 async fn read(pipe: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) -> io::Result<()> {

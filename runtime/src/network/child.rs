@@ -1,9 +1,10 @@
 //! Running a program that may misbehave: CNI plugins and nft.
 //!
 //! Owns the bounds. The program gets a process group of its own, a deadline and a limit on what it may say; whoever breaks one is
-//! killed with the whole group and all that it has started, before its pid is reaped, so that the number still means that program.
+//! killed with the whole group and all that it has started. One that has ended by itself has been reaped: its number may mean another by
+//! then, so what it has left behind, with its output held open, is left alone.
 
-use rustix::process::Pid;
+use crate::program;
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -67,15 +68,12 @@ pub(super) async fn run(
         program: PathBuf::from(command.as_std().get_program()),
         source,
     })?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let outcome = match timeout(time, talk(&mut child, input)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ChildError::Deadline(time)),
     };
     if outcome.is_err() {
-        if let Some(group) = group {
-            davit_sys::kin::kill(group);
-        }
+        program::kill(&child);
         drop(timeout(BURIAL, child.wait()).await);
     }
     outcome

@@ -112,10 +112,7 @@ async fn end_process(
         return Ok(());
     }
     // With what it has under way: a call of an OCI runtime that hangs would outlive it.
-    if let Some(root) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-        davit_sys::kin::kill(root);
-    }
-    process.kill().map_err(|source| StopSandboxError::Release {
+    process.kill_with_kin().map_err(|source| StopSandboxError::Release {
         id: id.clone(),
         path: PathBuf::from(format!("shim process {pid}")),
         source,

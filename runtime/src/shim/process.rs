@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 #[derive(Debug, Clone)]
 pub struct ProcessHandle {
     fd: Arc<AsyncFd<OwnedFd>>,
+    pid: Pid,
 }
 
 impl ProcessHandle {
@@ -31,13 +32,22 @@ impl ProcessHandle {
             return Ok(None);
         }
         let fd = davit_sys::readiness::readable(fd)?;
-        Ok(Some(Self { fd: Arc::new(fd) }))
+        Ok(Some(Self { fd: Arc::new(fd), pid }))
     }
 
     /// Answers when the process has ended.
     pub async fn ended(&self) {
         // A pidfd is readable when its process has exited. An error here would be the reactor's own end.
         drop(self.fd.readable().await);
+    }
+
+    /// Ends it now, with all that it has started.
+    ///
+    /// # Errors
+    /// What dup(2) and pidfd_send_signal(2) say, but for the process being gone.
+    pub fn kill_with_kin(&self) -> io::Result<()> {
+        davit_sys::kin::kill_held(self.fd.get_ref().try_clone()?, self.pid);
+        self.kill()
     }
 
     /// Ends it now.

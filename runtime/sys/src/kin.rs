@@ -11,24 +11,37 @@ const MAX: usize = 4096;
 
 /// Kills a child of this process that was not reaped yet, its process group, and its descendants.
 pub fn kill(root: Pid) {
-    let held = stop_tree(root);
-    let _ = kill_process_group(root, Signal::KILL);
+    if let Ok(pidfd) = pidfd_open(root, PidfdFlags::empty()) {
+        kill_held(pidfd, root);
+    }
+}
+
+/// The same for any process, held since its number was known to be its own: nothing happens if it has been reaped.
+pub fn kill_held(pidfd: OwnedFd, root: Pid) {
+    let held = stop_tree(pidfd, root);
+    if !held.is_empty() {
+        let _ = kill_process_group(root, Signal::KILL);
+    }
     for pidfd in held {
         // ESRCH: it has ended.
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
     }
 }
 
-fn stop_tree(root: Pid) -> Vec<OwnedFd> {
+/// Those that were there to be stopped.
+fn stop_tree(pidfd: OwnedFd, root: Pid) -> Vec<OwnedFd> {
     let mut held = Vec::new();
-    let mut found = vec![root];
-    while let Some(pid) = found.pop() {
-        if held.len() >= MAX {
-            break;
+    let mut found = vec![(pidfd, root)];
+    while let Some((pidfd, pid)) = found.pop() {
+        if held.len() >= MAX || pidfd_send_signal(&pidfd, Signal::STOP).is_err() {
+            continue;
         }
-        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        let _ = pidfd_send_signal(&pidfd, Signal::STOP);
-        found.extend(children(pid));
+        let children = children(pid);
+        // Reaped meanwhile, it may have given its number to another, whose children these are then.
+        if pidfd_send_signal(&pidfd, Signal::STOP).is_ok() {
+            let open = |pid| Some((pidfd_open(pid, PidfdFlags::empty()).ok()?, pid));
+            found.extend(children.into_iter().filter_map(open));
+        }
         held.push(pidfd);
     }
     held
