@@ -4,17 +4,19 @@
 //! would otherwise run hundreds. Who waits holds no more than what was asked for. A place is for work, not for waiting: after a while it
 //! goes to the next one although the work goes on, so that a plugin or hook that hangs holds up nobody else for long. The work is
 //! done on a thread of its own, since some of its system calls (forks, mounts, cgroups) block for as long as the kernel likes: the executor's threads,
-//! which answer everybody, never do.
+//! which answer everybody, never do. Work that has lost its place has lost its thread too, as there are not as many threads as there may be pods
+//! behind a plugin that hangs: it goes on as a task like others.
 //!
 //! ```text
 //! run ──► waits, first come first served ──► has a place ──done──► place free
-//!                                                 └──── KEPT ───► place free, goes on without one
+//!                                                 └──── KEPT ───► place free, goes on without one, on no thread of its own
 //! ```
 
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 
 /// Ten times what making a pod takes with plugins on a busy node: what takes longer waits for something.
 const KEPT: Duration = Duration::from_secs(2);
@@ -40,23 +42,32 @@ impl Places {
         // Fails for a closed semaphore only, and nobody closes this one.
         let place = Arc::clone(&self.free).acquire_owned().await.ok();
         let kept = self.kept;
-        let placed = async move {
-            let mut work = std::pin::pin!(work);
-            match tokio::time::timeout(kept, work.as_mut()).await {
-                Ok(done) => done,
-                Err(_) => {
-                    drop(place);
-                    work.await
-                }
-            }
-        };
         let executor = Handle::current();
-        match tokio::task::spawn_blocking(move || executor.block_on(placed)).await {
-            Ok(done) => done,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The executor ends, and whoever asked with it.
-            Err(_) => std::future::pending().await,
-        }
+        let placed = tokio::task::spawn_blocking(move || {
+            executor.block_on(async move {
+                let mut work = Box::pin(work);
+                let done = tokio::time::timeout(kept, work.as_mut()).await;
+                drop(place);
+                done.map_err(|_elapsed| work)
+            })
+        });
+        let whole = tokio::spawn(async move {
+            match joined(placed.await).await {
+                Ok(done) => done,
+                Err(work) => work.await,
+            }
+        });
+        joined(whole.await).await
+    }
+}
+
+/// What a task or a thread answers. Its panic is ours.
+async fn joined<T>(answer: Result<T, JoinError>) -> T {
+    match answer {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The executor ends, and whoever asked with it.
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -108,6 +119,32 @@ mod tests {
         assert_eq!(hung, "done");
         assert!(next < Duration::from_secs(1), "{next:?}");
         assert_eq!(places.free.available_permits(), 1);
+    }
+
+    #[test]
+    fn those_that_hang_use_up_no_threads() {
+        let executor = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(2)
+            .build()
+            .unwrap();
+        executor.block_on(async {
+            let places = Places { kept: Duration::from_millis(10), ..Places::new(2) };
+            let (release, _) = tokio::sync::broadcast::channel::<()>(1);
+            let hung = |_| {
+                let mut released = release.subscribe();
+                places.run(async move { released.recv().await.is_err() })
+            };
+            let all = futures_util::future::join_all((0..20).map(hung));
+            let next = async {
+                sleep(Duration::from_millis(500)).await;
+                let next = tokio::time::timeout(Duration::from_secs(20), places.run(async { 3 }));
+                assert_eq!(next.await.unwrap(), 3);
+                drop(release);
+            };
+            let (all, ()) = tokio::join!(all, next);
+            assert_eq!(all, [true; 20]);
+        });
     }
 
     #[tokio::test]
