@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -56,6 +57,21 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Makes a handler of this script's lines and, after them, the OCI runtime the default, with this limit, in seconds, for its calls.
+    ///
+    /// # Errors
+    /// If there is no such OCI runtime, or the script can't be written.
+    pub fn wrap_runtime(&mut self, lines: &str, limit: u64) -> Result<()> {
+        let real = tools::oci_runtime(&self.handler)?;
+        let wrapper = self.dir.join("runtime");
+        host::script(&wrapper, &format!("{lines}\nexec {} \"$@\"", real.display()))?;
+        self.tables = format!(
+            "[timeouts]\nruntime = \"{limit}s\"\n[handlers.wrapped]\nkind = \"oci\"\npath = {wrapper:?}\n"
+        );
+        "wrapped".clone_into(&mut self.handler);
+        Ok(())
+    }
+
     /// What suits a test in `dir` with this OCI runtime.
     #[must_use]
     pub fn new(dir: &Path, handler: &str) -> Self {
@@ -380,6 +396,12 @@ impl Drop for Daemon {
     }
 }
 
+/// Whether there is a bridge with it: of a test that was killed, whose lock is gone.
+fn in_use(number: u8) -> bool {
+    // None but an address of this machine can be bound to.
+    UdpSocket::bind((Ipv4Addr::new(10, 213, number, 1), 0)).is_ok()
+}
+
 /// A subnet that no other test of this machine has, and the lock that says so.
 pub(crate) fn take_subnet() -> Result<(File, String)> {
     let dir = catalog::cache().join("subnets");
@@ -388,6 +410,7 @@ pub(crate) fn take_subnet() -> Result<(File, String)> {
         let path = dir.join(number.to_string());
         let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) if in_use(number) => {}
             Ok(()) => return Ok((file, format!("10.213.{number}.0/24"))),
             Err(rustix::io::Errno::WOULDBLOCK) => {}
             Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),

@@ -5,6 +5,7 @@
 use anyhow::{Context, Result, bail};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -79,6 +80,24 @@ pub fn names_in(dir: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Writes a program for `sh`, whole before it has its name, with the directories above it.
+///
+/// # Errors
+/// If it can't be written.
+pub fn script(path: &Path, text: &str) -> Result<()> {
+    let parent = path.parent().context("a program is in a directory")?;
+    std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(parent)?;
+        file.write_all(format!("#!/bin/sh\n{text}\n").as_bytes())?;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o755))?;
+        // Open for writing, it could not be run.
+        file.into_temp_path().persist(path)?;
+        anyhow::Ok(())
+    };
+    write().with_context(|| format!("write {}", path.display()))
 }
 
 /// Removes a directory and all below it; one that is not there is gone already.

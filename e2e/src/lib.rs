@@ -5,6 +5,7 @@
 //! runs the validation suite, [`chaos`] kills. Owns no test: those are in `tests/`. Sees of davit only what its users see: its command
 //! line, its sockets and its files.
 
+pub mod arguments;
 pub mod bench;
 pub mod boot;
 pub mod chaos;

@@ -1,6 +1,7 @@
 //! `davit-chaos`: kills davit at random while it works, and tells what was lost. hack/chaos builds what it needs and runs it.
 
 use anyhow::{Context, Result, bail};
+use davit_e2e::arguments::{self, number};
 use davit_e2e::chaos::{self, Options};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -16,22 +17,12 @@ const HELP: &str = "davit-chaos: kills davit at random while it works, and tells
 ";
 
 fn main() -> ExitCode {
-    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            drop(writeln!(std::io::stderr(), "davit-chaos: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    arguments::main("davit-chaos", HELP, run)
 }
 
 fn run(arguments: &[String]) -> Result<()> {
-    let mut out = std::io::stdout();
-    if arguments.iter().any(|argument| matches!(argument.as_str(), "--help" | "-h")) {
-        return Ok(out.write_all(HELP.as_bytes())?);
-    }
     let summary = chaos::run(&parse(arguments)?)?;
-    writeln!(out, "{summary}").context("print the summary")?;
+    writeln!(std::io::stdout(), "{summary}").context("print the summary")?;
     if summary.losses() > 0 {
         bail!("{} losses", summary.losses());
     }
@@ -40,35 +31,23 @@ fn run(arguments: &[String]) -> Result<()> {
 
 fn parse(arguments: &[String]) -> Result<Options> {
     let mut options = Options::default();
-    let mut rest = arguments.iter();
-    while let Some(option) = rest.next() {
-        let value = rest.next().with_context(|| format!("{option} needs a value; see --help"))?;
-        match option.as_str() {
-            "--kills" => options.kills = number(option, value, 1_000_000)?,
-            "--seed" => options.seed = number(option, value, u64::MAX)?,
-            "--shim-kills" => options.shim_kills = number(option, value, 100)?,
-            "--workers" => options.workers = number(option, value, 64)?,
-            "--handler" => options.handler.clone_from(value),
+    arguments::each(arguments, |option, value| {
+        match option {
+            "--kills" => options.kills = number(option, value, 0..=1_000_000)?,
+            "--seed" => options.seed = number(option, value, 0..=u64::MAX)?,
+            "--shim-kills" => options.shim_kills = number(option, value, 0..=100)?,
+            "--workers" => options.workers = number(option, value, 0..=64)?,
+            "--handler" => value.clone_into(&mut options.handler),
             "--network" => {
-                options.cni = match value.as_str() {
+                options.cni = match value {
                     "cni" => true,
                     "builtin" => false,
                     other => bail!("--network {other:?} is unknown: builtin and cni are known"),
                 }
             }
-            other => bail!("unknown option {other:?}; see --help"),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(options)
-}
-
-fn number<N: std::str::FromStr + PartialOrd + std::fmt::Display>(
-    option: &str,
-    value: &str,
-    most: N,
-) -> Result<N> {
-    let Some(number) = value.parse::<N>().ok().filter(|number| *number <= most) else {
-        bail!("{option} {value:?} is no number from 0 to {most}");
-    };
-    Ok(number)
 }

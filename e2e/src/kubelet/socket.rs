@@ -103,12 +103,13 @@ impl Socket {
     /// # Errors
     /// As [`Self::read`], or if the other side closes before.
     pub fn read_until(&mut self, stream: u8, wanted: impl Fn(&str) -> bool) -> Result<String> {
-        let mut text = String::new();
+        let (mut text, mut others) = (String::new(), String::new());
         while !wanted(&text) {
-            let frame = self.read()?.with_context(|| format!("closed after {text:?}"))?;
-            if frame.stream == stream {
-                text.push_str(&String::from_utf8_lossy(&frame.data));
-            }
+            let frame = self
+                .read()?
+                .with_context(|| format!("closed after {text:?}; on other streams: {others:?}"))?;
+            let into = if frame.stream == stream { &mut text } else { &mut others };
+            into.push_str(&String::from_utf8_lossy(&frame.data));
         }
         Ok(text)
     }

@@ -25,6 +25,7 @@ pub use pods::{Pod, namespaces, resources, security, sh};
 use crate::cri::Cri;
 use crate::daemon::{Daemon, Settings};
 use crate::registry::Registry;
+use anyhow::Context as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -60,6 +61,23 @@ impl Test {
     /// Expects warnings and errors with this text in the daemon's log.
     pub fn allow_log(&self, text: &str) {
         self.allowed.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
+    }
+
+    /// Makes a file of this name in the test's directory, which its programs look for.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn set_flag(&self, name: &str) -> anyhow::Result<()> {
+        std::fs::File::create(self.dir.join(name)).with_context(|| format!("set {name}"))?;
+        Ok(())
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn clear_flag(&self, name: &str) -> anyhow::Result<()> {
+        std::fs::remove_file(self.dir.join(name)).with_context(|| format!("clear {name}"))
     }
 
     /// Makes the end of the test look for what is left of this pod or container too.

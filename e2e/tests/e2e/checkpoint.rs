@@ -1,9 +1,8 @@
 //! Checkpoints: made where CRIU works, refused with the reason where it doesn't, and the container runs on either way.
 
+use davit_e2e::host::script;
 use davit_e2e::prelude::*;
 use davit_proto::cri::CheckpointContainerRequest;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 
 fn checkpoint(t: &Test, id: &str, location: &Path) -> std::result::Result<(), tonic::Status> {
     checkpoint_within(t, id, location, 50)
@@ -91,13 +90,6 @@ on_one!(
         Ok(())
     }
 );
-
-/// A program in the test's directory.
-fn script(path: &Path, text: &str) -> Result<()> {
-    std::fs::create_dir_all(path.parent().context("a directory")?)?;
-    std::fs::File::create(path)?.write_all(format!("#!/bin/sh\n{text}\n").as_bytes())?;
-    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?)
-}
 
 on_one!(
     a_checkpoint_that_takes_too_long_is_given_up_and_told_as_that,

@@ -2,6 +2,7 @@
 
 use davit_e2e::prelude::*;
 use std::io::{BufRead as _, Read as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
 
 fn code(t: &Test, arguments: &[&str]) -> Result<(i32, String, String)> {
@@ -128,13 +129,8 @@ on_one!(a_published_port_leads_into_the_container, |t| {
         "registry.k8s.io/e2e-test-images/httpd:2.4.39-4",
     ])?;
     eventually(Duration::from_secs(10), "the server answers", || {
-        let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else {
-            return Ok(None);
-        };
-        std::io::Write::write_all(&mut stream, b"GET / HTTP/1.0\r\n\r\n")?;
-        let mut text = String::new();
-        let read = std::io::Read::read_to_string(&mut stream, &mut text);
-        Ok((read.is_ok() && text.contains("It works!")).then_some(()))
+        let text = crate::network::fetch(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        Ok(text.is_ok_and(|text| text.contains("It works!")).then_some(()))
     })?;
     t.davit_ok(&["rm", "-f", "web"])?;
     Ok(())

@@ -2,12 +2,11 @@
 //! left, even of what has left its process group.
 
 use davit_e2e::cni;
-use davit_e2e::host::names_in;
+use davit_e2e::host::{self, names_in};
 use davit_e2e::prelude::*;
 use davit_proto::cri::{CdiDevice, CheckpointContainerRequest};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 use tonic::Status;
 
@@ -18,12 +17,6 @@ const SLACK: Duration = Duration::from_secs(25);
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// Writes a program into the test's directory.
-fn program(path: &Path, script: &str) -> Result<()> {
-    std::fs::create_dir_all(path.parent().context("a directory")?)?;
-    std::fs::File::create(path)?.write_all(format!("#!/bin/sh\n{script}\n").as_bytes())?;
-    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?)
-}
-
 /// Hangs, in two processes; one of them in a session of its own. Both are found by their last argument.
 fn hang(dir: &Path) -> String {
     let hung = format!("sh -c 'sleep 4331; :' {}/hung", dir.display());
@@ -32,29 +25,12 @@ fn hang(dir: &Path) -> String {
 
 /// An OCI runtime that hangs in COMMAND while `DIR/hang-COMMAND` exists.
 fn hanging_runtime(settings: &mut Settings) -> Result<()> {
-    let real = davit_e2e::tools::oci_runtime(&settings.handler)?;
-    let wrapper = settings.dir.join("runtime");
+    let dir = settings.dir.display();
     let script = format!(
-        "for word in \"$@\"; do\n[ ! -e {}/hang-\"$word\" ] || {{ {}; }}\ndone\nexec {} \"$@\"",
-        settings.dir.display(),
+        "for word in \"$@\"; do\n[ ! -e {dir}/hang-\"$word\" ] || {{ {}; }}\ndone",
         hang(&settings.dir),
-        real.display()
     );
-    program(&wrapper, &script)?;
-    settings.tables = format!(
-        "[timeouts]\nruntime = \"{LIMIT}s\"\n[handlers.wrapped]\nkind = \"oci\"\npath = {wrapper:?}\n"
-    );
-    "wrapped".clone_into(&mut settings.handler);
-    Ok(())
-}
-
-fn set(t: &Test, name: &str) -> Result<()> {
-    std::fs::File::create(t.dir.join(name))?;
-    Ok(())
-}
-
-fn clear(t: &Test, name: &str) -> Result<()> {
-    Ok(std::fs::remove_file(t.dir.join(name))?)
+    settings.wrap_runtime(&script, LIMIT)
 }
 
 /// Processes that hang.
@@ -125,7 +101,7 @@ const RUNTIME: &str = "the OCI runtime took longer than 6000 ms";
 
 on_both!(an_oci_runtime_that_hangs_in_create_is_given_up, setup: hanging_runtime, |t| {
     let (pod, id) = t.sleeper(|_| ())?;
-    set(t, "hang-create")?;
+    t.set_flag("hang-create")?;
     let status = refusal(
         t,
         || t.try_create(&pod, "hung", |_| ()),
@@ -137,7 +113,7 @@ on_both!(an_oci_runtime_that_hangs_in_create_is_given_up, setup: hanging_runtime
     names(&status, Code::DeadlineExceeded, &["create container", RUNTIME])?;
     assert_eq!(t.cri.containers(None)?.len(), 1);
     assert_eq!(names_in(&t.settings().root().join("containers"))?, [id]);
-    clear(t, "hang-create")?;
+    t.clear_flag("hang-create")?;
     t.run(&pod, "hung", |_| ())?;
     Ok(())
 });
@@ -145,7 +121,7 @@ on_both!(an_oci_runtime_that_hangs_in_create_is_given_up, setup: hanging_runtime
 on_both!(an_oci_runtime_that_hangs_in_start_is_given_up, setup: hanging_runtime, |t| {
     let (pod, id) = t.sleeper(|_| ())?;
     let slow = t.create(&pod, "hung", |_| ())?;
-    set(t, "hang-start")?;
+    t.set_flag("hang-start")?;
     let status = refusal(
         t,
         || t.cri.start(&slow),
@@ -157,7 +133,7 @@ on_both!(an_oci_runtime_that_hangs_in_start_is_given_up, setup: hanging_runtime,
     names(&status, Code::DeadlineExceeded, &["start container", RUNTIME])?;
     let after = t.cri.status(&slow)?;
     assert_eq!((after.state(), after.exit_code), (ContainerState::ContainerExited, 128));
-    clear(t, "hang-start")?;
+    t.clear_flag("hang-start")?;
     t.cri.remove(&slow)?;
     t.run(&pod, "hung", |_| ())?;
     Ok(())
@@ -165,7 +141,7 @@ on_both!(an_oci_runtime_that_hangs_in_start_is_given_up, setup: hanging_runtime,
 
 on_both!(an_oci_runtime_that_hangs_in_exec_is_given_up, setup: hanging_runtime, |t| {
     let (pod, id) = t.sleeper(|_| ())?;
-    set(t, "hang-exec")?;
+    t.set_flag("hang-exec")?;
     let status = refusal(
         t,
         || t.cri.exec(&id, &["true"], 0),
@@ -177,7 +153,7 @@ on_both!(an_oci_runtime_that_hangs_in_exec_is_given_up, setup: hanging_runtime, 
     )?;
     // DeadlineExceeded is a probe's own deadline to the kubelet.
     names(&status, Code::Unavailable, &["exec container", RUNTIME])?;
-    clear(t, "hang-exec")?;
+    t.clear_flag("hang-exec")?;
     assert_eq!(t.exec(&id, "echo well")?, "well");
     Ok(())
 });
@@ -185,7 +161,7 @@ on_both!(an_oci_runtime_that_hangs_in_exec_is_given_up, setup: hanging_runtime, 
 on_both!(an_oci_runtime_that_hangs_in_delete_is_given_up, setup: hanging_runtime, |t| {
     let (pod, id) = t.sleeper(|_| ())?;
     let slow = t.run(&pod, "hung", |_| ())?;
-    set(t, "hang-delete")?;
+    t.set_flag("hang-delete")?;
     t.cri.stop(&slow, 0)?;
     assert_eq!(t.cri.status(&slow)?.exit_code, 137);
     let status = refusal(
@@ -197,7 +173,7 @@ on_both!(an_oci_runtime_that_hangs_in_delete_is_given_up, setup: hanging_runtime
         },
     )?;
     names(&status, Code::DeadlineExceeded, &["delete container", RUNTIME])?;
-    clear(t, "hang-delete")?;
+    t.clear_flag("hang-delete")?;
     t.cri.remove(&slow)?;
     Ok(())
 });
@@ -206,7 +182,7 @@ on_both!(no_stop_depends_on_the_oci_runtime, setup: hanging_runtime, |t| {
     let (pod, id) = t.sleeper(|_| ())?;
     let stubborn = t.run(&pod, "stubborn", |c| c.command = sh("trap '' TERM; sleep 1000 & wait; sleep 1000"))?;
     for verb in ["kill", "state", "delete", "ps", "list", "events"] {
-        set(t, &format!("hang-{verb}"))?;
+        t.set_flag(&format!("hang-{verb}"))?;
     }
     t.cri.stop(&id, 20)?;
     assert_eq!(t.cri.status(&id)?.exit_code, 0);
@@ -214,7 +190,7 @@ on_both!(no_stop_depends_on_the_oci_runtime, setup: hanging_runtime, |t| {
     assert_eq!(t.cri.status(&stubborn)?.exit_code, 137);
     t.cri.stop_pod(&pod.id)?;
     for verb in ["kill", "state", "delete", "ps", "list", "events"] {
-        clear(t, &format!("hang-{verb}"))?;
+        t.clear_flag(&format!("hang-{verb}"))?;
     }
     nothing_hangs(t)
 });
@@ -241,20 +217,20 @@ sh -c 'sleep 4331; :' {dir}/hung"#
         "if [ -e {dir}/hang-forgetful ]; then case \" $* \" in *\" create \"*) {script};; esac; fi\n"
     );
     let (first, rest) = text.split_once('\n').context("two lines")?;
-    program(&wrapper, &format!("{guard}{rest}"))?;
+    host::script(&wrapper, &format!("{guard}{rest}"))?;
     ensure!(first == "#!/bin/sh", "{first}");
     Ok(())
 }
 
 on_both!(what_a_killed_oci_runtime_had_begun_and_told_nobody_of_ends_too, setup: forgetful_runtime, |t| {
     let (pod, id) = t.sleeper(|_| ())?;
-    set(t, "hang-forgetful")?;
+    t.set_flag("hang-forgetful")?;
     let status = refusal(t, || t.try_create(&pod, "hung", |_| ()), || {
         eventually(WITHIN, "it has begun", || Ok(t.dir.join("made").exists().then_some(())))
     })?;
     names(&status, Code::DeadlineExceeded, &["create container", RUNTIME])?;
     assert_eq!(t.cri.containers(None)?.len(), 1);
-    clear(t, "hang-forgetful")?;
+    t.clear_flag("hang-forgetful")?;
     assert_eq!(t.exec(&id, "echo well")?, "well");
     t.run(&pod, "hung", |_| ())?;
     Ok(())
@@ -294,7 +270,7 @@ on_both!(a_hook_that_hangs_is_given_up_with_what_it_holds_up, setup: hooked, |t|
         assert_eq!(t.exec(&id, "echo well")?, "well");
         others_go_on(t, Some(&pod))
     };
-    set(t, "hang-hook")?;
+    t.set_flag("hang-hook")?;
     let status = refusal(t, || with_hook(t, &pod, "createRuntime"), meanwhile)?;
     names(&status, Code::DeadlineExceeded, &["create container", RUNTIME])?;
     assert_eq!(t.cri.containers(None)?.len(), 1);
@@ -312,7 +288,7 @@ on_both!(a_hook_that_hangs_is_given_up_with_what_it_holds_up, setup: hooked, |t|
     if let Err(status) = t.cri.remove(&slow) {
         names(&status, Code::DeadlineExceeded, &["delete container", RUNTIME])?;
     }
-    clear(t, "hang-hook")?;
+    t.clear_flag("hang-hook")?;
     t.cri.remove(&slow)?;
     nothing_hangs(t)
 });
@@ -326,7 +302,7 @@ fn hanging_plugin(settings: &mut Settings) -> Result<()> {
         settings.dir.display(),
         hang(&settings.dir)
     );
-    program(&settings.dir.join("plugins/own"), &script)?;
+    host::script(&settings.dir.join("plugins/own"), &script)?;
     settings.cni_bin_dir = settings.dir.join("plugins");
     settings.tables = format!("[timeouts]\ncni = \"{LIMIT}s\"\n");
     cni::configure(settings, r#"{"type": "own"}"#)
@@ -334,7 +310,7 @@ fn hanging_plugin(settings: &mut Settings) -> Result<()> {
 
 on_one!(a_cni_plugin_that_hangs_in_add_is_given_up, setup: hanging_plugin, |t| {
     let (pod, id) = t.sleeper(|_| ())?;
-    set(t, "hang-ADD")?;
+    t.set_flag("hang-ADD")?;
     let status = refusal(
         t,
         || t.try_pod("hung", |_| ()),
@@ -345,14 +321,14 @@ on_one!(a_cni_plugin_that_hangs_in_add_is_given_up, setup: hanging_plugin, |t| {
     )?;
     names(&status, Code::DeadlineExceeded, &["own", "ADD", "did not end within 6s"])?;
     assert_eq!(t.cri.pods(None)?.len(), 1);
-    clear(t, "hang-ADD")?;
+    t.clear_flag("hang-ADD")?;
     t.pod("hung", |_| ()).map(drop)
 });
 
 on_one!(a_cni_plugin_that_hangs_in_del_is_given_up, setup: hanging_plugin, |t| {
     let (_, id) = t.sleeper(|_| ())?;
     let pod = t.pod("hung", |_| ())?;
-    set(t, "hang-DEL")?;
+    t.set_flag("hang-DEL")?;
     let status = refusal(
         t,
         || t.cri.stop_pod(&pod.id),
@@ -362,7 +338,7 @@ on_one!(a_cni_plugin_that_hangs_in_del_is_given_up, setup: hanging_plugin, |t| {
         },
     )?;
     names(&status, Code::DeadlineExceeded, &["own", "DEL", "did not end within 6s"])?;
-    clear(t, "hang-DEL")?;
+    t.clear_flag("hang-DEL")?;
     t.cri.stop_pod(&pod.id)?;
     t.cri.remove_pod(&pod.id)?;
     Ok(())
@@ -438,7 +414,7 @@ fn hanging_criu(settings: &mut Settings) -> Result<()> {
         settings.dir.display(),
         hang(&settings.dir)
     );
-    program(&settings.dir.join("bin/criu"), &script)?;
+    host::script(&settings.dir.join("bin/criu"), &script)?;
     let path = std::env::var("PATH").context("PATH")?;
     settings.env =
         vec![("PATH".to_owned(), format!("{}:{path}", settings.dir.join("bin").display()))];
@@ -459,14 +435,14 @@ on_both!(a_criu_that_hangs_is_given_up_and_the_container_goes_on, setup: hanging
         assert_eq!(t.exec(&another, "echo well")?, "well");
         others_go_on(t, Some(&pod))
     };
-    set(t, "hang-criu")?;
+    t.set_flag("hang-criu")?;
     let status = refusal(t, || checkpoint(t, &id, 0), meanwhile)?;
     names(&status, Code::DeadlineExceeded, &["criu", "6000 ms"])?;
-    clear(t, "hang-criu")?;
-    set(t, "hang-checkpoint")?;
+    t.clear_flag("hang-criu")?;
+    t.set_flag("hang-checkpoint")?;
     let status = refusal(t, || checkpoint(t, &id, LIMIT), meanwhile)?;
     names(&status, Code::DeadlineExceeded, &["checkpoint", "6"])?;
-    clear(t, "hang-checkpoint")?;
+    t.clear_flag("hang-checkpoint")?;
     assert_eq!(t.exec(&id, "echo well")?, "well", "it is frozen still");
     assert!(!t.dir.join("checkpoint.tar").exists());
     let left = names_in(&t.settings().root().join("containers").join(&id))?;

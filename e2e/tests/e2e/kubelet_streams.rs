@@ -33,7 +33,7 @@ fn commands(k: &Kubelet<'_>, protocol: &str) -> Result<()> {
         k,
         protocol,
         "input=1&output=1&error=1&tty=1",
-        "read line; echo got $line; until stty size 2>/dev/null; do sleep 0.1; done",
+        "read line; echo got $line; until size=$(stty size 2>/dev/null) && [ -n \"$size\" ]; do sleep 0.1; done; echo $size",
     )?;
     // The kubelet passes sizes on beside the input, so the command waits for one.
     session.write(4, br#"{"Width":100,"Height":40}"#)?;

@@ -157,16 +157,12 @@ on_both!(
 
 /// A plugin that writes down each call and then does what `script` says.
 fn plugin(settings: &mut Settings, script: &str) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
     let dir = settings.dir.join("plugins");
-    std::fs::create_dir(&dir)?;
-    let path = dir.join("own");
     let text = format!(
-        "#!/bin/sh\nexec 2>/dev/null\ncat > /dev/null\necho $CNI_COMMAND >> {}/calls\n{script}\n",
+        "exec 2>/dev/null\ncat > /dev/null\necho $CNI_COMMAND >> {}/calls\n{script}",
         settings.dir.display()
     );
-    std::fs::File::create(&path)?.write_all(text.as_bytes())?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    davit_e2e::host::script(&dir.join("own"), &text)?;
     settings.cni_bin_dir = dir;
     cni::configure(settings, r#"{"type": "own"}"#)
 }

@@ -267,17 +267,13 @@ on_one!(
 
 /// A CNI plugin whose ADD says that it has begun and waits until it may go on.
 fn waiting_plugin(settings: &Settings) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
     davit_e2e::cni::configure(settings, r#"{"type": "waits"}"#)?;
     let dir = settings.cni_bin_dir.display();
     let script = format!(
-        "#!/bin/sh\nif [ \"$CNI_COMMAND\" = ADD ]; then\n  touch {dir}/hangs\n  while ! test -e {dir}/go-on; do sleep 0.05; done\nfi\n\
-         echo '{{\"cniVersion\": \"1.0.0\", \"ips\": [{{\"address\": \"10.99.0.2/24\"}}]}}'\n"
+        "if [ \"$CNI_COMMAND\" = ADD ]; then\n  touch {dir}/hangs\n  while ! test -e {dir}/go-on; do sleep 0.05; done\nfi\n\
+         echo '{{\"cniVersion\": \"1.0.0\", \"ips\": [{{\"address\": \"10.99.0.2/24\"}}]}}'"
     );
-    std::fs::create_dir_all(&settings.cni_bin_dir)?;
-    let path = settings.cni_bin_dir.join("waits");
-    std::io::Write::write_all(&mut std::fs::File::create(&path)?, script.as_bytes())?;
-    Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?)
+    davit_e2e::host::script(&settings.cni_bin_dir.join("waits"), &script)
 }
 
 on_one!(a_plugin_that_hangs_holds_up_no_other_pod_for_long,

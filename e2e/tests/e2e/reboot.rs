@@ -7,7 +7,6 @@ use davit_e2e::{cni, leaks};
 use k8s_cri::v1::PortMapping;
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 
 /// In one order and the other: the second reboot finds what the first daemon after a reboot has made.
 const RUNS: [Run; 2] = [Run::Emptied, Run::Kept];
@@ -107,18 +106,14 @@ on_one!(a_boot_id_that_is_gone_or_broken_costs_no_pod, |t| {
 /// The bridge plugin by way of a program that writes down each call, which fails a DEL while `refuse` is there, and hangs in an ADD for a pod named so.
 fn recorded(settings: &mut Settings) -> Result<()> {
     let dir = settings.dir.join("plugins");
-    std::fs::create_dir(&dir)?;
     let own = settings.dir.display();
     let text = format!(
-        "#!/bin/sh\n\
-         echo $CNI_COMMAND $CNI_CONTAINERID \"${{CNI_NETNS:-none}}\" >> {own}/calls\n\
+        "echo $CNI_COMMAND $CNI_CONTAINERID \"${{CNI_NETNS:-none}}\" >> {own}/calls\n\
          case \"$CNI_COMMAND $CNI_ARGS\" in ADD*K8S_POD_NAME=hangs*) cat > /dev/null; exec sleep 4332;; esac\n\
          if [ \"$CNI_COMMAND\" = DEL ] && [ -e {own}/refuse ]; then echo '{{\"code\": 11, \"msg\": \"not now\"}}'; exit 1; fi\n\
-         exec /usr/lib/cni/bridge\n"
+         exec /usr/lib/cni/bridge"
     );
-    let path = dir.join("recorder");
-    std::fs::File::create(&path)?.write_all(text.as_bytes())?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    davit_e2e::host::script(&dir.join("recorder"), &text)?;
     for plugin in ["host-local", "bridge"] {
         std::os::unix::fs::symlink(Path::new("/usr/lib/cni").join(plugin), dir.join(plugin))?;
     }

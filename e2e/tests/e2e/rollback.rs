@@ -2,45 +2,22 @@
 //! same request, sent again, succeeds.
 
 use davit_e2e::prelude::*;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 
 /// Puts a handler in front of the OCI runtime that fails while `DIR/fail-COMMAND` exists, and hangs while `DIR/hang-COMMAND` does.
 fn failing_runtime(settings: &mut Settings) -> Result<()> {
-    let real = davit_e2e::tools::oci_runtime(&settings.handler)?;
-    let wrapper = settings.dir.join("runtime");
     let dir = settings.dir.display();
-    let text = format!(
-        "#!/bin/sh
-for word in \"$@\"; do
+    let script = format!(
+        "for word in \"$@\"; do
     if [ -e {dir}/fail-$word ]; then echo \"$word refused on purpose\" >&2; exit 1; fi
     if [ -e {dir}/hang-$word ]; then exec sleep 4325; fi
-done
-exec {} \"$@\"
-",
-        real.display()
+done"
     );
-    std::fs::File::create(&wrapper)?.write_all(text.as_bytes())?;
-    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755))?;
-    settings.tables = format!(
-        "[timeouts]\nruntime = \"3s\"\n[handlers.wrapped]\nkind = \"oci\"\npath = {wrapper:?}\n"
-    );
-    "wrapped".clone_into(&mut settings.handler);
-    Ok(())
-}
-
-fn set(t: &Test, name: &str) -> Result<()> {
-    std::fs::File::create(t.dir.join(name))?;
-    Ok(())
-}
-
-fn clear(t: &Test, name: &str) -> Result<()> {
-    Ok(std::fs::remove_file(t.dir.join(name))?)
+    settings.wrap_runtime(&script, 3)
 }
 
 on_both!(a_refused_create_leaves_nothing_and_can_be_repeated, setup: failing_runtime, |t| {
     let pod = t.pod("web", |_| ())?;
-    set(t, "fail-create")?;
+    t.set_flag("fail-create")?;
     let failed = t.try_create(&pod, "main", |_| ()).and_then(|id| {
         let started = t.cri.start(&id);
         t.cri.remove(&id)?;
@@ -51,7 +28,7 @@ on_both!(a_refused_create_leaves_nothing_and_can_be_repeated, setup: failing_run
     assert!(t.cri.containers(None)?.is_empty());
     let kept = davit_e2e::host::names_in(&t.settings().root().join("containers"))?;
     assert!(kept.is_empty(), "{kept:?}");
-    clear(t, "fail-create")?;
+    t.clear_flag("fail-create")?;
     let id = t.run(&pod, "main", |_| ())?;
     assert_eq!(t.exec(&id, "echo well")?, "well");
     Ok(())
@@ -60,10 +37,10 @@ on_both!(a_refused_create_leaves_nothing_and_can_be_repeated, setup: failing_run
 on_both!(a_refused_start_is_an_end_with_a_reason, setup: failing_runtime, |t| {
     let pod = t.pod("web", |_| ())?;
     let id = t.create(&pod, "main", |_| ())?;
-    set(t, "fail-start")?;
+    t.set_flag("fail-start")?;
     let status = t.cri.start(&id).err().context("the refusal was not told")?;
     assert!(status.message().contains("start refused on purpose"), "{status:?}");
-    clear(t, "fail-start")?;
+    t.clear_flag("fail-start")?;
     let after = t.cri.status(&id)?;
     assert_eq!((after.state(), after.exit_code), (ContainerState::ContainerExited, 128));
     assert_eq!(after.reason, "StartError");
@@ -75,7 +52,7 @@ on_both!(a_refused_start_is_an_end_with_a_reason, setup: failing_runtime, |t| {
 
 on_both!(a_runtime_that_hangs_is_given_up, setup: failing_runtime, |t| {
     let pod = t.pod("web", |_| ())?;
-    set(t, "hang-create")?;
+    t.set_flag("hang-create")?;
     let begun = std::time::Instant::now();
     let failed = t.try_create(&pod, "main", |_| ()).and_then(|id| {
         let started = t.cri.start(&id);
@@ -84,7 +61,7 @@ on_both!(a_runtime_that_hangs_is_given_up, setup: failing_runtime, |t| {
     });
     assert!(failed.is_err());
     ensure!(begun.elapsed() < Duration::from_secs(20), "it took {:?}", begun.elapsed());
-    clear(t, "hang-create")?;
+    t.clear_flag("hang-create")?;
     assert!(t.cri.containers(None)?.is_empty());
     t.run(&pod, "main", |_| ())?;
     Ok(())
@@ -94,10 +71,10 @@ on_both!(a_refused_delete_is_told_and_can_be_repeated, setup: failing_runtime, |
     t.allow_log("refused on purpose");
     let (_, id) = t.sleeper(|_| ())?;
     t.cri.stop(&id, 0)?;
-    set(t, "fail-delete")?;
+    t.set_flag("fail-delete")?;
     // It may have been deleted when it ended, or be deleted now: then the removal fails, and works the next time.
     let first = t.cri.remove(&id);
-    clear(t, "fail-delete")?;
+    t.clear_flag("fail-delete")?;
     if let Err(status) = first {
         assert!(status.message().contains("refused on purpose"), "{status:?}");
     }

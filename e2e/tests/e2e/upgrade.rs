@@ -7,7 +7,7 @@ use davit_e2e::prelude::*;
 use davit_e2e::tools;
 use k8s_cri::v1::{AttachRequest, IdMapping, UpdateContainerResourcesRequest, UserNamespace};
 use std::io::Write as _;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 
 /// Fields of records that came after the first version, all of them with a meaning when they are missing.
@@ -20,12 +20,9 @@ fn disguise(directory: &Path, age: &str) -> Result<()> {
     let shim = shim.display();
     // The socket, on descriptor 3, becomes the standard input: from there it can be taken without further ado.
     let text = format!(
-        "#!/bin/sh\n[ \"$1\" = --pod-dir ] || exec {shim} \"$@\"\nexec {own} {age} {shim} \"$@\" <&3 3<&-\n"
+        "[ \"$1\" = --pod-dir ] || exec {shim} \"$@\"\nexec {own} {age} {shim} \"$@\" <&3 3<&-"
     );
-    let path = directory.join("davit-shim.new");
-    std::fs::File::create(&path)?.write_all(text.as_bytes())?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-    Ok(std::fs::rename(path, directory.join("davit-shim"))?)
+    davit_e2e::host::script(&directory.join("davit-shim"), &text)
 }
 
 fn of_age(settings: &mut Settings, age: &str) -> Result<()> {

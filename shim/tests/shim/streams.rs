@@ -255,19 +255,22 @@ async fn eventually_size(
     stdout: &mut (impl AsyncReadExt + Unpin),
     wanted: &str,
 ) {
+    let mut seen = String::new();
     for _ in 0..100 {
-        let mut seen = String::new();
         stdin.write_all(b"x\n").await.unwrap();
-        read_until(stdout, &mut seen, "\n").await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let mut buffer = [0; 1024];
-        let n = stdout.read(&mut buffer).await.unwrap();
-        seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
-        if seen.contains(wanted) {
+        let answer = async {
+            while !seen.contains(wanted) {
+                let mut buffer = [0; 1024];
+                let n = stdout.read(&mut buffer).await.unwrap();
+                assert!(n > 0, "{seen:?} has no {wanted:?}");
+                seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
+            }
+        };
+        if tokio::time::timeout(Duration::from_millis(300), answer).await.is_ok() {
             return;
         }
     }
-    panic!("never {wanted:?}");
+    panic!("never {wanted:?} in {seen:?}");
 }
 
 #[tokio::test]
