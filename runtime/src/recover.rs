@@ -24,6 +24,7 @@ use crate::store::{
 };
 use crate::sweep::release_pin;
 use crate::{image, network, oci, sweep};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -123,7 +124,9 @@ fn spawn_detaching(shared: &Arc<Shared>, recovery: network::Recovery) {
         for failed in &report.failed {
             tracing::warn!(sandbox = %failed.id, error = failed as &dyn std::error::Error, "the network of a pod that is gone could not be taken down yet");
         }
-        for (id, pin) in pins {
+        // DEL has yet to be called for those that failed, in their namespaces. They are released when it has been.
+        let failed: BTreeSet<_> = report.failed.iter().map(|error| error.id.clone()).collect();
+        for (id, pin) in pins.into_iter().filter(|(id, _)| !failed.contains(id)) {
             if let Err(error) = release_pin(&shared, &id, pin) {
                 tracing::error!(sandbox = %id, error = crate::error::chain(&error), "left of a pod that is gone");
             }

@@ -24,6 +24,8 @@ const MAX_GROUPS: usize = 4096;
 const ROUND: Duration = Duration::from_millis(5);
 const ROUNDS: u32 = 1000;
 const SIGKILL: i32 = 9;
+/// On all of the architectures that this builds for.
+const SIGSTOP: i32 = 19;
 /// Of the v1 hierarchies, those that tell who is in a container, the likeliest first.
 const V1_ORDER: [&str; 7] =
     ["pids", "memory", "freezer", "devices", "cpu", "cpuacct", "name=systemd"];
@@ -96,8 +98,15 @@ impl Cgroup {
         }
         // A pid may have got to a stranger before it was opened: whoever is listed now was opened as a member.
         let still = self.pids();
-        let members = held.iter().filter(|(pid, _)| still.contains(pid));
-        let count = members.filter(|(_, fd)| signal::send(fd.as_fd(), number).is_ok()).count();
+        let members: Vec<_> = held.iter().filter(|(pid, _)| still.contains(pid)).collect();
+        if number == SIGKILL {
+            // Else a shell would have the time to write about its killed child.
+            for (_, fd) in &members {
+                let _ = signal::send(fd.as_fd(), SIGSTOP);
+            }
+        }
+        let count =
+            members.iter().filter(|(_, fd)| signal::send(fd.as_fd(), number).is_ok()).count();
         if number == SIGKILL {
             self.thaw();
         }

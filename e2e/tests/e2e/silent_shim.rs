@@ -11,8 +11,8 @@ fn impatient(settings: &mut Settings) -> Result<()> {
     Ok(())
 }
 
-/// One that nobody asks anything is asked once in three times as long; the rest is for a busy machine.
-const NOTICED: Duration = Duration::from_secs(10);
+/// One that nobody asks anything is asked once in three times as long, and then six times; the rest is for a busy machine.
+const NOTICED: Duration = Duration::from_secs(30);
 
 fn signal(pid: u32, signal: Signal) -> Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Process::from_raw).context("a pid")?;
@@ -84,6 +84,9 @@ on_one!(a_start_with_a_silent_shim_is_not_held_up_by_it, setup: impatient, |t| {
     assert_eq!(t.cri.status(&scene.container)?.state(), ContainerState::ContainerRunning);
     ensure!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
     scene.is_silent(t)?;
+    // Nobody is told that it was stopped.
+    let refused = t.cri.stop(&scene.container, 10).err().context("it was not stopped")?;
+    assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused:?}");
     signal(scene.shim, Signal::CONT)?;
     scene.is_well(t)?;
     // What ends from now on is told as ever.

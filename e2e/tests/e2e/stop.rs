@@ -121,3 +121,11 @@ on_both!(a_paused_container_can_be_stopped, |t| {
     assert_eq!(t.cri.status(&id)?.state(), ContainerState::ContainerExited);
     Ok(())
 });
+
+on_both!(a_paused_container_can_be_removed, |t| {
+    let (_, id) = t.sleeper(|_| ())?;
+    let _paused = davit_e2e::host::Frozen::around(t.pid(&id)?)?;
+    t.cri.remove(&id)?;
+    assert_eq!(t.cri.status(&id).err().context("it is gone")?.code(), Code::NotFound);
+    Ok(())
+});

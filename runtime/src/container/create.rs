@@ -64,7 +64,7 @@ pub(crate) async fn create(creation: Creation) -> Result<MadeContainer, CreateCo
                 tracing::error!(container = %id, error = failed as &dyn std::error::Error, "left behind by a container that failed; it is tried again");
             }
             if !left.is_empty() {
-                tokio::spawn(remove_again(creation.removal(&id)));
+                tokio::spawn(remove_again(creation.removal(&id), creation.group(&id)));
             }
             Err(error)
         }
@@ -76,14 +76,15 @@ const PAUSE: Duration = Duration::from_secs(2);
 const TRIES: u32 = 300;
 
 /// Tries to remove what could not be. Nobody knows the container, so nobody waits.
-async fn remove_again(removal: Removal) {
+async fn remove_again(removal: Removal, group: Option<Group>) {
     for _ in 0..TRIES {
         tokio::time::sleep(PAUSE).await;
         let ended = match &removal.client {
             Some(client) => end(client, &removal.id).await.is_ok(),
             None => true,
         };
-        if ended && remove_files(&removal).await.is_ok() {
+        let emptied = ended && empty(&removal.shared, group.clone()).await.is_ok();
+        if emptied && remove_files(&removal).await.is_ok() {
             tracing::info!(container = %removal.id, "undone: nothing is left of a container that failed");
             return;
         }

@@ -8,6 +8,7 @@
 //!          └──────────────────────────────────────► finish: DEL of the dead, leases, table, GC (alone) ──► persist: what failed, again and again
 //! ```
 
+use super::cni::Cni;
 use super::record::{Phase, Provider, Record};
 use super::{DetachError, Inner, Network, PluginError};
 use crate::error::chain;
@@ -24,6 +25,8 @@ const SIDE_BY_SIDE: usize = 8;
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often: by then ten minutes are over, and the sweep, which comes every ten, goes on with it.
 const TRIES: u32 = 9;
+/// How long GC may hold up those who want to attach, while it waits for those who do.
+const ALONE: Duration = Duration::from_secs(2);
 
 /// What [`Recovery::finish`] did.
 #[derive(Debug, Default)]
@@ -191,8 +194,13 @@ impl Inner {
 
     /// One that could not be detached has a record, so GC does not take it for gone: its DEL is still to come.
     async fn collect_garbage(self: &Arc<Self>) -> Vec<PluginError> {
-        let Some(conf) = self.cni.current().conf.clone() else { return Vec::new() };
-        let _alone = self.gate.clear().await;
+        let conf = self.cni.current().conf.clone().filter(Cni::has_gc);
+        let Some(conf) = conf else { return Vec::new() };
+        // Whoever comes to attach waits behind this, so a plugin that hangs must not hold it up. What is not collected now is at another start.
+        let Ok(_alone) = tokio::time::timeout(ALONE, self.gate.clear()).await else {
+            tracing::info!("networks are being made: CNI's GC is left to the next start");
+            return Vec::new();
+        };
         let name = conf.name.clone();
         // Who can't be told is not in question: nothing is collected then.
         let Some(Some(valid)) = self.blocking(move |inner| inner.attached_to(&name)).await else {

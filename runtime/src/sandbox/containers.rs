@@ -8,6 +8,7 @@ use super::index::unknown;
 use super::job::Outcome;
 use super::slot::{Slot, Stopping};
 use super::task::{InFlight, Next, Pod};
+use super::watch_shim::Hearing;
 use crate::clock;
 use crate::container::{
     self, ContainerEvent, ContainerPid, ContainerSpec, ContainerState, CreateContainerError,
@@ -17,7 +18,7 @@ use crate::container::{
 use crate::exec::ExecTarget;
 use crate::id::ContainerId;
 use crate::sandbox::LookupError;
-use crate::shim::ShimClient;
+use crate::shim::{ShimClient, ShimError};
 use davit_proto::shim::event::Kind;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -221,7 +222,7 @@ impl Pod {
                 (ContainerEvent::StartRefused { at: clock::now(), message }, Err(error))
             }
         };
-        let replies = self.slots.get_mut(id).and_then(|slot| slot.starting.take());
+        let replies = self.slots.get_mut(id).and_then(Slot::take_starters);
         self.apply(id, event);
         if let Some(exit) = self.slots.get_mut(id).and_then(|slot| slot.early_exit.take()) {
             self.apply(id, exit);
@@ -256,9 +257,8 @@ impl Pod {
             stopping.replies.push(reply);
             return;
         }
-        // Without a shim there is nothing to signal: its end has been seen, or is about to be, and ends the container.
         let Some(shim) = self.shim.clone() else {
-            drop(reply.send(Ok(())));
+            drop(reply.send(self.without_shim(id)));
             return;
         };
         let (sender, receiver) = watch::channel(deadline);
@@ -275,6 +275,18 @@ impl Pod {
         self.job(async move {
             Outcome::Stopped { id: stop.id.clone(), result: container::stop(stop, view).await }
         });
+    }
+
+    /// What a stop is told where no shim was found. If it is gone, its end has been seen, or is about to be, and ends the container. If it only does not
+    /// answer, the container runs on.
+    fn without_shim(&self, id: &ContainerId) -> Result<(), Arc<StopContainerError>> {
+        match self.hearing {
+            Hearing::Answers => Ok(()),
+            Hearing::Silent => {
+                let source = ShimError::Deadline { message: "it does not answer".to_owned() };
+                Err(Arc::new(StopContainerError::Shim { id: id.clone(), source }))
+            }
+        }
     }
 
     pub(super) fn stopped(&mut self, id: &ContainerId, result: Result<(), StopContainerError>) {

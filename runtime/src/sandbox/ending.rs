@@ -41,8 +41,8 @@ impl Pod {
             slot.hurry(Instant::now());
         }
         if self.hearing == Hearing::Silent {
-            // Its end is told, and goes on from here. What waits for its answer fails with it.
-            self.kill_shim();
+            // What waits for its answer fails with it.
+            self.end_silent_shim();
             return;
         }
         let is_removal = matches!(self.endings.front(), Some(Ending::Remove(_)));
@@ -117,7 +117,7 @@ impl Pod {
         Next::End
     }
 
-    fn answer_ending(&mut self, result: Result<(), RemoveSandboxError>) {
+    pub(super) fn answer_ending(&mut self, result: Result<(), RemoveSandboxError>) {
         match (self.endings.pop_front(), result) {
             (Some(Ending::Stop(reply)), Ok(())) => drop(reply.send(Ok(()))),
             (Some(Ending::Stop(reply)), Err(RemoveSandboxError::Stop(error))) => {

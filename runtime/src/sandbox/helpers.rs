@@ -4,6 +4,8 @@
 //! is silent is waited for, since its containers run on and are well: only when the pod is to end is it killed.
 
 use super::Trouble;
+use super::error::StopSandboxError;
+use super::job::{Ended, Outcome};
 use super::shim::{Found, Line};
 use super::slot::Slot;
 use super::task::{Next, Pod};
@@ -11,10 +13,17 @@ use super::watch_shim::{self, Hearing};
 use crate::clock;
 use crate::container::{ContainerEvent, LostEnd};
 use crate::id::ContainerId;
-use crate::shim::{ProcessHandle, SpawnError, last_words};
+use crate::shim::{ProcessHandle, ShimError, SpawnError, last_words};
 use crate::store::{SandboxPhase, read_json};
 use davit_proto::disk::{EXIT_RECORD, ExitRecord};
 use davit_proto::shim::Exit;
+
+/// Whether a silent shim was killed and is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Killing {
+    No,
+    Waits,
+}
 
 impl Pod {
     /// Why the pod is not ready, if nobody has stopped it.
@@ -51,7 +60,7 @@ impl Pod {
             let error: &dyn std::error::Error = error;
             tracing::warn!(sandbox = %self.record.id, error, "the pod's shim is gone");
         }
-        self.kill_shim();
+        drop(self.kill_shim());
         self.shim_ended();
     }
 
@@ -63,15 +72,55 @@ impl Pod {
         }
     }
 
-    /// A shim that lives and can't be talked to is of no use, and nobody would end it later. The record proves that the process is the shim.
-    pub(super) fn kill_shim(&self) {
-        let process = self.record.shim.and_then(|shim| ProcessHandle::open(shim).ok().flatten());
-        let Some(Err(error)) = process.map(|process| process.kill()) else { return };
-        tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "a shim that does not answer could not be killed");
+    /// A shim that lives and can't be talked to is of no use, and nobody would end it later. The record proves that the process is the shim; it is
+    /// answered if it was there.
+    pub(super) fn kill_shim(&self) -> Option<ProcessHandle> {
+        let process = self.record.shim.and_then(|shim| ProcessHandle::open(shim).ok().flatten())?;
+        if let Err(error) = process.kill() {
+            tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "a shim that does not answer could not be killed");
+        }
+        Some(process)
+    }
+
+    /// Kills a silent shim for whoever wants the pod to end. Its end is told, and goes on from there; that it does not end is an outcome.
+    pub(super) fn end_silent_shim(&mut self) {
+        if self.killing == Killing::Waits {
+            return;
+        }
+        self.killing = Killing::Waits;
+        let killed = self.kill_shim();
+        let limit = self.shared.config.deadlines.shim;
+        self.job(async move {
+            let ended = async {
+                if let Some(process) = killed {
+                    process.ended().await;
+                }
+            };
+            Outcome::ShimKilled(match tokio::time::timeout(limit, ended).await {
+                Ok(()) => Ended::Yes,
+                Err(_) => Ended::No,
+            })
+        });
+    }
+
+    /// A process that hangs in the kernel does not end before that lets go of it. Whoever waits is told so, and may ask again.
+    pub(super) fn shim_killed(&mut self, ended: Ended) -> Next {
+        self.killing = Killing::No;
+        if let (Ended::No, Hearing::Silent) = (ended, self.hearing) {
+            while !self.endings.is_empty() {
+                let message = "it was killed and has not ended: it hangs in the kernel".to_owned();
+                let source = ShimError::Deadline { message };
+                let id = self.record.id.clone();
+                self.answer_ending(Err(StopSandboxError::Shim { id, source }.into()));
+            }
+        }
+        Next::Go
     }
 
     /// The shim did not answer when this daemon took up the pod. It does now.
     pub(super) fn shim_found(&mut self, found: Found) -> Next {
+        // First, as a start that it tells of goes on in a pod that is ready only.
+        self.hearing = Hearing::Answers;
         self.take_up(found);
         self.shim_heard(Hearing::Answers)
     }
@@ -82,7 +131,7 @@ impl Pod {
         let after_ms = self.shared.config.deadlines.shim.as_millis();
         match heard {
             Hearing::Silent => {
-                tracing::warn!(sandbox = %self.record.id, after_ms, "the pod's shim does not answer")
+                tracing::warn!(sandbox = %self.record.id, after_ms, "the pod's shim does not answer, however often it is asked")
             }
             Hearing::Answers => {
                 tracing::info!(sandbox = %self.record.id, "the pod's shim answers again")

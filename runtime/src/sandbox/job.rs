@@ -22,8 +22,18 @@ pub(crate) enum Outcome {
     Updated { id: ContainerId, result: Result<Box<Updated>, UpdateContainerError> },
     /// What an interrupted creation of a container had left is gone, or was told.
     Undone,
+    /// A silent shim was killed.
+    ShimKilled(Ended),
     /// The pod's processes and network are gone, or not.
     SandboxStopped(Result<(), StopSandboxError>),
     /// All of the pod but its entry is gone, or is not.
     SandboxRemoved(Result<(), RemoveSandboxError>),
+}
+
+/// Whether a process that was killed has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Yes,
+    /// Not in time.
+    No,
 }

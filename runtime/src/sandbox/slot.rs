@@ -95,6 +95,15 @@ impl Slot {
         untold
     }
 
+    /// Who waits for its start. Somebody who does is told of it.
+    pub(super) fn take_starters(&mut self) -> Option<Vec<Reply<(), StartContainerError>>> {
+        let starters = self.starting.take()?;
+        if !starters.is_empty() {
+            self.told = StartTold::Yes;
+        }
+        Some(starters)
+    }
+
     /// Its id.
     pub(crate) fn id(&self) -> &ContainerId {
         &self.record.id

@@ -17,6 +17,7 @@
 
 use super::error::{RemoveSandboxError, RunSandboxError, StopSandboxError};
 use super::handle::{Command, Message, PodHandle, Reply};
+use super::helpers::Killing;
 use super::job::Outcome;
 use super::shim::Shim;
 use super::slot::Slot;
@@ -32,6 +33,7 @@ use crate::store::{SandboxPhase, SandboxRecord, write_json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// How many messages wait for a pod's task before their senders do.
 const INBOX: usize = 64;
@@ -49,6 +51,8 @@ pub(super) struct Pod {
     pub(super) busy: usize,
     /// Interrupted creations that are being undone.
     pub(super) undoing: usize,
+    /// A silent shim was killed and is waited for.
+    pub(super) killing: Killing,
     /// Stops and removals of the pod: the first is under way if `ending`, the others wait.
     pub(super) endings: VecDeque<Ending>,
     pub(super) ending: bool,
@@ -177,6 +181,7 @@ impl Pod {
             creating: HashMap::new(),
             busy: 0,
             undoing: 0,
+            killing: Killing::No,
             endings: VecDeque::new(),
             ending: false,
             hearing: Hearing::Answers,
@@ -208,11 +213,14 @@ impl Pod {
     }
 
     async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        // Not begun anew by each message: there may be some every second.
+        let mut next_try = Instant::now();
         loop {
             let message = tokio::select! {
                 message = inbox.recv() => message,
-                () = tokio::time::sleep(unwritten::PAUSE), if self.owes_records() => {
+                () = tokio::time::sleep_until(next_try), if self.owes_records() => {
                     self.write_owed_records();
+                    next_try = Instant::now() + unwritten::PAUSE;
                     continue;
                 }
             };
@@ -265,6 +273,7 @@ impl Pod {
             Outcome::Removed { id, result } => self.removed(&id, result),
             Outcome::Updated { id, result } => self.updated(&id, result),
             Outcome::Undone => self.undoing -= 1,
+            Outcome::ShimKilled(ended) => return self.shim_killed(ended),
             Outcome::SandboxStopped(result) => self.sandbox_stopped(result),
             Outcome::SandboxRemoved(result) => {
                 if self.sandbox_removed(result) == Next::End {

@@ -2,7 +2,8 @@
 //!
 //! Owns the subscription and its renewal. A shim tells a new subscriber of every exit that there has been, so a stream that breaks loses
 //! nothing; the pod's task takes an exit told twice for what it is. A shim that nobody asks anything is asked now and then whether it answers: that
-//! it hangs would be noticed by whoever needs it, else, and too late.
+//! it hangs would be noticed by whoever needs it, else, and too late. One question without an answer says little: a disk that stands still for some seconds holds up
+//! every shim that writes a log to it, and a kubelet makes a pod that is not ready anew. So silence is what lasts.
 //!
 //! ```text
 //!  find ──answers──► spawn: events ──► Event…
@@ -20,6 +21,8 @@ use tokio::sync::mpsc;
 const PAUSE: Duration = Duration::from_millis(200);
 /// How many times the deadline of a call lies between two of the questions: with fifty pods and the usual deadline, one and a half a second.
 const QUIET: u32 = 3;
+/// How many questions in a row have to stay without an answer, each for as long as a call may take: with the usual deadline, a minute.
+pub(super) const UNANSWERED: u32 = 6;
 
 /// Passes what the shim tells to the pod's task, until the shim has ended (which is told last) or the task has. `deadline`: how long it may take
 /// to answer.
@@ -71,16 +74,12 @@ async fn events(shim: &Shim, inbox: &mpsc::Sender<Message>) {
 
 /// Ends only with the task.
 async fn ask(shim: &Shim, deadline: Duration, inbox: &mpsc::Sender<Message>) {
-    let mut hears = Hearing::Answers;
+    let (mut hears, mut unanswered) = (Hearing::Answers, 0);
     loop {
-        tokio::time::sleep(match hears {
-            Hearing::Answers => deadline * QUIET,
-            Hearing::Silent => PAUSE,
-        })
-        .await;
-        let now = match shim.client.state().await {
-            Err(ShimError::Deadline { .. }) => Hearing::Silent,
-            Ok(_) => Hearing::Answers,
+        tokio::time::sleep(if unanswered == 0 { deadline * QUIET } else { PAUSE }).await;
+        unanswered = match shim.client.state().await {
+            Err(ShimError::Deadline { .. }) => UNANSWERED.min(unanswered + 1),
+            Ok(_) => 0,
             // The connection was lost: the shim's end, or nothing that says what it does.
             Err(
                 ShimError::Unknown { .. }
@@ -90,6 +89,12 @@ async fn ask(shim: &Shim, deadline: Duration, inbox: &mpsc::Sender<Message>) {
                 | ShimError::Gone { .. }
                 | ShimError::Failed { .. },
             ) => continue,
+        };
+        let now = match unanswered {
+            0 => Hearing::Answers,
+            UNANSWERED => Hearing::Silent,
+            // Not long enough to be told of.
+            _ => continue,
         };
         if now != hears && inbox.send(Message::ShimHeard(now)).await.is_err() {
             return;

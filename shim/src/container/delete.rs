@@ -52,6 +52,10 @@ pub(crate) async fn delete(pod: &Pod, id: &str) -> Result<(), DeleteError> {
 async fn end(container: &Container) -> Result<(), DeleteError> {
     if let Ok(init) = container.living() {
         let _ = pidfd_send_signal(&init.pidfd, Signal::KILL);
+        // Who is frozen by version 1 has to be thawed besides.
+        if let Some(cgroup) = &init.cgroup {
+            cgroup.signal(Signal::KILL.as_raw());
+        }
     }
     let dead = container.wait_until(|phase| matches!(phase, Phase::Exited(_) | Phase::Gone));
     if tokio::time::timeout(KILLED_LIMIT, dead).await.is_err() {

@@ -29,6 +29,7 @@ use crate::stdio::feed::{Ends, Feed, Mouth};
 use crate::stdio::log::Log;
 use crate::stdio::tee::Tee;
 use davit_proto::shim::{ContainerState, Exit};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -74,6 +75,15 @@ pub(crate) struct Init {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) cgroup: Option<Cgroup>,
+}
+
+impl Init {
+    /// Whether it has not ended yet, be that known here or not.
+    pub(crate) fn lives(&self) -> bool {
+        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut ended, Some(&at_once)).is_ok_and(|count| count == 0)
+    }
 }
 
 /// Where a container is in its life.

@@ -44,10 +44,11 @@ pub(crate) async fn start(pod: &Pod, id: &str) -> Result<i64, StartError> {
 async fn run(pod: &Pod, container: &Container) -> Result<i64, StartError> {
     let log = container.bundle.join("start.log");
     let call = Call { verb: Verb::Start, id: &container.id, log, stdio: CallStdio::Quiet };
+    let before = crate::process::now();
     let result = container.oci.run(&pod.reaper, call, || Ok::<(), Infallible>(())).await;
-    // It may have ended meanwhile, and did not end before it started.
     let now = crate::process::now();
-    let at = container.death().map_or(now, |death| death.verdict.ended.at.min(now));
+    // It may have ended meanwhile, which may not be known here yet, and did not end before it started.
+    let at = if container.living().is_ok_and(|init| init.lives()) { now } else { before };
     if result.is_ok() {
         container.held().started_at = Some(at);
     }

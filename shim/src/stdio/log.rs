@@ -9,10 +9,11 @@ mod sink;
 pub(crate) use sink::Loss;
 
 use super::lines::{Lines, Tag};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use sink::{LogFile, Sink};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -138,7 +139,7 @@ impl Log {
     /// Removes the file, if opening made it: the container came to nothing.
     pub(crate) fn discard(&self) {
         if let (true, Some(path)) = (self.made, &self.path) {
-            let _ = crate::files::remove_if_there(&path.file);
+            let _ = remove(path);
         }
     }
 
@@ -178,14 +179,31 @@ fn open(path: &LogPath) -> Result<File, LogError> {
     opened.map_err(|source| LogError { path: file.clone(), source })
 }
 
-/// The directory itself may be reached through symlinks: `/var/log` is one on some hosts.
+/// Removes the file, in the directory that it was opened in or would be.
+fn remove(path: &LogPath) -> io::Result<()> {
+    let LogPath { file, directory } = path;
+    let below = directory.as_ref().and_then(|above| Some((above, file.strip_prefix(above).ok()?)));
+    let Some((directory, name)) = below else { return crate::files::remove_if_there(file) };
+    let (Some(parent), Some(name)) = (name.parent(), name.file_name()) else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = openat_below(directory, parent, flags)?;
+    Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
+}
+
 fn open_below(directory: &Path, name: &Path) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+    openat_below(directory, name, flags).map(File::from)
+}
+
+/// The directory itself may be reached through symlinks: `/var/log` is one on some hosts.
+fn openat_below(directory: &Path, name: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let above = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(directory, above, Mode::empty())?;
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let mode = Mode::from_raw_mode(0o640);
-    Ok(rustix::fs::openat2(&directory, name, flags, mode, resolve)?.into())
+    let made = flags.contains(OFlags::CREATE);
+    let mode = if made { Mode::from_raw_mode(0o640) } else { Mode::empty() };
+    Ok(rustix::fs::openat2(&directory, name, flags, mode, resolve)?)
 }
 
 fn prefix(source: Source) -> String {

@@ -150,11 +150,13 @@ impl Cni {
         failures
     }
 
+    /// Whether garbage is to be collected: wanted, and known to the version of the plugins.
+    pub(super) fn has_gc(conf: &NetworkConf) -> bool {
+        !conf.disable_gc && at_least(&conf.cni_version, "1.1.0")
+    }
+
     /// GC, where the spec version has it: all that belongs to no pod in `valid` goes.
     pub(super) async fn gc(&self, conf: &NetworkConf, valid: &[SandboxId]) -> Vec<PluginError> {
-        if conf.disable_gc || !at_least(&conf.cni_version, "1.1.0") {
-            return Vec::new();
-        }
         let attachments: Vec<Value> = valid
             .iter()
             .map(|id| json!({"containerID": id, "ifname": super::bridge::link::POD_LINK}))

@@ -172,7 +172,14 @@ impl<W: LogFile> Sink<W> {
         };
         if whole < done {
             let cut = self.file.cut((done - whole) as u64);
-            self.end = if cut.is_err() { End::Torn } else { End::Whole };
+            match (cut, rest) {
+                (Err(_), _) => self.end = End::Torn,
+                (Ok(()), Rest::Kept) if whole > 0 => self.end = End::Whole,
+                // As it was before.
+                (Ok(()), Rest::Kept | Rest::Cut) => {}
+            }
+        } else if whole > 0 {
+            self.end = End::Whole;
         }
         Err((bytes.len() - whole, error))
     }
