@@ -11,10 +11,13 @@ use davit_proto::shim::session_answer::Kind;
 use davit_proto::shim::{OpenAttach, OpenExec, SessionRequest, session_request};
 use davit_sys::passing;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
+
+/// What a pipe may hold, in bytes: with four times the usual, command and daemon wait for each other less often.
+const PIPE: usize = 256 * 1024;
 
 /// What to open.
 #[derive(Debug)]
@@ -134,18 +137,25 @@ impl Ends {
 fn pipes(wanted: Wanted) -> io::Result<(Ends, Vec<OwnedFd>)> {
     let (mut ends, mut theirs) = (Ends::default(), Vec::new());
     if wanted.stdin {
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (reader, writer) = pipe()?;
         ends.stdin = Some(nonblocking(writer)?);
         theirs.push(reader);
     }
     for (wanted, end) in [(wanted.stdout, &mut ends.stdout), (wanted.stderr, &mut ends.stderr)] {
         if wanted {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+            let (reader, writer) = pipe()?;
             *end = Some(nonblocking(reader)?);
             theirs.push(writer);
         }
     }
     Ok((ends, theirs))
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    // An administrator may have set limits; then it is as small as any.
+    let _ = fcntl_setpipe_size(&writer, PIPE);
+    Ok((reader, writer))
 }
 
 /// A descriptor each for reading and writing: an event loop watches each for one of them.
