@@ -47,6 +47,7 @@ pub struct Counters {
 pub(crate) struct Share {
     created: i64,
     running: i64,
+    paused: i64,
     stopped: i64,
     ready: i64,
     not_ready: i64,
@@ -64,7 +65,8 @@ impl Share {
             match container.state {
                 ContainerState::Creating => {}
                 ContainerState::Created { .. } => share.created += 1,
-                ContainerState::Running { .. } => share.running += 1,
+                ContainerState::Running { paused_at: None, .. } => share.running += 1,
+                ContainerState::Running { paused_at: Some(_), .. } => share.paused += 1,
                 ContainerState::Exited(_) => share.stopped += 1,
             }
         }
@@ -80,6 +82,7 @@ impl Counters {
         };
         add(&self.created, new.created - old.created);
         add(&self.running, new.running - old.running);
+        add(&self.paused, new.paused - old.paused);
         add(&self.stopped, new.stopped - old.stopped);
         add(&self.ready, new.ready - old.ready);
         add(&self.not_ready, new.not_ready - old.not_ready);

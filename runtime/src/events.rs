@@ -28,6 +28,10 @@ pub enum Change {
     Created,
     /// It runs; a pod is ready.
     Started,
+    /// It stands still: told by davit's own events, for which CRI has no word.
+    Paused,
+    /// It goes on.
+    Resumed,
     /// It has ended; a pod is not ready any more.
     Stopped,
     /// It is gone.
@@ -194,6 +198,12 @@ fn of_containers(
         let new = after.get(id).map_or(Stage::Absent, |view| of_container(view));
         let ran = if view.state.started_at().is_some() { Ran::Yes } else { Ran::No };
         found.extend(steps(old, new, ran).into_iter().map(|change| (id.to_string(), change)));
+        let was_paused = before.get(id).is_some_and(|view| view.state.paused_at().is_some());
+        match (was_paused, new == Stage::Started, view.state.paused_at().is_some()) {
+            (false, true, true) => found.push((id.to_string(), Change::Paused)),
+            (true, true, false) => found.push((id.to_string(), Change::Resumed)),
+            (false, _, _) | (true, _, _) => {}
+        }
     }
     found
 }
@@ -294,8 +304,9 @@ mod tests {
             let rank = |change: &Change| match change {
                 Change::Created => 0,
                 Change::Started => 1,
-                Change::Stopped => 2,
-                Change::Deleted => 3,
+                Change::Paused | Change::Resumed => 2,
+                Change::Stopped => 3,
+                Change::Deleted => 4,
             };
             prop_assert!(told.windows(2).all(|pair| rank(&pair[0]) < rank(&pair[1])), "{told:?}");
             prop_assert_eq!(told.first(), Some(&Change::Created));

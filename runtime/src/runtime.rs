@@ -9,8 +9,9 @@ use crate::cdi::Cdi;
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::config::RuntimeConfig;
 use crate::container::{
-    self, ContainerSpec, ContainerView, CreateContainerError, ExecError, RemoveContainerError,
-    ReopenLogError, Resources, StartContainerError, StopContainerError, UpdateContainerError,
+    self, ContainerSpec, ContainerView, CreateContainerError, ExecError, KillContainerError,
+    Motion, PauseContainerError, RemoveContainerError, ReopenLogError, Resources, Signal,
+    StartContainerError, StopContainerError, UpdateContainerError,
 };
 use crate::counters::Counters;
 use crate::events::EventStream;
@@ -199,6 +200,39 @@ impl Runtime {
         let asked = Box::new(asked);
         let answer = handle.call(|reply| Command::UpdateContainer { id: id.clone(), asked, reply });
         answer.await.unwrap_or_else(|Gone| Err(Arc::new(unknown("container", id.as_str()).into())))
+    }
+
+    /// Has a container stand still, or go on. One that does already is left so.
+    ///
+    /// # Errors
+    /// [`PauseContainerError`].
+    pub async fn move_container(
+        &self,
+        id: &str,
+        motion: Motion,
+    ) -> Result<(), Arc<PauseContainerError>> {
+        let (id, handle) =
+            self.shared.index.container(id).map_err(|error| Arc::new(error.into()))?;
+        let answer = handle.call(|reply| Command::Move { id: id.clone(), motion, reply });
+        answer.await.unwrap_or_else(|Gone| Err(Arc::new(unknown("container", id.as_str()).into())))
+    }
+
+    /// Sends a container's first process a signal. What comes of it is told by the container's state.
+    ///
+    /// # Errors
+    /// [`KillContainerError`].
+    pub async fn signal_container(
+        &self,
+        id: &str,
+        signal: Signal,
+    ) -> Result<(), Arc<KillContainerError>> {
+        let (id, handle) =
+            self.shared.index.container(id).map_err(|error| Arc::new(error.into()))?;
+        let client = handle.call(|reply| Command::Signal { id: id.clone(), reply }).await;
+        let client = client
+            .unwrap_or_else(|Gone| Err(Arc::new(unknown("container", id.as_str()).into())))?;
+        let sent = client.signal(id.as_str(), signal.number()).await;
+        sent.map_err(|source| Arc::new(KillContainerError::Shim { id, source }))
     }
 
     /// Takes note of what a pod as a whole may use, and sets it where davit made the pod's cgroup.

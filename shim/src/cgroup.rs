@@ -114,11 +114,20 @@ impl Cgroup {
     }
 
     /// Version 1 keeps even SIGKILL from who is paused, version 2 does not.
-    fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         if let Some(freezer) = &self.freezer {
             // Gone with the container, or its state is a parent's: whoever waits for the end tells that it didn't come.
             let _ = files::write_kernel(freezer, "THAWED");
         }
+    }
+
+    /// Whether it was frozen by itself, not by a parent; `None` if the kernel doesn't tell.
+    pub(crate) fn is_frozen(&self) -> Option<bool> {
+        let file = match &self.freezer {
+            Some(state) => state.with_file_name("freezer.self_freezing"),
+            None => self.directory.join("cgroup.freeze"),
+        };
+        Some(files::read_small(&file, LIMIT).ok()?.trim() == "1")
     }
 
     /// Kills everybody in it and waits until they are gone.

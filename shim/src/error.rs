@@ -22,6 +22,10 @@ pub(crate) enum Refusal {
     ExecExists { id: String, exec: String },
     #[error("container {0} is being checkpointed")]
     Frozen(String),
+    #[error("container {0} is paused")]
+    Paused(String),
+    #[error("container {0} is being paused or resumed")]
+    Pausing(String),
     #[error("container {0:?} lives")]
     Lives(String),
     #[error("the shim ends")]

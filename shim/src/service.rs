@@ -6,10 +6,11 @@
 use crate::container::checkpoint::CheckpointError;
 use crate::container::create::CreateError;
 use crate::container::delete::DeleteError;
+use crate::container::pause::PauseError;
 use crate::container::signal::SignalError;
 use crate::container::start::StartError;
 use crate::container::update::UpdateError;
-use crate::container::{checkpoint, create, delete, pid_number, signal, start, update};
+use crate::container::{checkpoint, create, delete, pause, pid_number, signal, start, update};
 use crate::error::{Invalid, Refusal, chain};
 use crate::events::Subscription;
 use crate::exec::{self, ExecError, Message};
@@ -19,8 +20,8 @@ use crate::session::OpenError;
 use davit_proto::shim::shim_server::Shim;
 use davit_proto::shim::{
     CheckpointRequest, CheckpointResponse, CreateRequest, CreateResponse, DeleteRequest,
-    DeleteResponse, EventsRequest, ExecSyncOutput, ExecSyncRequest, ReopenLogRequest,
-    ReopenLogResponse, ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse,
+    DeleteResponse, EventsRequest, ExecSyncOutput, ExecSyncRequest, PauseRequest, PauseResponse,
+    ReopenLogRequest, ReopenLogResponse, ResumeRequest, ResumeResponse, ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse,
     StartRequest, StartResponse, StateRequest, StateResponse, ThawRequest, ThawResponse,
     UpdateRequest, UpdateResponse,
 };
@@ -162,6 +163,24 @@ impl Shim for Service {
         Ok(Response::new(ThawResponse {}))
     }
 
+    async fn pause(
+        &self,
+        request: Request<PauseRequest>,
+    ) -> Result<Response<PauseResponse>, Status> {
+        let pod = Arc::clone(&self.pod);
+        detached(async move { pause::pause(&pod, &request.into_inner().id).await }).await?;
+        Ok(Response::new(PauseResponse {}))
+    }
+
+    async fn resume(
+        &self,
+        request: Request<ResumeRequest>,
+    ) -> Result<Response<ResumeResponse>, Status> {
+        let pod = Arc::clone(&self.pod);
+        detached(async move { pause::resume(&pod, &request.into_inner().id).await }).await?;
+        Ok(Response::new(ResumeResponse {}))
+    }
+
     async fn shutdown(
         &self,
         _request: Request<ShutdownRequest>,
@@ -217,6 +236,8 @@ impl ToStatus for Refusal {
             | Self::ExecExists { .. }
             | Self::Lives(_)
             | Self::Frozen(_)
+            | Self::Paused(_)
+            | Self::Pausing(_)
             | Self::NoInit
             | Self::Ending => tonic::Code::FailedPrecondition,
         }
@@ -289,6 +310,15 @@ impl ToStatus for CheckpointError {
     fn code(&self) -> tonic::Code {
         match self {
             Self::Invalid(e) => e.code(),
+            Self::Refused(e) => e.code(),
+            Self::Oci(e) => e.code(),
+        }
+    }
+}
+
+impl ToStatus for PauseError {
+    fn code(&self) -> tonic::Code {
+        match self {
             Self::Refused(e) => e.code(),
             Self::Oci(e) => e.code(),
         }

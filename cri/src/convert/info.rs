@@ -27,6 +27,7 @@ pub(crate) fn container_info(
         "sandboxID": view.sandbox,
         "pid": view.state.pid().unwrap_or(0),
         "state": view.state,
+        "paused": view.state.paused_at().is_some(),
         "facts": &*view.facts,
         "logDroppedBytes": view.log_dropped,
         "privileged": view.spec.security.privileged,

@@ -1,17 +1,20 @@
 //! The admin service: what davit's own command line asks beyond CRI.
 
 use super::check::{self, Aim};
-use super::logs::{LogError, Reader};
-use super::status::plain_status;
+use super::logs::{LogError, Reader, Window};
+use super::standing;
+use super::status::{plain_status, status};
 use crate::open;
 use davit_proto::admin::davit_server::Davit;
 use davit_proto::admin::pull_progress::Kind;
 use davit_proto::admin::{
-    CheckReport, CheckRequest, Handler, InfoRequest, InfoResponse, LayerPlan, LayerProgress,
-    LogEntry, LogsRequest, PullPlan, PullProgress, PullRequest, WaitRequest, WaitResponse,
+    CheckReport, CheckRequest, Handler, InfoRequest, InfoResponse, KillRequest, KillResponse,
+    LayerPlan, LayerProgress, LogEntry, LogsRequest, PauseRequest, PauseResponse, PullPlan,
+    PullProgress, PullRequest, ResumeRequest, ResumeResponse, StandingsRequest, StandingsResponse,
+    WaitRequest, WaitResponse,
 };
 use davit_runtime::Runtime;
-use davit_runtime::container::{ContainerState, ContainerView};
+use davit_runtime::container::{ContainerState, ContainerView, Motion, Signal};
 use davit_runtime::counters::Listening;
 use davit_runtime::image::{self, Auth, PullEvent};
 use std::pin::Pin;
@@ -96,14 +99,15 @@ impl Davit for Admin {
         &self,
         request: Request<LogsRequest>,
     ) -> Result<Response<Self::LogsStream>, Status> {
-        let LogsRequest { container_id, follow } = request.into_inner();
+        let LogsRequest { container_id, follow, tail, since, until } = request.into_inner();
         let (_, container) =
             self.runtime.container(&container_id).map_err(|error| plain_status(&error))?;
         let path = container.facts.log_path.clone();
         let path = path.ok_or_else(|| {
             Status::failed_precondition(format!("container {} keeps no log", container.id))
         })?;
-        let reader = Reader::open(&path).await.map_err(|error| log_status(&error))?;
+        let window = Window { tail, since, until };
+        let reader = Reader::open(&path, window).await.map_err(|error| log_status(&error))?;
         let (entries, stream) = mpsc::channel(BACKLOG);
         let runtime = self.runtime.clone();
         let listening = follow.then(|| runtime.counters().listen());
@@ -125,6 +129,45 @@ impl Davit for Admin {
         let (answers, stream) = mpsc::channel(BACKLOG);
         tokio::spawn(check::run(self.runtime.clone(), aim, answers));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn pause(
+        &self,
+        request: Request<PauseRequest>,
+    ) -> Result<Response<PauseResponse>, Status> {
+        let PauseRequest { container_id } = request.into_inner();
+        let moved = self.runtime.move_container(&container_id, Motion::Pause).await;
+        moved.map_err(|error| status(&error))?;
+        Ok(Response::new(PauseResponse {}))
+    }
+
+    async fn resume(
+        &self,
+        request: Request<ResumeRequest>,
+    ) -> Result<Response<ResumeResponse>, Status> {
+        let ResumeRequest { container_id } = request.into_inner();
+        let moved = self.runtime.move_container(&container_id, Motion::Resume).await;
+        moved.map_err(|error| status(&error))?;
+        Ok(Response::new(ResumeResponse {}))
+    }
+
+    async fn kill(&self, request: Request<KillRequest>) -> Result<Response<KillResponse>, Status> {
+        let KillRequest { container_id, signal } = request.into_inner();
+        let known = u8::try_from(signal).ok().and_then(|number| Signal::from_number(number).ok());
+        let known = known.ok_or_else(|| {
+            Status::invalid_argument(format!("signal: {signal} is not between 1 and 64"))
+        })?;
+        let sent = self.runtime.signal_container(&container_id, known).await;
+        sent.map_err(|error| status(&error))?;
+        Ok(Response::new(KillResponse {}))
+    }
+
+    async fn standings(
+        &self,
+        request: Request<StandingsRequest>,
+    ) -> Result<Response<StandingsResponse>, Status> {
+        let StandingsRequest {} = request.into_inner();
+        Ok(Response::new(standing::all(&self.runtime)))
     }
 
     async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {
@@ -205,7 +248,7 @@ async fn send_log(
                 }
             }
         }
-        if ended && is_empty {
+        if reader.is_past_the_end() || (ended && is_empty) {
             return Ok(());
         }
         if is_empty {

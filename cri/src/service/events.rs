@@ -10,9 +10,15 @@ use tonic::Status;
 pub(super) fn stream(events: EventStream) -> Streamed<ContainerEventResponse> {
     Box::pin(futures_util::stream::unfold(Some(events), |events| async move {
         let mut events = events?;
-        match events.next().await? {
-            Ok(event) => Some((Ok(convert::event(&event)), Some(events))),
-            Err(lagged) => Some((Err(too_slow(&lagged)), None)),
+        loop {
+            match events.next().await? {
+                Ok(event) => {
+                    if let Some(told) = convert::event(&event) {
+                        return Some((Ok(told), Some(events)));
+                    }
+                }
+                Err(lagged) => return Some((Err(too_slow(&lagged)), None)),
+            }
         }
     }))
 }

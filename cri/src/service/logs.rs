@@ -4,12 +4,12 @@
 //! A follower looks for more a few times a second rather than hold an inotify instance, of which a host has few.
 
 use davit_proto::admin::LogEntry;
-use std::io;
+use std::io::{self, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::fs::File;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 /// How often a follower that has read all looks for more.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -36,6 +36,20 @@ pub(crate) enum LogError {
     },
 }
 
+/// How much is read back at once in search of a log's last lines.
+const BACK: u64 = 64 << 10;
+
+/// Which part of a log is wanted. Times are nanoseconds since the epoch; 0 is no limit.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Window {
+    /// So many of the last lines of the file, and what comes.
+    pub(crate) tail: Option<u64>,
+    /// Nothing that is older.
+    pub(crate) since: i64,
+    /// Nothing that is newer.
+    pub(crate) until: i64,
+}
+
 /// A log being read.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -43,13 +57,34 @@ pub(crate) struct Reader {
     file: File,
     inode: u64,
     pending: Vec<u8>,
+    window: Window,
+    past_the_end: bool,
 }
 
 impl Reader {
-    /// Opens the log at its start. One that isn't there yet is waited for by nobody: it is made with its container.
-    pub(crate) async fn open(path: &Path) -> Result<Self, LogError> {
-        let (file, inode) = open(path).await?;
-        Ok(Self { path: path.to_owned(), file, inode, pending: Vec::new() })
+    /// Opens the log where the window begins. One that isn't there yet is waited for by nobody: it is made with its container.
+    pub(crate) async fn open(path: &Path, window: Window) -> Result<Self, LogError> {
+        let (mut file, inode) = open(path).await?;
+        if let Some(tail) = window.tail {
+            let sought = seek_back(&mut file, tail).await;
+            sought.map_err(|source| LogError::Io { path: path.to_owned(), source })?;
+        }
+        let path = path.to_owned();
+        Ok(Self { path, file, inode, pending: Vec::new(), window, past_the_end: false })
+    }
+
+    /// Whether something was read that is newer than all that is wanted.
+    pub(crate) fn is_past_the_end(&self) -> bool {
+        self.past_the_end
+    }
+
+    fn wanted(&mut self, entry: LogEntry) -> Option<LogEntry> {
+        let Window { tail: _, since, until } = self.window;
+        if until != 0 && entry.time > until {
+            self.past_the_end = true;
+            return None;
+        }
+        (entry.time >= since && !self.past_the_end).then_some(entry)
     }
 
     /// The entries that have come since; none if there are none.
@@ -68,7 +103,8 @@ impl Reader {
             return Err(LogError::TooLong { path: self.path.clone() });
         }
         let lines: Vec<u8> = self.pending.drain(..whole).collect();
-        Ok(lines.split(|byte| *byte == b'\n').filter_map(parse).collect())
+        let entries = lines.split(|byte| *byte == b'\n').filter_map(parse);
+        Ok(entries.filter_map(|entry| self.wanted(entry)).collect())
     }
 
     /// Waits a little; more may have come then.
@@ -87,6 +123,37 @@ impl Reader {
             Ok(_) | Err(_) => Ok(()),
         }
     }
+}
+
+/// Puts the file where its last `lines` lines begin. Its last line may lack its end: then that is one, too.
+async fn seek_back(file: &mut File, lines: u64) -> io::Result<()> {
+    let length = file.metadata().await?.len();
+    let (mut end, mut found) = (length, 0);
+    while end > 0 {
+        let start = end.saturating_sub(BACK);
+        let mut chunk = vec![0; usize::try_from(end - start).unwrap_or_default()];
+        file.seek(SeekFrom::Start(start)).await?;
+        file.read_exact(&mut chunk).await?;
+        for (at, _) in chunk.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            let after = start + u64::try_from(at).unwrap_or_default() + 1;
+            if after == length {
+                // The end of the last line: the others' ends are their successors' beginnings.
+                if lines == 0 {
+                    file.seek(SeekFrom::Start(length)).await?;
+                    return Ok(());
+                }
+                continue;
+            }
+            found += 1;
+            if found == lines {
+                file.seek(SeekFrom::Start(after)).await?;
+                return Ok(());
+            }
+        }
+        end = start;
+    }
+    let start = if lines == 0 { length } else { 0 };
+    file.seek(SeekFrom::Start(start)).await.map(drop)
 }
 
 async fn open(path: &Path) -> Result<(File, u64), LogError> {
@@ -149,7 +216,7 @@ mod tests {
         let entry = |text: &str| format!("2026-01-02T03:04:05Z stdout F {text}\n");
         let mut file = std::fs::File::create(&path).unwrap();
         file.write_all(entry("one").as_bytes()).unwrap();
-        let mut reader = Reader::open(&path).await.unwrap();
+        let mut reader = Reader::open(&path, Window::default()).await.unwrap();
         assert_eq!(reader.more().await.unwrap().len(), 1);
         file.write_all(&entry("two").as_bytes()[..10]).unwrap();
         assert!(reader.more().await.unwrap().is_empty());
@@ -168,5 +235,36 @@ mod tests {
             );
         }
         assert_eq!(seen, ["two\n", "three\n"]);
+    }
+
+    #[tokio::test]
+    async fn the_last_lines_are_found_from_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let long = "x".repeat(1000);
+        for number in 0..200 {
+            writeln!(file, "2026-01-02T03:{:02}:{:02}Z stdout F {number} {long}", number / 60, number % 60).unwrap();
+        }
+        let first = async |window| {
+            let mut reader = Reader::open(&path, window).await.unwrap();
+            let (mut count, mut first) = (0, None);
+            loop {
+                let more = reader.more().await.unwrap();
+                if more.is_empty() {
+                    return (count, first);
+                }
+                count += more.len();
+                let text = String::from_utf8(more[0].content.clone()).unwrap();
+                first.get_or_insert(text.split(' ').next().unwrap().to_owned());
+            }
+        };
+        let tail = |tail| Window { tail: Some(tail), ..Window::default() };
+        for (lines, count, begins) in [(0, 0, None), (1, 1, Some("199")), (150, 150, Some("50")), (1000, 200, Some("0"))] {
+            assert_eq!(first(tail(lines)).await, (count, begins.map(str::to_owned)), "{lines}");
+        }
+        let at = |text: &str| i64::try_from(text.parse::<jiff::Timestamp>().unwrap().as_nanosecond()).unwrap();
+        let window = Window { tail: None, since: at("2026-01-02T03:01:00Z"), until: at("2026-01-02T03:01:09Z") };
+        assert_eq!(first(window).await, (10, Some("60".to_owned())));
     }
 }

@@ -11,6 +11,7 @@ mod image;
 mod lists;
 mod logs;
 mod runtime;
+mod standing;
 mod stats;
 mod status;
 mod streams;

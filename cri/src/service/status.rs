@@ -6,8 +6,9 @@
 use davit_runtime::cdi::CdiError;
 use davit_runtime::checkpoint::CheckpointError;
 use davit_runtime::container::{
-    CreateContainerError, ExecError, RemoveContainerError, ReopenLogError, StartContainerError,
-    StopContainerError, UpdateContainerError, VolumeError,
+    CreateContainerError, ExecError, KillContainerError, PauseContainerError,
+    RemoveContainerError, ReopenLogError, StartContainerError, StopContainerError,
+    UpdateContainerError, VolumeError,
 };
 use davit_runtime::error::chain;
 use davit_runtime::image::{FindError, PullError, RemoveError, UsageError};
@@ -224,6 +225,26 @@ impl WireError for UpdateContainerError {
             Self::State { .. } | Self::InUse { .. } => Code::FailedPrecondition,
             Self::Resource(_) => Code::InvalidArgument,
             Self::Handler(_) | Self::Encode(_) | Self::Store { .. } => Code::Internal,
+            Self::Shim { source, .. } => source.code(),
+        }
+    }
+}
+
+impl WireError for PauseContainerError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::State { .. } => Code::FailedPrecondition,
+            Self::Shim { source, .. } => source.code(),
+        }
+    }
+}
+
+impl WireError for KillContainerError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Lookup(error) => error.code(),
+            Self::State { .. } => Code::FailedPrecondition,
             Self::Shim { source, .. } => source.code(),
         }
     }

@@ -65,6 +65,9 @@ pub struct ContainerState {
     /// What could not be written to its log so far, in bytes of the log; 0 from a shim that is older than this field.
     #[prost(uint64, tag = "7")]
     pub log_dropped: u64,
+    /// The kernel keeps it frozen, whoever asked for that; not told of one that is being checkpointed. Never told by a shim that is older than this field.
+    #[prost(bool, tag = "8")]
+    pub paused: bool,
 }
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -424,6 +427,24 @@ pub struct ThawRequest {
 /// The container goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ThawResponse {}
+/// Asks for Pause.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+/// The container is frozen.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseResponse {}
+/// Asks for Resume.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+/// The container goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeResponse {}
 /// Asks for Shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShutdownRequest {}
@@ -875,6 +896,47 @@ pub mod shim_client {
             req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "Thaw"));
             self.inner.unary(req, path, codec).await
         }
+        /// Freezes a container until Resume: the OCI runtime's `pause`. Success if it is frozen already, whoever did that. FAILED_PRECONDITION while it is
+        /// being checkpointed. A shim that is older than this call answers UNIMPLEMENTED.
+        pub async fn pause(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PauseRequest>,
+        ) -> std::result::Result<tonic::Response<super::PauseResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.shim.v1.Shim/Pause");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "Pause"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets a container go on that is frozen, whoever did that: the OCI runtime's `resume`. Success if it is not.
+        pub async fn resume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResumeResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/davit.shim.v1.Shim/Resume",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "Resume"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Ends the shim: unmounts what it mounted, unpins the namespaces, exits. FAILED_PRECONDITION while a container's
         /// process lives.
         pub async fn shutdown(
@@ -995,6 +1057,17 @@ pub mod shim_server {
             &self,
             request: tonic::Request<super::ThawRequest>,
         ) -> std::result::Result<tonic::Response<super::ThawResponse>, tonic::Status>;
+        /// Freezes a container until Resume: the OCI runtime's `pause`. Success if it is frozen already, whoever did that. FAILED_PRECONDITION while it is
+        /// being checkpointed. A shim that is older than this call answers UNIMPLEMENTED.
+        async fn pause(
+            &self,
+            request: tonic::Request<super::PauseRequest>,
+        ) -> std::result::Result<tonic::Response<super::PauseResponse>, tonic::Status>;
+        /// Lets a container go on that is frozen, whoever did that: the OCI runtime's `resume`. Success if it is not.
+        async fn resume(
+            &self,
+            request: tonic::Request<super::ResumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResumeResponse>, tonic::Status>;
         /// Ends the shim: unmounts what it mounted, unpins the namespaces, exits. FAILED_PRECONDITION while a container's
         /// process lives.
         async fn shutdown(
@@ -1548,6 +1621,92 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ThawSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.shim.v1.Shim/Pause" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseSvc<T: Shim>(pub Arc<T>);
+                    impl<T: Shim> tonic::server::UnaryService<super::PauseRequest>
+                    for PauseSvc<T> {
+                        type Response = super::PauseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PauseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Shim>::pause(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.shim.v1.Shim/Resume" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeSvc<T: Shim>(pub Arc<T>);
+                    impl<T: Shim> tonic::server::UnaryService<super::ResumeRequest>
+                    for ResumeSvc<T> {
+                        type Response = super::ResumeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Shim>::resume(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -160,6 +160,15 @@ pub struct LogsRequest {
     /// Go on until the container has exited.
     #[prost(bool, tag = "2")]
     pub follow: bool,
+    /// Begin with so many of the log's last lines; unset: with the first.
+    #[prost(uint64, optional, tag = "3")]
+    pub tail: ::core::option::Option<u64>,
+    /// Nothing that was written before: nanoseconds since the epoch; 0: everything.
+    #[prost(int64, tag = "4")]
+    pub since: i64,
+    /// Nothing that was written after: nanoseconds since the epoch; 0: everything. Ends a follower once something later is read.
+    #[prost(int64, tag = "5")]
+    pub until: i64,
 }
 /// Some of a container's output.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -252,6 +261,75 @@ pub struct CheckSummary {
     /// Problems that are no more.
     #[prost(uint64, tag = "5")]
     pub repaired: u64,
+}
+/// Asks for Pause.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseRequest {
+    /// A container's id or an unambiguous prefix of one.
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+}
+/// It is frozen.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseResponse {}
+/// Asks for Resume.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeRequest {
+    /// A container's id or an unambiguous prefix of one.
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+}
+/// It goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeResponse {}
+/// Asks for Kill.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KillRequest {
+    /// A container's id or an unambiguous prefix of one.
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+    /// The signal's number, from 1 to 64.
+    #[prost(uint32, tag = "2")]
+    pub signal: u32,
+}
+/// It was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KillResponse {}
+/// Asks for Standings.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StandingsRequest {}
+/// How all containers stand.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StandingsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub containers: ::prost::alloc::vec::Vec<Standing>,
+}
+/// How a container stands.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Standing {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// "created", "running", "paused" or "exited".
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    /// Of its first process; 0 if it has none.
+    #[prost(uint32, tag = "3")]
+    pub pid: u32,
+    /// When it was started, in nanoseconds since the epoch; 0 if it never was.
+    #[prost(int64, tag = "4")]
+    pub started_at: i64,
+    /// When it was frozen; 0 if it isn't.
+    #[prost(int64, tag = "5")]
+    pub paused_at: i64,
+    /// When it ended; 0 if it hasn't.
+    #[prost(int64, tag = "6")]
+    pub finished_at: i64,
+    /// How it ended; 128 and the signal's number if a signal ended it.
+    #[prost(int32, tag = "7")]
+    pub exit_code: i32,
+    /// As ContainerStatus.reason of CRI; empty if it hasn't ended.
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod davit_client {
@@ -440,6 +518,85 @@ pub mod davit_client {
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Check"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Freezes a container, whoever made it. One that is frozen stays so. FAILED_PRECONDITION for one that doesn't run.
+        pub async fn pause(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PauseRequest>,
+        ) -> std::result::Result<tonic::Response<super::PauseResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Pause");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Pause"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets a container go on that is frozen, whoever did that. One that is not goes on.
+        pub async fn resume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResumeResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Resume");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Resume"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sends a container's first process a signal. FAILED_PRECONDITION for one that has no process.
+        pub async fn kill(
+            &mut self,
+            request: impl tonic::IntoRequest<super::KillRequest>,
+        ) -> std::result::Result<tonic::Response<super::KillResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Kill");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Kill"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What CRI's lists don't tell of the containers.
+        pub async fn standings(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StandingsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StandingsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Standings");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Standings"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -499,6 +656,29 @@ pub mod davit_server {
             &self,
             request: tonic::Request<super::CheckRequest>,
         ) -> std::result::Result<tonic::Response<Self::CheckStream>, tonic::Status>;
+        /// Freezes a container, whoever made it. One that is frozen stays so. FAILED_PRECONDITION for one that doesn't run.
+        async fn pause(
+            &self,
+            request: tonic::Request<super::PauseRequest>,
+        ) -> std::result::Result<tonic::Response<super::PauseResponse>, tonic::Status>;
+        /// Lets a container go on that is frozen, whoever did that. One that is not goes on.
+        async fn resume(
+            &self,
+            request: tonic::Request<super::ResumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResumeResponse>, tonic::Status>;
+        /// Sends a container's first process a signal. FAILED_PRECONDITION for one that has no process.
+        async fn kill(
+            &self,
+            request: tonic::Request<super::KillRequest>,
+        ) -> std::result::Result<tonic::Response<super::KillResponse>, tonic::Status>;
+        /// What CRI's lists don't tell of the containers.
+        async fn standings(
+            &self,
+            request: tonic::Request<super::StandingsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StandingsResponse>,
+            tonic::Status,
+        >;
     }
     /// What CRI has no word for. Errors: NOT_FOUND (no such container or image), INVALID_ARGUMENT (an id or a name that
     /// can't be one, or a prefix that fits several), UNAVAILABLE (the daemon is starting).
@@ -798,6 +978,178 @@ pub mod davit_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/Pause" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseSvc<T: Davit>(pub Arc<T>);
+                    impl<T: Davit> tonic::server::UnaryService<super::PauseRequest>
+                    for PauseSvc<T> {
+                        type Response = super::PauseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PauseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::pause(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/Resume" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeSvc<T: Davit>(pub Arc<T>);
+                    impl<T: Davit> tonic::server::UnaryService<super::ResumeRequest>
+                    for ResumeSvc<T> {
+                        type Response = super::ResumeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::resume(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/Kill" => {
+                    #[allow(non_camel_case_types)]
+                    struct KillSvc<T: Davit>(pub Arc<T>);
+                    impl<T: Davit> tonic::server::UnaryService<super::KillRequest>
+                    for KillSvc<T> {
+                        type Response = super::KillResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::KillRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::kill(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = KillSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/Standings" => {
+                    #[allow(non_camel_case_types)]
+                    struct StandingsSvc<T: Davit>(pub Arc<T>);
+                    impl<T: Davit> tonic::server::UnaryService<super::StandingsRequest>
+                    for StandingsSvc<T> {
+                        type Response = super::StandingsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StandingsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::standings(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StandingsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

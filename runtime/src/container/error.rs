@@ -1,6 +1,6 @@
 //! What can go wrong with a container, by operation.
 
-use super::VolumeError;
+use super::{Motion, VolumeError};
 use crate::cdi::CdiError;
 use crate::id::{ContainerId, NoRandomness, SandboxId};
 use crate::image::{FindError, HoldError};
@@ -351,5 +351,57 @@ pub enum UpdateContainerError {
         /// Why.
         #[source]
         source: StoreError,
+    },
+}
+
+/// Why a container could not be paused or resumed. It is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum PauseContainerError {
+    /// There is none, or more than one.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// It doesn't run, or is being stopped or removed.
+    #[error("container {id} is {state}: only one that is running can be paused or resumed")]
+    State {
+        /// Which.
+        id: ContainerId,
+        /// Its state.
+        state: &'static str,
+    },
+    /// The OCI runtime refused, or the shim.
+    #[error("{} container {id}", motion.verb())]
+    Shim {
+        /// What was asked.
+        motion: Motion,
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: ShimError,
+    },
+}
+
+/// Why a signal was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum KillContainerError {
+    /// There is none, or more than one.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// It has no process.
+    #[error("container {id} is {state}: only one that is running can be sent a signal")]
+    State {
+        /// Which.
+        id: ContainerId,
+        /// Its state.
+        state: &'static str,
+    },
+    /// The shim could not.
+    #[error("send a signal to container {id}")]
+    Shim {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: ShimError,
     },
 }

@@ -4,6 +4,7 @@
 
 mod create;
 mod error;
+mod pause;
 mod remove;
 mod spec;
 mod start;
@@ -15,9 +16,11 @@ mod volume;
 
 pub(crate) use create::{Creation, MadeContainer, create};
 pub use error::{
-    CreateContainerError, ExecError, RemoveContainerError, ReopenLogError, StartContainerError,
-    StopContainerError, UpdateContainerError,
+    CreateContainerError, ExecError, KillContainerError, PauseContainerError,
+    RemoveContainerError, ReopenLogError, StartContainerError, StopContainerError,
+    UpdateContainerError,
 };
+pub use pause::Motion;
 pub(crate) use remove::{Removal, remove, remove_files, undo};
 
 pub use spec::{

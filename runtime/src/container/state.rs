@@ -1,10 +1,12 @@
 //! A container's states and how one follows another.
 //!
 //! Owns the decision, not the deed: [`ContainerState::next`] is pure; the pod's task ([`crate::sandbox`]) performs. CRI's states are
-//! functions of these and stored nowhere.
+//! functions of these and stored nowhere. One that is paused runs: its processes are there and end like any other's. So that is a part of
+//! `Running`, which an older davit reads as what it is; a state of its own would make it put the record aside.
 //!
 //! ```text
 //! Creating ──made──► Created{pid} ──started──► Running{pid, since} ──exited──► Exited{code, at, why}
+//!     │                  │  │                     ▲ paused, resumed: Running{paused_at}  │
 //!     │                  │  └──start refused / exited────────────────────────────────▲
 //!     └──undone─► (gone) └──────────────────────────removed──────► (gone) ◄──removed─┘
 //! ```
@@ -35,6 +37,9 @@ pub enum ContainerState {
         pid: u32,
         /// When it was started.
         started_at: i64,
+        /// Since when it is frozen, if it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        paused_at: Option<i64>,
     },
     /// It has ended, or never came to run.
     Exited(Exit),
@@ -98,6 +103,13 @@ pub enum ContainerEvent {
         /// When.
         at: i64,
     },
+    /// It was frozen.
+    Paused {
+        /// When.
+        at: i64,
+    },
+    /// It goes on.
+    Resumed,
     /// It could not be started.
     StartRefused {
         /// When.
@@ -149,7 +161,14 @@ impl ContainerState {
         match (self, event) {
             (Self::Creating, ContainerEvent::Made { pid }) => Ok(Self::Created { pid }),
             (Self::Created { pid }, ContainerEvent::Started { at }) => {
-                Ok(Self::Running { pid: *pid, started_at: at })
+                Ok(Self::Running { pid: *pid, started_at: at, paused_at: None })
+            }
+            (Self::Running { pid, started_at, paused_at }, ContainerEvent::Paused { at }) => {
+                let paused_at = paused_at.or(Some(at));
+                Ok(Self::Running { pid: *pid, started_at: *started_at, paused_at })
+            }
+            (Self::Running { pid, started_at, paused_at: _ }, ContainerEvent::Resumed) => {
+                Ok(Self::Running { pid: *pid, started_at: *started_at, paused_at: None })
             }
             (Self::Created { .. }, ContainerEvent::StartRefused { at, message }) => {
                 Ok(Self::Exited(Exit {
@@ -220,7 +239,8 @@ impl ContainerState {
         match self {
             Self::Creating => "being created",
             Self::Created { .. } => "created",
-            Self::Running { .. } => "running",
+            Self::Running { paused_at: None, .. } => "running",
+            Self::Running { paused_at: Some(_), .. } => "paused",
             Self::Exited(_) => "exited",
         }
     }
@@ -231,6 +251,15 @@ impl ContainerState {
         match self {
             Self::Created { pid } | Self::Running { pid, .. } => Some(*pid),
             Self::Creating | Self::Exited(_) => None,
+        }
+    }
+
+    /// Since when it is frozen, if it is.
+    #[must_use]
+    pub fn paused_at(&self) -> Option<i64> {
+        match self {
+            Self::Running { paused_at, .. } => *paused_at,
+            Self::Creating | Self::Created { .. } | Self::Exited(_) => None,
         }
     }
 
@@ -250,6 +279,8 @@ impl ContainerEvent {
         match self {
             Self::Made { .. } => "been made",
             Self::Started { .. } => "started",
+            Self::Paused { .. } => "been paused",
+            Self::Resumed => "been resumed",
             Self::StartRefused { .. } => "refused to start",
             Self::Exited { .. } => "exited",
             Self::Lost { .. } => "been lost",
@@ -279,7 +310,7 @@ mod tests {
     fn a_container_is_made_started_and_ends() {
         let state = ContainerState::Creating.next(ContainerEvent::Made { pid: 7 }).unwrap();
         let state = state.next(ContainerEvent::Started { at: 20 }).unwrap();
-        assert_eq!(state, ContainerState::Running { pid: 7, started_at: 20 });
+        assert_eq!(state, ContainerState::Running { pid: 7, started_at: 20, paused_at: None });
         for (code, oom_killed, reason) in [
             (0, false, "Completed"),
             (3, false, "Error"),
@@ -314,7 +345,7 @@ mod tests {
 
     #[test]
     fn one_whose_shim_is_gone_has_a_code_only_if_it_was_killed() {
-        let state = ContainerState::Running { pid: 7, started_at: 20 };
+        let state = ContainerState::Running { pid: 7, started_at: 20, paused_at: None };
         for (end, code) in [(LostEnd::Killed, 137), (LostEnd::Unknown, 255)] {
             let lost = state.next(ContainerEvent::Lost { at: 30, end }).unwrap();
             let told = (exit(&lost).code, exit(&lost).reason.as_str(), exit(&lost).started_at);
@@ -323,11 +354,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn one_that_is_paused_runs_and_ends_like_any_other() {
+        let running = ContainerState::Running { pid: 7, started_at: 20, paused_at: None };
+        let paused = running.next(ContainerEvent::Paused { at: 25 }).unwrap();
+        assert_eq!((paused.name(), paused.paused_at(), paused.pid()), ("paused", Some(25), Some(7)));
+        assert_eq!(paused.next(ContainerEvent::Paused { at: 26 }).unwrap(), paused);
+        assert_eq!(paused.next(ContainerEvent::Resumed).unwrap(), running);
+        assert_eq!(running.next(ContainerEvent::Resumed).unwrap(), running);
+        let ended = paused.next(exited(137)).unwrap();
+        assert_eq!((exit(&ended).code, exit(&ended).started_at), (137, Some(20)));
+        assert_eq!(ended.paused_at(), None);
+        for state in [ContainerState::Creating, ContainerState::Created { pid: 7 }, ended] {
+            assert!(state.next(ContainerEvent::Paused { at: 31 }).is_err(), "{}", state.name());
+        }
+    }
+
+    #[test]
+    fn a_record_from_before_there_was_a_pause_is_read() {
+        let old = r#"{"state":"running","pid":7,"started_at":20}"#;
+        let state: ContainerState = serde_json::from_str(old).unwrap();
+        assert_eq!(state, ContainerState::Running { pid: 7, started_at: 20, paused_at: None });
+        assert_eq!(serde_json::to_string(&state).unwrap(), old);
+    }
+
     fn any_event() -> impl Strategy<Value = ContainerEvent> {
         prop_oneof![
             any::<u32>().prop_map(|pid| ContainerEvent::Made { pid }),
             (1..100_i64).prop_map(|at| ContainerEvent::Started { at }),
             (1..100_i64).prop_map(|at| ContainerEvent::StartRefused { at, message: String::new() }),
+            (1..100_i64).prop_map(|at| ContainerEvent::Paused { at }),
+            Just(ContainerEvent::Resumed),
             (1..100_i64).prop_map(|at| ContainerEvent::Lost { at, end: LostEnd::Killed }),
             (1..100_i64).prop_map(|at| ContainerEvent::Lost { at, end: LostEnd::Unknown }),
             (1..100_i64, any::<i32>(), any::<bool>())

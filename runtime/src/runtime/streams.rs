@@ -93,9 +93,11 @@ impl Runtime {
     fn running(&self, id: &str) -> Result<Arc<ContainerView>, ExecError> {
         let (_, container) = self.container(id)?;
         match &container.state {
-            ContainerState::Running { .. } => Ok(container),
+            ContainerState::Running { paused_at: None, .. } => Ok(container),
+            // What is begun in one that is paused would hang until it goes on.
             state @ (ContainerState::Creating
             | ContainerState::Created { .. }
+            | ContainerState::Running { paused_at: Some(_), .. }
             | ContainerState::Exited(_)) => {
                 Err(ExecError::NotRunning { id: container.id.clone(), state: state.name() })
             }

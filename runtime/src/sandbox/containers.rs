@@ -12,7 +12,7 @@ use super::watch_shim::Hearing;
 use crate::clock;
 use crate::container::{
     self, ContainerEvent, ContainerPid, ContainerSpec, ContainerState, CreateContainerError,
-    ExecError, LostEnd, MadeContainer, RemoveContainerError, ReopenLogError, StartContainerError,
+    ExecError, LostEnd, MadeContainer, Motion, RemoveContainerError, ReopenLogError, StartContainerError,
     StopContainerError,
 };
 use crate::exec::ExecTarget;
@@ -271,6 +271,9 @@ impl Pod {
             kill: self.shared.config.deadlines.kill,
         };
         let view = self.watch();
+        if deadline > Instant::now() {
+            self.wake_to_stop(id);
+        }
         self.busy += 1;
         self.job(async move {
             Outcome::Stopped { id: stop.id.clone(), result: container::stop(stop, view).await }
@@ -365,7 +368,9 @@ impl Pod {
             if container.started {
                 // An older shim doesn't say when; then it is now, which is not before the truth.
                 let at = if container.started_at > 0 { container.started_at } else { clock::now() };
-                events.push((id, ContainerEvent::Started { at }));
+                events.push((id.clone(), ContainerEvent::Started { at }));
+                let motion = if container.paused { Motion::Pause } else { Motion::Resume };
+                events.push((id, motion.event()));
             } else if container.starting
                 && let Ok(client) = self.may_start(&id)
             {
@@ -423,7 +428,7 @@ impl Pod {
     pub(super) fn exec_target(&self, id: &ContainerId) -> Result<ExecTarget, ExecError> {
         let slot = self.slot(id)?;
         match (&slot.record.state, &self.shim) {
-            (ContainerState::Running { .. }, Some(shim)) => Ok(ExecTarget {
+            (ContainerState::Running { paused_at: None, .. }, Some(shim)) => Ok(ExecTarget {
                 id: id.clone(),
                 client: shim.client.clone(),
                 protocol: shim.protocol,

@@ -9,8 +9,9 @@ use super::job::Outcome;
 use super::shim::Found;
 use super::watch_shim::Hearing;
 use crate::container::{
-    ContainerSpec, CreateContainerError, ExecError, RemoveContainerError, ReopenLogError,
-    Resources, StartContainerError, StopContainerError, UpdateContainerError,
+    ContainerSpec, CreateContainerError, ExecError, KillContainerError, Motion,
+    PauseContainerError, RemoveContainerError, ReopenLogError, Resources, StartContainerError,
+    StopContainerError, UpdateContainerError,
 };
 use crate::exec::ExecTarget;
 use crate::id::{ContainerId, SandboxId};
@@ -46,6 +47,10 @@ pub(crate) enum Command {
         asked: Box<Resources>,
         reply: Reply<(), UpdateContainerError>,
     },
+    /// Have a container stand still, or go on.
+    Move { id: ContainerId, motion: Motion, reply: Reply<(), PauseContainerError> },
+    /// What a signal to a container needs.
+    Signal { id: ContainerId, reply: Reply<ShimClient, KillContainerError> },
     /// Take note of what the pod as a whole may use.
     Update { limits: Box<SandboxLimits>, reply: Reply<(), UpdateSandboxError> },
     /// What an exec in a container needs.

@@ -2,8 +2,8 @@
 
 use super::error::{RemoveSandboxError, StopSandboxError};
 use crate::container::{
-    CreateContainerError, MadeContainer, RemoveContainerError, StartContainerError,
-    StopContainerError, UpdateContainerError, Updated,
+    CreateContainerError, MadeContainer, Motion, PauseContainerError, RemoveContainerError,
+    StartContainerError, StopContainerError, UpdateContainerError, Updated,
 };
 use crate::id::ContainerId;
 
@@ -20,6 +20,8 @@ pub(crate) enum Outcome {
     Removed { id: ContainerId, result: Result<(), RemoveContainerError> },
     /// A container's limits were changed, or not.
     Updated { id: ContainerId, result: Result<Box<Updated>, UpdateContainerError> },
+    /// A container stands still or goes on, or is as it was.
+    Moved { id: ContainerId, motion: Motion, result: Result<(), PauseContainerError> },
     /// What an interrupted creation of a container had left is gone, or was told.
     Undone,
     /// A silent shim was killed.

@@ -9,6 +9,7 @@ pub(crate) mod handle;
 mod helpers;
 mod index;
 mod job;
+mod pause;
 mod shim;
 mod slot;
 mod spec;

@@ -1,8 +1,8 @@
 //! One container in its pod's task: its record, and what is under way on it.
 
 use crate::container::{
-    ContainerEvent, ContainerState, ContainerView, Denied, RemoveContainerError, Resources,
-    StartContainerError, StopContainerError, UpdateContainerError,
+    ContainerEvent, ContainerState, ContainerView, Denied, Motion, PauseContainerError,
+    RemoveContainerError, Resources, StartContainerError, StopContainerError, UpdateContainerError,
 };
 use crate::id::ContainerId;
 use crate::image::LayerHold;
@@ -30,6 +30,8 @@ pub(crate) struct Slot {
     pub(super) stopping: Option<Stopping>,
     /// Changes of its limits, and who waits for each: the first is under way, the others come after it.
     pub(super) updates: VecDeque<(Resources, Reply<(), UpdateContainerError>)>,
+    /// Whether it is to stand still or go on, and who waits for each (nobody, where a stop wants it): the first is under way.
+    pub(super) motions: VecDeque<(Motion, Option<Reply<(), PauseContainerError>>)>,
     /// A removal under way, and who waits for it.
     pub(super) removing: Vec<Reply<(), RemoveContainerError>>,
     /// The record on disk is older than this one.
@@ -74,6 +76,7 @@ impl Slot {
             early_exit: None,
             stopping: None,
             updates: VecDeque::new(),
+            motions: VecDeque::new(),
             removing: Vec::new(),
             unwritten: false,
             loss_told: None,

@@ -251,6 +251,10 @@ impl Pod {
             Command::UpdateContainer { id, asked, reply } => {
                 self.update_container(&id, *asked, reply)
             }
+            Command::Move { id, motion, reply } => self.move_container(&id, motion, reply),
+            Command::Signal { id, reply } => {
+                drop(reply.send(self.signal_target(&id).map_err(Arc::new)))
+            }
             Command::Update { limits, reply } => {
                 drop(reply.send(self.update(*limits).map_err(Arc::new)))
             }
@@ -272,6 +276,7 @@ impl Pod {
             Outcome::Stopped { id, result } => self.stopped(&id, result),
             Outcome::Removed { id, result } => self.removed(&id, result),
             Outcome::Updated { id, result } => self.updated(&id, result),
+            Outcome::Moved { id, motion, result } => self.moved(&id, motion, result),
             Outcome::Undone => self.undoing -= 1,
             Outcome::ShimKilled(ended) => return self.shim_killed(ended),
             Outcome::SandboxStopped(result) => self.sandbox_stopped(result),

@@ -7,7 +7,7 @@ use super::spawn::socket_path;
 use davit_proto::shim::shim_client::ShimClient as Wire;
 use davit_proto::shim::{
     CheckpointRequest, CreateRequest, DeleteRequest, Event, EventsRequest, ExecSyncOutput,
-    ExecSyncRequest, ReopenLogRequest, ShutdownRequest, SignalRequest, StartRequest, StateRequest,
+    ExecSyncRequest, PauseRequest, ReopenLogRequest, ResumeRequest, ShutdownRequest, SignalRequest, StartRequest, StateRequest,
     StateResponse, ThawRequest, UpdateRequest,
 };
 use hyper_util::rt::TokioIo;
@@ -278,6 +278,24 @@ impl ShimClient {
         let request = ThawRequest { id: id.to_owned() };
         let answer = async move { wire.thaw(request).await.map_err(ShimError::of(id)) };
         self.within("let a container go on", answer).await.map(drop)
+    }
+
+    /// Freezes a container until [`Self::resume`]; the OCI runtime's deadline is the one it was created with.
+    ///
+    /// # Errors
+    /// [`ShimError`]; the container goes on then.
+    pub async fn pause(&self, id: &str) -> Result<(), ShimError> {
+        let request = PauseRequest { id: id.to_owned() };
+        self.wire.clone().pause(request).await.map_err(ShimError::of(id)).map(drop)
+    }
+
+    /// Lets a container go on that is frozen, whoever did that.
+    ///
+    /// # Errors
+    /// [`ShimError`].
+    pub async fn resume(&self, id: &str) -> Result<(), ShimError> {
+        let request = ResumeRequest { id: id.to_owned() };
+        self.wire.clone().resume(request).await.map_err(ShimError::of(id)).map(drop)
     }
 
     /// What happens to the pod's containers, from the exits that there have been.

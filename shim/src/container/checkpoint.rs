@@ -42,7 +42,10 @@ pub(crate) async fn checkpoint(
     checked_path("images", &images)?;
     checked_path("work", &work)?;
     let container = pod.container(&id)?;
-    container.running()?;
+    if container.running()?.is_frozen() && !container.is_frozen() {
+        // Its end would let it go on.
+        return Err(Refusal::Paused(id).into());
+    }
     let (thaw, thawed) = oneshot::channel();
     container.freeze(thaw)?;
     let limit = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));

@@ -16,6 +16,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod exit;
 pub(crate) mod loss;
+pub(crate) mod pause;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod update;
@@ -65,6 +66,8 @@ struct Held {
     execs: BTreeSet<String>,
     /// A checkpoint has frozen it: dropped when it goes on.
     frozen: Option<oneshot::Sender<()>>,
+    /// It is being paused or resumed.
+    pausing: bool,
     /// Nanoseconds since the epoch.
     started_at: Option<i64>,
 }
@@ -83,6 +86,11 @@ impl Init {
         let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut ended, Some(&at_once)).is_ok_and(|count| count == 0)
+    }
+
+    /// Whether the kernel keeps its container frozen, or is about to; not where that can't be told.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.cgroup.as_ref().and_then(Cgroup::is_frozen).unwrap_or(false)
     }
 }
 
@@ -201,7 +209,10 @@ impl Container {
 
     /// What State answers; `None` for one that is not there yet, or not any more.
     pub(crate) fn to_proto(&self) -> Option<ContainerState> {
-        let started_at = self.held().started_at.unwrap_or_default();
+        let (started_at, checkpointed) = {
+            let held = self.held();
+            (held.started_at.unwrap_or_default(), held.frozen.is_some())
+        };
         let state = |pid: u32, started, exit| ContainerState {
             id: self.id.clone(),
             pid,
@@ -210,6 +221,7 @@ impl Container {
             started_at,
             starting: false,
             log_dropped: self.log.loss().map_or(0, |loss| loss.dropped),
+            paused: false,
         };
         Some(match &*self.phase.borrow() {
             Phase::Creating | Phase::Gone => return None,
@@ -217,7 +229,10 @@ impl Container {
             Phase::Starting(init) => {
                 ContainerState { starting: true, ..state(pid_number(init.pid), false, None) }
             }
-            Phase::Running(init) => state(pid_number(init.pid), true, None),
+            Phase::Running(init) => ContainerState {
+                paused: !checkpointed && init.is_frozen(),
+                ..state(pid_number(init.pid), true, None)
+            },
             Phase::Exited(death) => state(0, death.started, Some(death.verdict.to_proto())),
         })
     }
@@ -242,11 +257,32 @@ impl Container {
     /// Notes that it is about to be frozen; the other end of `thaw` learns when it goes on.
     pub(crate) fn freeze(&self, thaw: oneshot::Sender<()>) -> Result<(), Refusal> {
         let mut held = self.held();
-        if held.frozen.is_some() {
-            return Err(Refusal::Frozen(self.id.clone()));
-        }
+        Self::may_freeze(&self.id, &held)?;
         held.frozen = Some(thaw);
         Ok(())
+    }
+
+    fn may_freeze(id: &str, held: &Held) -> Result<(), Refusal> {
+        if held.frozen.is_some() {
+            return Err(Refusal::Frozen(id.to_owned()));
+        }
+        if held.pausing {
+            return Err(Refusal::Pausing(id.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Notes that it is about to be paused or resumed: no checkpoint begins meanwhile, and none is under way.
+    pub(crate) fn begin_pausing(&self) -> Result<(), Refusal> {
+        let mut held = self.held();
+        Self::may_freeze(&self.id, &held)?;
+        held.pausing = true;
+        Ok(())
+    }
+
+    /// It is paused or resumed, or neither could be done.
+    pub(crate) fn end_pausing(&self) {
+        self.held().pausing = false;
     }
 
     /// Whether a checkpoint has frozen it.

@@ -7,6 +7,8 @@ use davit_sys::signal;
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 
+const KILL: i32 = 9;
+
 /// Why a signal was not sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignalError {
@@ -28,7 +30,11 @@ pub(crate) fn send(pod: &Pod, request: SignalRequest) -> Result<(), SignalError>
     if let (true, Some(cgroup)) = (all, &init.cgroup) {
         cgroup.signal(number);
     }
-    match signal::send(init.pidfd.as_fd(), number) {
+    let sent = signal::send(init.pidfd.as_fd(), number);
+    if let (KILL, Some(cgroup)) = (number, &init.cgroup) {
+        cgroup.thaw();
+    }
+    match sent {
         Ok(()) => Ok(()),
         Err(Errno::SRCH) => Err(Refusal::Exited(id).into()),
         Err(e) => Err(SignalError::Send { id, signal: number, source: e.into() }),

@@ -157,7 +157,11 @@ async fn attend(
 }
 
 async fn output_and_exit(daemon: &mut Daemon, id: &str) -> Result<ExitCode, ClientError> {
-    let request = admin::LogsRequest { container_id: id.to_owned(), follow: true };
+    let request = admin::LogsRequest {
+        container_id: id.to_owned(),
+        follow: true,
+        ..admin::LogsRequest::default()
+    };
     let failed = || doing(format!("read the output of container {id}"));
     let mut entries = daemon.davit.logs(request).await.map_err(failed())?.into_inner();
     while let Some(admin::LogEntry { stream, content, time: _ }) =
