@@ -2,7 +2,15 @@
 //!
 //! Owns every flag but those of the daemon ([`crate::config::ServeFlags`]). Does nothing itself; an argument too many is an error.
 
-use crate::client::{Address, Memory, Port, RunUser, Volume};
+mod container;
+mod listing;
+mod stream;
+
+pub(crate) use container::{Ids, InspectArgs, KillArgs, Limits, LogsArgs, StopArgs, UpdateArgs};
+pub(crate) use listing::{ImagesArgs, Listing, PodsArgs, PsArgs, Written};
+pub(crate) use stream::{AttachArgs, ExecArgs};
+
+use crate::client::{Address, DetachKeys, Memory, Port, RunUser, Volume};
 use crate::config::ServeFlags;
 use crate::wipe::Consent;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -97,7 +105,8 @@ pub(crate) enum ClientCommand {
         image: String,
     },
     /// List the images
-    Images(Listing),
+    #[command(after_help = listing::TEMPLATES)]
+    Images(ImagesArgs),
     /// Make a pod with one container, and run a command in it
     #[command(
         after_help = "The output is kept in logs/<uid of the pod> below the daemon's root until `davit rm` (or --rm) removes it \
@@ -106,15 +115,60 @@ pub(crate) enum ClientCommand {
     )]
     Run(Box<RunArgs>),
     /// List the containers that run
-    Ps {
-        /// Those that don't, too
-        #[arg(short, long)]
-        all: bool,
-        #[command(flatten)]
-        listing: Listing,
-    },
+    #[command(after_help = listing::TEMPLATES)]
+    Ps(PsArgs),
     /// List the pods
-    Pods(Listing),
+    #[command(after_help = listing::TEMPLATES)]
+    Pods(PodsArgs),
+    /// Show all that is known of containers, pods and images, as JSON
+    #[command(
+        after_help = "Examples:\n  davit inspect web\n  davit inspect --type image busybox\n  davit inspect -f '{{ info.pid }}' web"
+    )]
+    Inspect(InspectArgs),
+    /// Show what a container has written
+    #[command(
+        after_help = "Examples:\n  davit logs -f --tail 10 web\n  davit logs --since 10m -t web"
+    )]
+    Logs(LogsArgs),
+    /// Run a command in a running container
+    #[command(
+        after_help = "Exits as the command does; 125 if davit failed, 126 if the command can't be run, 127 if there is none of its name.\n\
+                      Whoever leaves by the detach keys ends the command: nobody could come back to it.\n\n\
+                      Examples:\n  davit exec web ls /\n  davit exec -it web sh\n  davit exec -u nobody -w /tmp -e A=B web env"
+    )]
+    Exec(ExecArgs),
+    /// Use this terminal for a running container's own process
+    #[command(
+        after_help = "Exits as the container does, and with 0 when left by the detach keys; the container then goes on.\n\nExamples:\n  davit attach web\n  davit attach --no-stdin --detach-keys ctrl-x web"
+    )]
+    Attach(AttachArgs),
+    /// Wait until containers have ended, and print their exit codes
+    #[command(after_help = "Example:\n  davit wait $(davit ps -q --filter label=job=nightly)")]
+    Wait(Ids),
+    /// Start containers that were made and not started
+    #[command(
+        after_help = "One that has ended can't be started again: it is made anew.\n\nExample:\n  davit start 3f2a"
+    )]
+    Start(Ids),
+    /// Stop containers: their stop signal, and SIGKILL once the time is up
+    #[command(after_help = "Example:\n  davit stop -t 30 web")]
+    Stop(StopArgs),
+    /// Send containers a signal
+    #[command(after_help = "Examples:\n  davit kill web\n  davit kill -s HUP web")]
+    Kill(KillArgs),
+    /// Freeze containers: nothing in them runs until they are resumed
+    #[command(
+        after_help = "Works on those of the kubelet, too; to it they run, and what it probes in them fails.\n\nExample:\n  davit pause web"
+    )]
+    Pause(Ids),
+    /// Let frozen containers go on, whoever froze them
+    #[command(visible_alias = "unpause", after_help = "Example:\n  davit resume web")]
+    Resume(Ids),
+    /// Change the limits of containers that live
+    #[command(
+        after_help = "What is not given stays as it is.\n\nExample:\n  davit update --cpus 0.5 --memory 128m web"
+    )]
+    Update(UpdateArgs),
     /// Look whether all images are still what was pulled, and whether anything belongs to nobody
     ///
     /// Reads every file of every layer. Exits with 1 if something is wrong.
@@ -132,23 +186,6 @@ pub(crate) enum ClientCommand {
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
     },
-}
-
-/// How a list is written.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Listing {
-    /// How the list is written
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
-}
-
-/// How a list is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
 }
 
 /// `davit run`.
@@ -176,6 +213,15 @@ pub(crate) struct RunArgs {
     /// Print the container's id and leave it running
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// Keep standard input open, and pass this program's on
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// What to type to leave and have it go on, with -i or -t
+    #[arg(long, default_value = "ctrl-p,ctrl-q", value_name = "KEYS")]
+    pub(crate) detach_keys: DetachKeys,
     /// Limit memory, such as 64m
     #[arg(long, value_name = "BYTES")]
     pub(crate) memory: Option<Memory>,
@@ -242,7 +288,7 @@ pub(crate) fn refusal_code(args: &[OsString]) -> u8 {
         if word == "--address" {
             words.next();
         } else if !word.to_string_lossy().starts_with('-') {
-            return if word == "run" { 125 } else { 2 };
+            return if word == "run" || word == "exec" { 125 } else { 2 };
         }
     }
     2
@@ -292,6 +338,15 @@ mod tests {
             "davit run",
             "davit nonsense",
             "davit ps --format yaml",
+            "davit ps --filter colour=red",
+            "davit ps --filter state=tired",
+            "davit ps --sort weight",
+            "davit ps --last 2 --latest",
+            "davit logs --since yesterday-ish x",
+            "davit kill -s NOSUCH x",
+            "davit update x",
+            "davit update --cpus 1",
+            "davit inspect --type volume x",
             "davit run -d --rm image",
             "davit run --memory lots image",
             "davit --address nowhere ps",

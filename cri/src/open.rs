@@ -35,9 +35,9 @@ pub(crate) async fn open(config: Arc<Config>, urls: Urls) -> anyhow::Result<Open
     let limits = Limits { idle: config.stream_idle(), creation: config.stream_creation() };
     let streams = Server::new(urls.clone(), Arc::new(runtime.clone()), limits)?;
     let services = Services {
-        runtime: RuntimeApi::new(runtime.clone(), urls),
+        runtime: RuntimeApi::new(runtime.clone(), urls.clone()),
         image: Images::new(runtime.clone()),
-        davit: Admin::new(runtime.clone()),
+        davit: Admin::new(runtime.clone(), urls),
     };
     let (counting, dumping, flushing) = (runtime.clone(), runtime.clone(), runtime.clone());
     Ok(Opened {

@@ -22,6 +22,7 @@ pub mod leaks;
 pub mod live;
 mod newer;
 pub mod old_shim;
+pub mod pty;
 pub mod registry;
 pub mod soak;
 pub mod test;

@@ -17,10 +17,10 @@ use davit_proto::shim::shim_client::ShimClient;
 use davit_proto::shim::shim_server::{Shim, ShimServer};
 use davit_proto::shim::{
     CheckpointRequest, CheckpointResponse, CreateRequest, CreateResponse, DeleteRequest,
-    DeleteResponse, Event, EventsRequest, ExecSyncOutput, ExecSyncRequest, ReopenLogRequest,
-    ReopenLogResponse, ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse,
-    StartRequest, StartResponse, StateRequest, StateResponse, ThawRequest, ThawResponse,
-    UpdateRequest, UpdateResponse,
+    DeleteResponse, Event, EventsRequest, ExecSyncOutput, ExecSyncRequest, PauseRequest,
+    PauseResponse, ReopenLogRequest, ReopenLogResponse, ResumeRequest, ResumeResponse,
+    ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse, StartRequest, StartResponse,
+    StateRequest, StateResponse, ThawRequest, ThawResponse, UpdateRequest, UpdateResponse,
 };
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -282,6 +282,16 @@ impl Shim for Proxy {
     ) -> Result<Response<CheckpointResponse>, Status> {
         self.must_be_new()?;
         self.client().checkpoint(r.into_inner()).await
+    }
+
+    async fn pause(&self, r: Request<PauseRequest>) -> Result<Response<PauseResponse>, Status> {
+        self.must_be_new()?;
+        self.client().pause(r.into_inner()).await
+    }
+
+    async fn resume(&self, r: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
+        self.must_be_new()?;
+        self.client().resume(r.into_inner()).await
     }
 
     async fn thaw(&self, r: Request<ThawRequest>) -> Result<Response<ThawResponse>, Status> {

@@ -4,7 +4,8 @@
 
 use crate::container::ExecError;
 use crate::id::ContainerId;
-use crate::oci::{self, Terminal};
+use crate::image::view::LayerView;
+use crate::oci::{self, ExecAs, Terminal, UserFiles};
 use crate::shared::Shared;
 use crate::shim::{ShimClient, ShimError};
 use crate::store::{StoreError, read_json};
@@ -24,6 +25,8 @@ pub(crate) struct ExecTarget {
     /// The version of the shim's interface.
     pub(crate) protocol: u32,
     pub(crate) bundle: PathBuf,
+    /// Of the container's first process.
+    pub(crate) pid: u32,
 }
 
 impl ExecTarget {
@@ -32,13 +35,29 @@ impl ExecTarget {
         &self,
         command: &[String],
         terminal: Terminal,
+        whom: &ExecAs,
     ) -> Result<Vec<u8>, ExecError> {
         let config = self.bundle.join("config.json");
         let store = |source| ExecError::Store { id: self.id.clone(), source };
         let spec = read_json(&config).map_err(store)?;
-        let process = oci::exec_process(&spec, command, terminal)?;
+        let users = if whom.user.is_empty() { UserFiles::default() } else { self.users()? };
+        let process = oci::exec_process(&spec, command, terminal, whom, &users)?;
         serde_json::to_vec(&process)
             .map_err(|source| store(StoreError::Broken { path: config, source }))
+    }
+}
+
+impl ExecTarget {
+    /// The users that the container knows now. Its own to write, so they are read as an image's: no link leads out of its root.
+    fn users(&self) -> Result<UserFiles, ExecError> {
+        // With the dot the last part is the root itself, and not the link to it.
+        let view = LayerView::new(&[PathBuf::from(format!("/proc/{}/root/.", self.pid))]);
+        let limit = u64::try_from(UserFiles::LIMIT).unwrap_or(u64::MAX).saturating_add(1);
+        let read = |path: &'static str| {
+            let failed = |source| ExecError::UserFiles { id: self.id.clone(), path, source };
+            view.read(path, limit).map_err(failed)
+        };
+        Ok(UserFiles { passwd: read("/etc/passwd")?, group: read("/etc/group")? })
     }
 }
 
@@ -102,7 +121,7 @@ fn request(
     Ok(ExecSyncRequest {
         id: target.id.to_string(),
         exec_id: ContainerId::random()?.to_string(),
-        process: target.process(command, Terminal::No)?,
+        process: target.process(command, Terminal::No, &ExecAs::default())?,
         timeout_ms: millis(timeout.unwrap_or_default()),
         output_limit: u64::try_from(OUTPUT_LIMIT).unwrap_or(u64::MAX),
         drain_ms: millis(shared.config.deadlines.drain),

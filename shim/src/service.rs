@@ -21,9 +21,9 @@ use davit_proto::shim::shim_server::Shim;
 use davit_proto::shim::{
     CheckpointRequest, CheckpointResponse, CreateRequest, CreateResponse, DeleteRequest,
     DeleteResponse, EventsRequest, ExecSyncOutput, ExecSyncRequest, PauseRequest, PauseResponse,
-    ReopenLogRequest, ReopenLogResponse, ResumeRequest, ResumeResponse, ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse,
-    StartRequest, StartResponse, StateRequest, StateResponse, ThawRequest, ThawResponse,
-    UpdateRequest, UpdateResponse,
+    ReopenLogRequest, ReopenLogResponse, ResumeRequest, ResumeResponse, ShutdownRequest,
+    ShutdownResponse, SignalRequest, SignalResponse, StartRequest, StartResponse, StateRequest,
+    StateResponse, ThawRequest, ThawResponse, UpdateRequest, UpdateResponse,
 };
 use futures_util::Stream;
 use std::pin::Pin;

@@ -47,6 +47,35 @@ pub(crate) enum ClientError {
     /// There is nothing of this name.
     #[error("no container or pod {0:?}")]
     NoSuch(String),
+    /// There is no container of this name.
+    #[error("no container {0:?}")]
+    NoContainer(String),
+    /// There is no image of this name.
+    #[error("no image {0:?}")]
+    NoImage(String),
+    /// There is nothing at all of this name.
+    #[error("no container, pod or image {0:?}")]
+    Nothing(String),
+    /// The streaming server could not be spoken with, or said no.
+    #[error("stream: {problem}")]
+    Stream {
+        /// What is wrong.
+        problem: String,
+    },
+    /// This terminal can't be made raw.
+    #[error("make the terminal raw")]
+    Terminal(#[source] io::Error),
+    /// A terminal was asked for where there is none.
+    #[error("--tty with --interactive: standard input is no terminal")]
+    NoTerminal,
+    /// A template can't be used.
+    #[error("template: {problem}{}", known.as_deref().map(|known| format!("; the fields are {known}")).unwrap_or_default())]
+    Template {
+        /// What is wrong with it.
+        problem: String,
+        /// The fields that there are, if that can be told.
+        known: Option<String>,
+    },
     /// There are several that it could be.
     #[error("{id:?} is ambiguous: {count} begin so")]
     Ambiguous {
@@ -117,6 +146,13 @@ impl ClientError {
             | Self::Output(_)
             | Self::Json(_)
             | Self::NoSuch(_)
+            | Self::NoContainer(_)
+            | Self::NoImage(_)
+            | Self::Nothing(_)
+            | Self::Stream { .. }
+            | Self::Terminal(_)
+            | Self::NoTerminal
+            | Self::Template { .. }
             | Self::Ambiguous { .. }
             | Self::Running(_)
             | Self::NameTaken { .. }

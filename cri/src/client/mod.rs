@@ -3,22 +3,44 @@
 //! Owns what people see: tables, JSON, progress, exit codes and one line for what went wrong. Asks CRI where CRI has the word, and
 //! davit's own service where it hasn't. Knows nothing of the daemon's files, but for the logs of `davit run` ([`run`]).
 
+mod act;
 mod check;
 mod connect;
 mod error;
+mod filter;
+mod find;
+mod format;
+mod images;
+mod inspect;
 mod list;
+mod logs;
+mod moment;
+mod pods;
+mod ps;
 mod pull;
 mod rm;
 mod run;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod value;
 
+pub(crate) use act::SignalName;
 pub(crate) use connect::Address;
-pub(crate) use value::{Cpus, Memory, Port, RunUser, Volume};
+pub(crate) use filter::{Filter, Listed};
+pub(crate) use format::Format;
+pub(crate) use images::Image;
+pub(crate) use inspect::InspectKind;
+pub(crate) use logs::Tail;
+pub(crate) use moment::Instant;
+pub(crate) use pods::Pod;
+pub(crate) use ps::Container;
+pub(crate) use stream::keys::DetachKeys;
+pub(crate) use value::{Cpus, Memory, Port, RunUser, Unified, Volume};
 
 use crate::cli::ClientCommand;
 use crate::output;
+use act::Act;
 use connect::Daemon;
 use error::ClientError;
 use std::process::ExitCode;
@@ -28,17 +50,10 @@ const RUN_FAILED: u8 = 125;
 
 /// Does what was asked.
 pub(crate) fn main(address: &Address, command: ClientCommand) -> ExitCode {
-    let failed = match command {
-        ClientCommand::Run(_) => RUN_FAILED,
-        ClientCommand::Version
-        | ClientCommand::Info(_)
-        | ClientCommand::Pull { .. }
-        | ClientCommand::Images(_)
-        | ClientCommand::Ps { .. }
-        | ClientCommand::Pods(_)
-        | ClientCommand::Check
-        | ClientCommand::Repair
-        | ClientCommand::Rm { .. } => 1,
+    let failed = if matches!(command, ClientCommand::Run(_) | ClientCommand::Exec(_)) {
+        RUN_FAILED
+    } else {
+        1
     };
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match executor {
@@ -62,13 +77,27 @@ async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, C
     let daemon = Daemon::connect(address).await?;
     match command {
         ClientCommand::Version => list::version(daemon).await?,
-        ClientCommand::Info(listing) => list::info(daemon, listing.format).await?,
-        ClientCommand::Images(listing) => list::images(daemon, listing.format).await?,
-        ClientCommand::Ps { all, listing } => {
-            let which = if all { list::Which::All } else { list::Which::Running };
-            list::containers(daemon, which, listing.format).await?;
+        ClientCommand::Info(listing) => list::info(daemon, &listing.format).await?,
+        ClientCommand::Images(args) => images::images(daemon, &args).await?,
+        ClientCommand::Ps(args) => ps::ps(daemon, &args).await?,
+        ClientCommand::Pods(args) => pods::pods(daemon, &args).await?,
+        ClientCommand::Inspect(args) => return inspect::inspect(daemon, &args).await,
+        ClientCommand::Logs(args) => logs::logs(daemon, &args).await?,
+        ClientCommand::Wait(ids) => return act::each(daemon, &ids.ids, &Act::Wait).await,
+        ClientCommand::Start(ids) => return act::each(daemon, &ids.ids, &Act::Start).await,
+        ClientCommand::Stop(args) => {
+            return act::each(daemon, &args.ids.ids, &Act::Stop(args.seconds)).await;
         }
-        ClientCommand::Pods(listing) => list::pods(daemon, listing.format).await?,
+        ClientCommand::Kill(args) => {
+            return act::each(daemon, &args.ids.ids, &Act::Kill(args.signal)).await;
+        }
+        ClientCommand::Pause(ids) => return act::each(daemon, &ids.ids, &Act::Pause).await,
+        ClientCommand::Resume(ids) => return act::each(daemon, &ids.ids, &Act::Resume).await,
+        ClientCommand::Update(args) => {
+            return act::each(daemon, &args.ids.ids, &Act::Update(args.limits)).await;
+        }
+        ClientCommand::Exec(args) => return Box::pin(stream::exec::exec(daemon, args)).await,
+        ClientCommand::Attach(args) => return Box::pin(stream::attach::attach(daemon, args)).await,
         ClientCommand::Pull { image } => {
             let id = pull::pull(daemon, &image).await?;
             output::print(&format!("{id}\n"))?;

@@ -5,7 +5,8 @@
 
 use super::connect::Daemon;
 use super::error::{ClientError, doing};
-use super::run::{self, logs};
+use super::find::{Found, find, list_containers, list_pods};
+use super::run::logs;
 use crate::output;
 use davit_proto::cri;
 use std::process::ExitCode;
@@ -17,12 +18,6 @@ pub(crate) enum Running {
     Keep,
     /// Stop them.
     Stop,
-}
-
-/// What an id stands for.
-enum Found {
-    Container(Box<cri::Container>),
-    Pod(Box<cri::PodSandbox>),
 }
 
 /// Removes each of these.
@@ -76,36 +71,6 @@ fn refuse_running(containers: &[cri::Container], running: Running) -> Result<(),
     }
 }
 
-/// Containers before pods, ids before names.
-async fn find(daemon: &mut Daemon, id: &str) -> Result<Found, ClientError> {
-    if id.is_empty() {
-        // An empty beginning fits everything.
-        return Err(ClientError::NoSuch(String::new()));
-    }
-    let by_id = cri::ContainerFilter { id: id.to_owned(), ..cri::ContainerFilter::default() };
-    let containers = list_containers(daemon, by_id).await?;
-    if let Some(container) = only(containers, id)? {
-        return Ok(Found::Container(Box::new(container)));
-    }
-    let by_id = cri::PodSandboxFilter { id: id.to_owned(), ..cri::PodSandboxFilter::default() };
-    let pods = list_pods(daemon, by_id).await?;
-    if let Some(pod) = only(pods, id)? {
-        return Ok(Found::Pod(Box::new(pod)));
-    }
-    match run::named(daemon, id).await? {
-        Some(container) => Ok(Found::Container(Box::new(container))),
-        None => Err(ClientError::NoSuch(id.to_owned())),
-    }
-}
-
-/// The only one, or none.
-fn only<T>(mut found: Vec<T>, id: &str) -> Result<Option<T>, ClientError> {
-    match found.len() {
-        0 | 1 => Ok(found.pop()),
-        count => Err(ClientError::Ambiguous { id: id.to_owned(), count }),
-    }
-}
-
 /// The pod, if `davit run` made it.
 async fn own_pod(daemon: &mut Daemon, id: &str) -> Result<Option<cri::PodSandbox>, ClientError> {
     let by_id = cri::PodSandboxFilter { id: id.to_owned(), ..cri::PodSandboxFilter::default() };
@@ -138,23 +103,4 @@ async fn remove_pod(daemon: &mut Daemon, pod: &cri::PodSandbox) -> Result<(), Cl
         logs::remove(&info.root, uid)?;
     }
     Ok(())
-}
-
-/// The containers that fit.
-pub(crate) async fn list_containers(
-    daemon: &mut Daemon,
-    filter: cri::ContainerFilter,
-) -> Result<Vec<cri::Container>, ClientError> {
-    let request = cri::ListContainersRequest { filter: Some(filter) };
-    let answer = daemon.runtime.list_containers(request).await.map_err(doing("list containers"))?;
-    Ok(answer.into_inner().containers)
-}
-
-async fn list_pods(
-    daemon: &mut Daemon,
-    filter: cri::PodSandboxFilter,
-) -> Result<Vec<cri::PodSandbox>, ClientError> {
-    let request = cri::ListPodSandboxRequest { filter: Some(filter) };
-    let answer = daemon.runtime.list_pod_sandbox(request).await.map_err(doing("list pods"))?;
-    Ok(answer.into_inner().items)
 }

@@ -1,4 +1,4 @@
-//! The values of `davit run`'s flags.
+//! The values of flags that say what a container is to have.
 
 use davit_proto::cri;
 use std::net::IpAddr;
@@ -218,6 +218,32 @@ impl FromStr for RunUser {
         let uid = user.parse().ok();
         let name = if uid.is_none() { user.to_owned() } else { String::new() };
         Ok(Self { uid, name, gid })
+    }
+}
+
+/// `FILE=VALUE`: a file of cgroup v2, such as `pids.max`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unified {
+    file: String,
+    value: String,
+}
+
+impl FromStr for Unified {
+    type Err = InvalidFlag;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFlag> {
+        let form = || invalid(text, "is not FILE=VALUE, such as pids.max=100");
+        let (file, value) = text.split_once('=').ok_or_else(form)?;
+        if file.is_empty() || value.is_empty() {
+            return Err(form());
+        }
+        Ok(Self { file: file.to_owned(), value: value.to_owned() })
+    }
+}
+
+impl From<Unified> for (String, String) {
+    fn from(unified: Unified) -> Self {
+        (unified.file, unified.value)
     }
 }
 

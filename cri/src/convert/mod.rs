@@ -39,4 +39,4 @@ pub(crate) use resources::{update_of_container, update_of_sandbox};
 pub(crate) use sandbox::sandbox_spec;
 pub(crate) use stats::{container_stats, sandbox_stats};
 pub(crate) use status::{container, container_status, sandbox, sandbox_status};
-pub(crate) use stream::{attach, exec, port_forward};
+pub(crate) use stream::{attach, exec, exec_as, port_forward};

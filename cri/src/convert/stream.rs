@@ -2,7 +2,8 @@
 
 use super::error::{InvalidField, refuse};
 use super::text;
-use crate::streaming::grant::{Attach, Exec, Forward, Wanted};
+use crate::streaming::grant::{Attach, Exec, ExecAs, Forward, Wanted};
+use davit_proto::admin;
 use davit_proto::cri::{AttachRequest, ExecRequest, PortForwardRequest};
 
 /// Ports that one request may name.
@@ -20,7 +21,17 @@ pub(crate) fn exec(request: ExecRequest) -> Result<Exec, InvalidField> {
         .map(|(at, part)| text::argument(&format!("cmd[{at}]"), part))
         .collect::<Result<_, _>>()?;
     let wanted = wanted(Wanted { stdin, stdout, stderr, terminal: tty })?;
-    Ok(Exec { container, command, wanted })
+    Ok(Exec { container, command, wanted, whom: ExecAs::default() })
+}
+
+/// A command to run as somebody, somewhere, with more in its environment: what CRI has no word for.
+pub(crate) fn exec_as(request: admin::ExecRequest) -> Result<Exec, InvalidField> {
+    let admin::ExecRequest { container_id, cmd, tty, stdin, user, cwd, env } = request;
+    let plain = ExecRequest { container_id, cmd, tty, stdin, stdout: true, stderr: !tty };
+    let numbered = env.into_iter().enumerate();
+    let env = numbered.map(|(at, line)| text::argument(&format!("env[{at}]"), line));
+    let env = env.collect::<Result<_, _>>()?;
+    Ok(Exec { whom: ExecAs { user, cwd, env }, ..exec(plain)? })
 }
 
 /// A container to attach to.

@@ -2,16 +2,17 @@
 
 use super::check::{self, Aim};
 use super::logs::{LogError, Reader, Window};
-use super::standing;
 use super::status::{plain_status, status};
+use super::{standing, streams};
 use crate::open;
+use crate::streaming::Urls;
 use davit_proto::admin::davit_server::Davit;
 use davit_proto::admin::pull_progress::Kind;
 use davit_proto::admin::{
-    CheckReport, CheckRequest, Handler, InfoRequest, InfoResponse, KillRequest, KillResponse,
-    LayerPlan, LayerProgress, LogEntry, LogsRequest, PauseRequest, PauseResponse, PullPlan,
-    PullProgress, PullRequest, ResumeRequest, ResumeResponse, StandingsRequest, StandingsResponse,
-    WaitRequest, WaitResponse,
+    AttachRequest, AttachResponse, CheckReport, CheckRequest, ExecRequest, ExecResponse, Handler,
+    InfoRequest, InfoResponse, KillRequest, KillResponse, LayerPlan, LayerProgress, LogEntry,
+    LogsRequest, PauseRequest, PauseResponse, PullPlan, PullProgress, PullRequest, ResumeRequest,
+    ResumeResponse, StandingsRequest, StandingsResponse, WaitRequest, WaitResponse,
 };
 use davit_runtime::Runtime;
 use davit_runtime::container::{ContainerState, ContainerView, Motion, Signal};
@@ -30,12 +31,13 @@ const BACKLOG: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct Admin {
     runtime: Runtime,
+    urls: Urls,
 }
 
 impl Admin {
-    /// Of this runtime.
-    pub(crate) fn new(runtime: Runtime) -> Self {
-        Self { runtime }
+    /// Of this runtime; streams are met at `urls`.
+    pub(crate) fn new(runtime: Runtime, urls: Urls) -> Self {
+        Self { runtime, urls }
     }
 }
 
@@ -168,6 +170,19 @@ impl Davit for Admin {
     ) -> Result<Response<StandingsResponse>, Status> {
         let StandingsRequest {} = request.into_inner();
         Ok(Response::new(standing::all(&self.runtime)))
+    }
+
+    async fn exec(&self, request: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
+        let url = streams::exec_as(&self.runtime, &self.urls, request.into_inner())?;
+        Ok(Response::new(ExecResponse { url }))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<AttachRequest>,
+    ) -> Result<Response<AttachResponse>, Status> {
+        let answer = streams::attach_early(&self.runtime, &self.urls, request.into_inner())?;
+        Ok(Response::new(answer))
     }
 
     async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {

@@ -244,7 +244,13 @@ mod tests {
         let mut file = std::fs::File::create(&path).unwrap();
         let long = "x".repeat(1000);
         for number in 0..200 {
-            writeln!(file, "2026-01-02T03:{:02}:{:02}Z stdout F {number} {long}", number / 60, number % 60).unwrap();
+            writeln!(
+                file,
+                "2026-01-02T03:{:02}:{:02}Z stdout F {number} {long}",
+                number / 60,
+                number % 60
+            )
+            .unwrap();
         }
         let first = async |window| {
             let mut reader = Reader::open(&path, window).await.unwrap();
@@ -260,11 +266,19 @@ mod tests {
             }
         };
         let tail = |tail| Window { tail: Some(tail), ..Window::default() };
-        for (lines, count, begins) in [(0, 0, None), (1, 1, Some("199")), (150, 150, Some("50")), (1000, 200, Some("0"))] {
+        for (lines, count, begins) in
+            [(0, 0, None), (1, 1, Some("199")), (150, 150, Some("50")), (1000, 200, Some("0"))]
+        {
             assert_eq!(first(tail(lines)).await, (count, begins.map(str::to_owned)), "{lines}");
         }
-        let at = |text: &str| i64::try_from(text.parse::<jiff::Timestamp>().unwrap().as_nanosecond()).unwrap();
-        let window = Window { tail: None, since: at("2026-01-02T03:01:00Z"), until: at("2026-01-02T03:01:09Z") };
+        let at = |text: &str| {
+            i64::try_from(text.parse::<jiff::Timestamp>().unwrap().as_nanosecond()).unwrap()
+        };
+        let window = Window {
+            tail: None,
+            since: at("2026-01-02T03:01:00Z"),
+            until: at("2026-01-02T03:01:09Z"),
+        };
         assert_eq!(first(window).await, (10, Some("60".to_owned())));
     }
 }

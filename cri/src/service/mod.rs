@@ -19,6 +19,7 @@ mod streams;
 pub(crate) use davit::Admin;
 pub(crate) use image::Images;
 pub(crate) use runtime::RuntimeApi;
+pub(crate) use status::exit_code as command_code;
 
 use lists::{Streamed, streamed, whole};
 use tonic::Status;

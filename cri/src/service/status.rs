@@ -6,9 +6,8 @@
 use davit_runtime::cdi::CdiError;
 use davit_runtime::checkpoint::CheckpointError;
 use davit_runtime::container::{
-    CreateContainerError, ExecError, KillContainerError, PauseContainerError,
-    RemoveContainerError, ReopenLogError, StartContainerError, StopContainerError,
-    UpdateContainerError, VolumeError,
+    CreateContainerError, ExecError, KillContainerError, PauseContainerError, RemoveContainerError,
+    ReopenLogError, StartContainerError, StopContainerError, UpdateContainerError, VolumeError,
 };
 use davit_runtime::error::chain;
 use davit_runtime::image::{FindError, PullError, RemoveError, UsageError};
@@ -47,7 +46,7 @@ pub(crate) fn plain_status<E: WireError + 'static>(error: &E) -> Status {
 }
 
 /// The OCI runtimes say only in words that a command is missing or can't be run; these are the words of crun, runc and youki.
-fn exit_code(text: &str) -> Option<&'static str> {
+pub(crate) fn exit_code(text: &str) -> Option<&'static str> {
     let is = |words: &str| text.contains(words);
     if !(is("exec") || is("executable")) {
         None
@@ -264,7 +263,7 @@ impl WireError for ExecError {
         match self {
             Self::Lookup(error) => error.code(),
             Self::NotRunning { .. } | Self::OldShim { .. } => Code::FailedPrecondition,
-            Self::Process(_) => Code::InvalidArgument,
+            Self::Process(_) | Self::UserFiles { .. } => Code::InvalidArgument,
             Self::Store { .. } | Self::Id(_) | Self::Pipes { .. } => Code::Internal,
             Self::Timeout { .. } => Code::DeadlineExceeded,
             // Not DeadlineExceeded: to the kubelet that is a probe that timed out, and the command may not even have begun.

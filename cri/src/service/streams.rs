@@ -6,17 +6,44 @@
 use super::status::plain_status;
 use crate::convert;
 use crate::streaming::Urls;
-use crate::streaming::grant::{Attach, Exec, Forward, Grant};
+use crate::streaming::grant::{Attach, Exec, Forward, Grant, Wanted};
 use crate::streaming::token::TokenError;
+use davit_proto::admin;
 use davit_proto::cri::{AttachRequest, ExecRequest, PortForwardRequest};
 use davit_runtime::Runtime;
 use tonic::Status;
 
 /// The URL for a command.
 pub(super) fn exec(runtime: &Runtime, urls: &Urls, request: ExecRequest) -> Result<String, Status> {
-    let Exec { container, command, wanted } = convert::exec(request)?;
-    let id = runtime.may_exec(&container).map_err(|error| plain_status(&error))?;
-    give(urls, Grant::Exec(Exec { container: id.to_string(), command, wanted }))
+    command(runtime, urls, convert::exec(request)?)
+}
+
+/// The same, for davit's own client.
+pub(super) fn exec_as(
+    runtime: &Runtime,
+    urls: &Urls,
+    request: admin::ExecRequest,
+) -> Result<String, Status> {
+    command(runtime, urls, convert::exec_as(request)?)
+}
+
+fn command(runtime: &Runtime, urls: &Urls, exec: Exec) -> Result<String, Status> {
+    let id = runtime.may_exec(&exec.container).map_err(|error| plain_status(&error))?;
+    give(urls, Grant::Exec(Exec { container: id.to_string(), ..exec }))
+}
+
+/// The URL for a container's own process, whose streams the client need not know.
+pub(super) fn attach_early(
+    runtime: &Runtime,
+    urls: &Urls,
+    request: admin::AttachRequest,
+) -> Result<admin::AttachResponse, Status> {
+    let admin::AttachRequest { container_id, stdin } = request;
+    let found = runtime.may_attach_early(&container_id).map_err(|error| plain_status(&error))?;
+    let (tty, stdin) = (found.terminal, stdin && found.stdin);
+    let wanted = Wanted { stdin, stdout: true, stderr: !tty, terminal: tty };
+    let url = give(urls, Grant::Attach(Attach { container: found.id.to_string(), wanted }))?;
+    Ok(admin::AttachResponse { url, tty, stdin })
 }
 
 /// The URL for a container's own process.

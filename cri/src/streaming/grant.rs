@@ -1,5 +1,6 @@
 //! What a URL was handed out for.
 
+pub(crate) use davit_runtime::oci::ExecAs;
 pub(crate) use davit_runtime::stream::Wanted;
 
 /// A command to run.
@@ -11,6 +12,8 @@ pub(crate) struct Exec {
     pub(crate) command: Vec<String>,
     /// Its streams.
     pub(crate) wanted: Wanted,
+    /// How it differs from the container's own.
+    pub(crate) whom: ExecAs,
 }
 
 /// A container's own process to attach to.
@@ -80,9 +83,12 @@ impl Grant {
     /// What of it can be long, in bytes.
     pub(crate) fn size(&self) -> usize {
         match self {
-            Self::Exec(exec) => {
-                exec.command.iter().map(|part| size_of::<String>() + part.capacity()).sum()
-            }
+            Self::Exec(exec) => exec
+                .command
+                .iter()
+                .chain(&exec.whom.env)
+                .map(|part| size_of::<String>() + part.capacity())
+                .sum(),
             Self::Attach(_) => 0,
             Self::Forward(forward) => forward.ports.capacity() * size_of::<u16>(),
         }

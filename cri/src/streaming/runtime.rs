@@ -9,8 +9,8 @@ use davit_runtime::stream;
 #[tonic::async_trait]
 impl Backend for Runtime {
     async fn exec(&self, exec: &Exec) -> Result<Session, String> {
-        let Exec { container, command, wanted } = exec;
-        let session = Self::exec(self, container, command, *wanted).await;
+        let Exec { container, command, wanted, whom } = exec;
+        let session = Self::exec(self, container, command, *wanted, whom).await;
         session.map(seam).map_err(|error| chain(&*error))
     }
 

@@ -186,6 +186,7 @@ mod tests {
                 container: "a".to_owned(),
                 command: vec!["x".repeat(15 << 20)],
                 wanted: Wanted::default(),
+                whom: crate::streaming::grant::ExecAs::default(),
             })
         };
         let given: Vec<_> = (0..4).map(|_| tokens.give(long()).unwrap()).collect();

@@ -11,6 +11,12 @@ mod checkpoint;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod cli_lists;
+#[cfg(test)]
+mod cli_streams;
+#[cfg(test)]
+mod cli_verbs;
+#[cfg(test)]
 mod containers;
 #[cfg(test)]
 mod crictl;
@@ -64,6 +70,8 @@ mod mounts;
 mod network;
 #[cfg(test)]
 mod overload;
+#[cfg(test)]
+mod pause;
 #[cfg(test)]
 mod pods;
 #[cfg(test)]

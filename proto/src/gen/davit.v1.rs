@@ -331,6 +331,61 @@ pub struct Standing {
     #[prost(string, tag = "8")]
     pub reason: ::prost::alloc::string::String,
 }
+/// Asks for Exec.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExecRequest {
+    /// A container's id or an unambiguous prefix of one.
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+    /// The program and its arguments.
+    #[prost(string, repeated, tag = "2")]
+    pub cmd: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// It gets a terminal; then there is no standard error of its own.
+    #[prost(bool, tag = "3")]
+    pub tty: bool,
+    /// Its standard input is the client's; else it has none.
+    #[prost(bool, tag = "4")]
+    pub stdin: bool,
+    /// USER\[:GROUP\], by name or number, in the container's own files; empty: whom the container runs as.
+    #[prost(string, tag = "5")]
+    pub user: ::prost::alloc::string::String,
+    /// Where it starts; absolute. Empty: where the container's own process did.
+    #[prost(string, tag = "6")]
+    pub cwd: ::prost::alloc::string::String,
+    /// NAME=value, besides the container's own.
+    #[prost(string, repeated, tag = "7")]
+    pub env: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Where the command is met.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExecResponse {
+    /// Good once, and for a minute.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+}
+/// Asks for Attach.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AttachRequest {
+    /// A container's id or an unambiguous prefix of one.
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+    /// Write to its standard input, if it has one.
+    #[prost(bool, tag = "2")]
+    pub stdin: bool,
+}
+/// Where the container is met.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AttachResponse {
+    /// Good once, and for a minute.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    /// It has a terminal.
+    #[prost(bool, tag = "2")]
+    pub tty: bool,
+    /// It can be written to.
+    #[prost(bool, tag = "3")]
+    pub stdin: bool,
+}
 /// Generated client implementations.
 pub mod davit_client {
     #![allow(
@@ -575,6 +630,45 @@ pub mod davit_client {
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Kill"));
             self.inner.unary(req, path, codec).await
         }
+        /// A URL behind which a command runs in a container, as CRI's Exec hands them out, and as somebody, somewhere. FAILED_PRECONDITION for a container
+        /// that doesn't run or is paused.
+        pub async fn exec(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExecRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExecResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Exec");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Exec"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The same for a container's own process, with the streams that it has; also before it is started, so that nothing is missed.
+        pub async fn attach(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AttachRequest>,
+        ) -> std::result::Result<tonic::Response<super::AttachResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Attach");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Attach"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What CRI's lists don't tell of the containers.
         pub async fn standings(
             &mut self,
@@ -671,6 +765,17 @@ pub mod davit_server {
             &self,
             request: tonic::Request<super::KillRequest>,
         ) -> std::result::Result<tonic::Response<super::KillResponse>, tonic::Status>;
+        /// A URL behind which a command runs in a container, as CRI's Exec hands them out, and as somebody, somewhere. FAILED_PRECONDITION for a container
+        /// that doesn't run or is paused.
+        async fn exec(
+            &self,
+            request: tonic::Request<super::ExecRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExecResponse>, tonic::Status>;
+        /// The same for a container's own process, with the streams that it has; also before it is started, so that nothing is missed.
+        async fn attach(
+            &self,
+            request: tonic::Request<super::AttachRequest>,
+        ) -> std::result::Result<tonic::Response<super::AttachResponse>, tonic::Status>;
         /// What CRI's lists don't tell of the containers.
         async fn standings(
             &self,
@@ -1096,6 +1201,92 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = KillSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/Exec" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExecSvc<T: Davit>(pub Arc<T>);
+                    impl<T: Davit> tonic::server::UnaryService<super::ExecRequest>
+                    for ExecSvc<T> {
+                        type Response = super::ExecResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExecRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::exec(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExecSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/Attach" => {
+                    #[allow(non_camel_case_types)]
+                    struct AttachSvc<T: Davit>(pub Arc<T>);
+                    impl<T: Davit> tonic::server::UnaryService<super::AttachRequest>
+                    for AttachSvc<T> {
+                        type Response = super::AttachResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AttachRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::attach(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AttachSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -219,6 +219,17 @@ pub enum ExecError {
     /// The command makes no sense.
     #[error("cmd")]
     Process(#[from] ProcessError),
+    /// The container's users could not be read.
+    #[error("read {path} in container {id}")]
+    UserFiles {
+        /// Which.
+        id: ContainerId,
+        /// The file.
+        path: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The container's own spec could not be read.
     #[error("read the spec of container {id}")]
     Store {

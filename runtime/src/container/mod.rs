@@ -16,9 +16,8 @@ mod volume;
 
 pub(crate) use create::{Creation, MadeContainer, create};
 pub use error::{
-    CreateContainerError, ExecError, KillContainerError, PauseContainerError,
-    RemoveContainerError, ReopenLogError, StartContainerError, StopContainerError,
-    UpdateContainerError,
+    CreateContainerError, ExecError, KillContainerError, PauseContainerError, RemoveContainerError,
+    ReopenLogError, StartContainerError, StopContainerError, UpdateContainerError,
 };
 pub use pause::Motion;
 pub(crate) use remove::{Removal, remove, remove_files, undo};

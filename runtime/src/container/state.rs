@@ -358,7 +358,10 @@ mod tests {
     fn one_that_is_paused_runs_and_ends_like_any_other() {
         let running = ContainerState::Running { pid: 7, started_at: 20, paused_at: None };
         let paused = running.next(ContainerEvent::Paused { at: 25 }).unwrap();
-        assert_eq!((paused.name(), paused.paused_at(), paused.pid()), ("paused", Some(25), Some(7)));
+        assert_eq!(
+            (paused.name(), paused.paused_at(), paused.pid()),
+            ("paused", Some(25), Some(7))
+        );
         assert_eq!(paused.next(ContainerEvent::Paused { at: 26 }).unwrap(), paused);
         assert_eq!(paused.next(ContainerEvent::Resumed).unwrap(), running);
         assert_eq!(running.next(ContainerEvent::Resumed).unwrap(), running);

@@ -199,7 +199,14 @@ impl Run {
         }
         write(&at.join("config.json"), &serde_json::to_vec(&built.spec).unwrap());
         if let Some(command) = &self.exec {
-            let process = exec_process(&built.spec, command, Terminal::No).unwrap();
+            let process = exec_process(
+                &built.spec,
+                command,
+                Terminal::No,
+                &Default::default(),
+                &Default::default(),
+            )
+            .unwrap();
             write(&at.join("exec.json"), &serde_json::to_vec(&process).unwrap());
         }
         let status = Command::new("unshare")

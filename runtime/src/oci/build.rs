@@ -21,9 +21,7 @@ use super::{Built, MakeDir, SpecInput};
 use crate::cgroup::InvalidGroup;
 use crate::container::{ContainerPid, Seccomp, Signal, User};
 use crate::sandbox::IdMappings;
-use oci_spec::runtime::{
-    Linux, LinuxCapabilities, LinuxSeccomp, Process, Root, Spec, User as OciUser,
-};
+use oci_spec::runtime::{Linux, LinuxCapabilities, LinuxSeccomp, Process, Root, Spec};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -124,9 +122,7 @@ fn labels(input: &SpecInput<'_>) -> Option<Labels> {
 
 fn process(input: &SpecInput<'_>, identity: &Identity) -> Result<Process, SpecError> {
     let (container, security) = (input.container, &input.container.security);
-    let mut user = OciUser::default();
-    user.set_uid(identity.uid).set_gid(identity.gid);
-    user.set_additional_gids(Some(identity.groups.clone()));
+    let user = identity.to_oci();
     let bounding = &input.host.bounding;
     let capabilities = if security.privileged {
         capabilities::of_privileged(&security.capabilities, bounding)?

@@ -59,7 +59,10 @@ impl Environment {
 
     /// The image's, each `NAME=value`.
     pub(super) fn add_image(&mut self, entries: &[String]) -> Result<(), EnvError> {
-        let whose = "the image";
+        self.add_lines("the image", entries)
+    }
+
+    fn add_lines(&mut self, whose: &'static str, entries: &[String]) -> Result<(), EnvError> {
         for entry in entries {
             let Some((name, value)) = entry.split_once('=') else {
                 let name = entry.chars().take(100).collect();
@@ -68,6 +71,11 @@ impl Environment {
             self.add(whose, name, value)?;
         }
         Ok(())
+    }
+
+    /// A command's own, each `NAME=value`.
+    pub(super) fn add_exec(&mut self, entries: &[String]) -> Result<(), EnvError> {
+        self.add_lines("the command", entries)
     }
 
     /// The pod's.

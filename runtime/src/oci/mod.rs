@@ -37,7 +37,7 @@ pub use handlers::{Handler, Handlers};
 pub use host::{Host, HostConfig, HostError, MissingSources};
 pub use namespaces::NamespaceError;
 pub use path::PathProblem;
-pub use process::{ProcessError, Terminal, exec_process};
+pub use process::{ExecAs, ProcessError, Terminal, exec_process};
 pub use resources::{LimitChange, ResourceError, limit_change};
 pub use seccomp::SeccompError;
 pub use user::{UserError, UserFiles};

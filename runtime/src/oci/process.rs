@@ -4,9 +4,10 @@
 //! an exec is never a way to more rights.
 
 use super::ImageDefaults;
-use super::env::Environment;
+use super::env::{EnvError, Environment};
 use super::host::Host;
 use super::path::{PathProblem, working_dir};
+use super::user::{self, UserError, UserFiles};
 use crate::container::ContainerSpec;
 use crate::sandbox::IdMappings;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Spec};
@@ -35,6 +36,12 @@ pub enum ProcessError {
         /// What is wrong with it.
         problem: PathProblem,
     },
+    /// The user is none.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// The environment can't be.
+    #[error(transparent)]
+    Env(#[from] EnvError),
 }
 
 /// Whether a process has a terminal.
@@ -106,7 +113,19 @@ pub(super) fn rlimits(host: &Host, userns: Option<&IdMappings>) -> Vec<PosixRlim
     vec![nofile.build().expect("no field of a limit is required")]
 }
 
-/// The process of an exec: the container's own with another command.
+/// How a command that is run later differs from the container's own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExecAs {
+    /// `USER[:GROUP]`, by name or number; empty: whom the container runs as.
+    pub user: String,
+    /// Where it runs; empty: where the container's own does.
+    pub cwd: String,
+    /// `NAME=value`, besides the container's own.
+    pub env: Vec<String>,
+}
+
+/// The process of an exec: the container's own with another command, and what else is asked for; `users` are the container's files as
+/// they are now. Rights stay the container's: another user is no way to more capabilities than it has.
 ///
 /// # Errors
 /// [`ProcessError`] if there is no command, or one that can't be.
@@ -114,6 +133,8 @@ pub fn exec_process(
     spec: &Spec,
     command: &[String],
     terminal: Terminal,
+    whom: &ExecAs,
+    users: &UserFiles,
 ) -> Result<Process, ProcessError> {
     let args = checked(command.to_vec())?;
     let mut process = spec.process().clone().unwrap_or_default();
@@ -123,6 +144,24 @@ pub fn exec_process(
     match terminal {
         Terminal::Yes => env.set_default("TERM", "xterm"),
         Terminal::No => {}
+    }
+    let ExecAs { user, cwd, env: more } = whom;
+    env.add_exec(more)?;
+    if !user.is_empty() {
+        let identity = user::written(user, users)?;
+        if let Some(home) = &identity.home {
+            env.set("HOME", home);
+        }
+        process.set_user(identity.to_oci());
+    }
+    if !cwd.is_empty() {
+        let path = Path::new(cwd);
+        let checked = working_dir(path).map_err(|problem| ProcessError::WorkingDir {
+            field: "cwd",
+            path: path.to_owned(),
+            problem,
+        });
+        process.set_cwd(checked?);
     }
     process.set_env(Some(env.into_lines()));
     Ok(process)

@@ -8,7 +8,7 @@ use crate::container::{
     Propagation, ReadOnly, Resources, RunAs, Seccomp,
 };
 use crate::sandbox::{CgroupParent, IdMapping, IdMappings, NetworkMode};
-use oci_spec::runtime::LinuxNamespaceType;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde_json::Value;
 
 /// The spec as text: sets in order, and what differs between machines or is too long to read left out.
@@ -741,7 +741,7 @@ fn an_exec_is_the_containers_process_with_another_command() {
     given.container.tty = true;
     let spec = given.build().unwrap().spec;
     let own = spec.process().clone().unwrap();
-    let process = exec_process(&spec, &["ls".into(), "-l".into()], Terminal::No).unwrap();
+    let process = exec_plain(&spec, &["ls".into(), "-l".into()], Terminal::No).unwrap();
     assert_eq!(process.args().as_ref().unwrap(), &["ls", "-l"]);
     assert_eq!(process.terminal(), Some(false));
     let mut same = process.clone();
@@ -750,11 +750,11 @@ fn an_exec_is_the_containers_process_with_another_command() {
 
     given.container.tty = false;
     let spec = given.build().unwrap().spec;
-    let process = exec_process(&spec, &["sh".into()], Terminal::Yes).unwrap();
+    let process = exec_plain(&spec, &["sh".into()], Terminal::Yes).unwrap();
     assert_eq!(process.terminal(), Some(true));
     assert_eq!(process.env().as_ref().unwrap().last().unwrap(), "TERM=xterm");
     for command in [vec![], vec![String::new()], vec!["sh".into(), "\0".into()]] {
-        assert!(exec_process(&spec, &command, Terminal::No).is_err(), "{command:?}");
+        assert!(exec_plain(&spec, &command, Terminal::No).is_err(), "{command:?}");
     }
 }
 
@@ -885,4 +885,49 @@ fn huge_pages_and_files_of_version_2_are_changed_one_by_one() {
     let change = super::limit_change(&now, &asked, &handler(), &host(Version2::Yes)).unwrap();
     assert_eq!(change.apply.unified().as_ref().unwrap().len(), 1);
     assert_eq!(change.apply.hugepage_limits().as_ref().unwrap().len(), 1);
+}
+
+fn exec_plain(
+    spec: &Spec,
+    command: &[String],
+    terminal: Terminal,
+) -> Result<oci_spec::runtime::Process, ProcessError> {
+    exec_process(spec, command, terminal, &ExecAs::default(), &UserFiles::default())
+}
+
+#[test]
+fn an_exec_as_somebody_else_keeps_the_containers_rights() {
+    let mut own = oci_spec::runtime::Process::default();
+    own.set_env(Some(vec!["PATH=/bin".to_owned(), "A=container".to_owned()]));
+    let mut spec = Spec::default();
+    spec.set_process(Some(own.clone()));
+    let users = UserFiles {
+        passwd: Some(b"web:x:33:44::/srv:/bin/sh\n".to_vec()),
+        group: Some(b"www:x:55:web\n".to_vec()),
+    };
+    let exec = |user: &str, cwd: &str, env: &[&str]| {
+        let env = env.iter().map(|line| (*line).to_owned()).collect();
+        let whom = ExecAs { user: user.to_owned(), cwd: cwd.to_owned(), env };
+        exec_process(&spec, &["id".to_owned()], Terminal::No, &whom, &users)
+    };
+    let process = exec("web", "/tmp", &["A=command", "B="]).unwrap();
+    let user = process.user();
+    assert_eq!((user.uid(), user.gid()), (33, 44));
+    assert_eq!(user.additional_gids().as_deref(), Some(&[44, 55][..]));
+    assert_eq!(process.cwd().to_str(), Some("/tmp"));
+    let env = process.env().clone().unwrap();
+    assert_eq!(env, ["PATH=/bin", "A=command", "B=", "HOME=/srv"]);
+    assert_eq!(process.capabilities(), own.capabilities());
+    assert_eq!(process.no_new_privileges(), own.no_new_privileges());
+    for (user, cwd, env) in [
+        ("nobody", "", &[][..]),
+        ("4294967296", "", &[]),
+        ("web:", "", &[]),
+        ("", "tmp", &[]),
+        ("", "/proc/self/fd/3", &[]),
+        ("", "", &["=x"]),
+        ("", "", &["NOVALUE"]),
+    ] {
+        assert!(exec(user, cwd, env).is_err(), "{user:?} {cwd:?} {env:?}");
+    }
 }

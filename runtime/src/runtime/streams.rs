@@ -4,8 +4,8 @@ use super::Runtime;
 use crate::container::{ContainerState, ContainerView, ExecError};
 use crate::exec::ExecTarget;
 use crate::id::{ContainerId, SandboxId};
-use crate::oci::Terminal;
-use crate::sandbox::handle::{Command, Gone};
+use crate::oci::{ExecAs, Terminal};
+use crate::sandbox::handle::{Command, Gone, Reply};
 use crate::sandbox::{SandboxState, SandboxView, unknown};
 use crate::stream::{
     self, Attachable, ForwardError, OpenFailure, Opening, PodNetwork, Session, Wanted,
@@ -26,9 +26,21 @@ impl Runtime {
     /// # Errors
     /// The same.
     pub fn may_attach(&self, id: &str) -> Result<Attachable, ExecError> {
-        let container = self.running(id)?;
-        let (terminal, stdin) = (container.spec.tty, container.spec.stdin);
-        Ok(Attachable { id: container.id.clone(), terminal, stdin })
+        Ok(attachable(&*self.running(id)?))
+    }
+
+    /// The same for a client that wants to miss nothing, so comes before the container is started.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn may_attach_early(&self, id: &str) -> Result<Attachable, ExecError> {
+        let (_, container) = self.container(id)?;
+        match &container.state {
+            ContainerState::Created { .. } => Ok(attachable(&container)),
+            ContainerState::Creating
+            | ContainerState::Running { .. }
+            | ContainerState::Exited(_) => self.may_attach(id),
+        }
     }
 
     /// Whether connections can be made into a pod, as it is now; answers with its whole id.
@@ -48,10 +60,11 @@ impl Runtime {
         id: &str,
         command: &[String],
         wanted: Wanted,
+        whom: &ExecAs,
     ) -> Result<Session, Arc<ExecError>> {
-        let target = self.target(id).await?;
+        let target = self.target(id, |id, reply| Command::Exec { id, reply }).await?;
         let terminal = if wanted.terminal { Terminal::Yes } else { Terminal::No };
-        let process = target.process(command, terminal)?;
+        let process = target.process(command, terminal, whom)?;
         let exec_id = ContainerId::random().map_err(ExecError::Id)?.to_string();
         let id = target.id;
         let opening = Opening::Exec { id: id.to_string(), exec_id, process };
@@ -69,7 +82,7 @@ impl Runtime {
     /// # Errors
     /// [`ExecError`].
     pub async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session, Arc<ExecError>> {
-        let target = self.target(id).await?;
+        let target = self.target(id, |id, reply| Command::Attach { id, reply }).await?;
         let id = target.id;
         let opening = Opening::Attach { id: id.to_string() };
         let drain = self.shared.config.deadlines.drain;
@@ -112,10 +125,14 @@ impl Runtime {
         }
     }
 
-    async fn target(&self, id: &str) -> Result<ExecTarget, Arc<ExecError>> {
+    async fn target(
+        &self,
+        id: &str,
+        command: impl FnOnce(ContainerId, Reply<ExecTarget, ExecError>) -> Command,
+    ) -> Result<ExecTarget, Arc<ExecError>> {
         let (id, handle) =
             self.shared.index.container(id).map_err(|error| Arc::new(error.into()))?;
-        let target = handle.call(|reply| Command::Exec { id: id.clone(), reply }).await;
+        let target = handle.call(|reply| command(id.clone(), reply)).await;
         let target = target
             .unwrap_or_else(|Gone| Err(Arc::new(unknown("container", id.as_str()).into())))?;
         if target.protocol < stream::SINCE {
@@ -123,4 +140,9 @@ impl Runtime {
         }
         Ok(target)
     }
+}
+
+fn attachable(container: &ContainerView) -> Attachable {
+    let (terminal, stdin) = (container.spec.tty, container.spec.stdin);
+    Attachable { id: container.id.clone(), terminal, stdin }
 }

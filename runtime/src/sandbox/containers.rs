@@ -12,8 +12,8 @@ use super::watch_shim::Hearing;
 use crate::clock;
 use crate::container::{
     self, ContainerEvent, ContainerPid, ContainerSpec, ContainerState, CreateContainerError,
-    ExecError, LostEnd, MadeContainer, Motion, RemoveContainerError, ReopenLogError, StartContainerError,
-    StopContainerError,
+    ExecError, LostEnd, MadeContainer, Motion, RemoveContainerError, ReopenLogError,
+    StartContainerError, StopContainerError,
 };
 use crate::exec::ExecTarget;
 use crate::id::ContainerId;
@@ -426,16 +426,40 @@ impl Pod {
     }
 
     pub(super) fn exec_target(&self, id: &ContainerId) -> Result<ExecTarget, ExecError> {
-        let slot = self.slot(id)?;
-        match (&slot.record.state, &self.shim) {
-            (ContainerState::Running { paused_at: None, .. }, Some(shim)) => Ok(ExecTarget {
-                id: id.clone(),
-                client: shim.client.clone(),
-                protocol: shim.protocol,
-                bundle: self.shared.layout.bundle(&self.record.id, id),
-            }),
-            (_, _) => Err(ExecError::NotRunning { id: id.clone(), state: slot.state_name() }),
+        match self.slot(id)?.record.state {
+            ContainerState::Running { paused_at: None, pid, .. } => self.target(id, pid),
+            ContainerState::Creating
+            | ContainerState::Created { .. }
+            | ContainerState::Running { paused_at: Some(_), .. }
+            | ContainerState::Exited(_) => Err(self.not_running(id)),
         }
+    }
+
+    /// A client may come before the container is started, to miss nothing of what it says.
+    pub(super) fn attach_target(&self, id: &ContainerId) -> Result<ExecTarget, ExecError> {
+        match self.slot(id)?.record.state {
+            ContainerState::Created { pid }
+            | ContainerState::Running { paused_at: None, pid, .. } => self.target(id, pid),
+            ContainerState::Creating
+            | ContainerState::Running { paused_at: Some(_), .. }
+            | ContainerState::Exited(_) => Err(self.not_running(id)),
+        }
+    }
+
+    fn target(&self, id: &ContainerId, pid: u32) -> Result<ExecTarget, ExecError> {
+        let shim = self.shim.as_ref().ok_or_else(|| self.not_running(id))?;
+        Ok(ExecTarget {
+            id: id.clone(),
+            client: shim.client.clone(),
+            protocol: shim.protocol,
+            bundle: self.shared.layout.bundle(&self.record.id, id),
+            pid,
+        })
+    }
+
+    fn not_running(&self, id: &ContainerId) -> ExecError {
+        let state = self.slots.get(id).map_or("gone", Slot::state_name);
+        ExecError::NotRunning { id: id.clone(), state }
     }
 
     pub(super) fn log_of(&self, id: &ContainerId) -> Result<ShimClient, ReopenLogError> {

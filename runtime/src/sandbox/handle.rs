@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Update { limits: Box<SandboxLimits>, reply: Reply<(), UpdateSandboxError> },
     /// What an exec in a container needs.
     Exec { id: ContainerId, reply: Reply<ExecTarget, ExecError> },
+    /// What attaching to a container needs.
+    Attach { id: ContainerId, reply: Reply<ExecTarget, ExecError> },
     /// What reopening a container's log needs.
     ReopenLog { id: ContainerId, reply: Reply<ShimClient, ReopenLogError> },
 }

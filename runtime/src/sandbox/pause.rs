@@ -32,8 +32,7 @@ impl Pod {
 
     /// Lets a container go on that is paused, as it is to be stopped: its signal is of no use to it before.
     pub(super) fn wake_to_stop(&mut self, id: &ContainerId) {
-        let paused =
-            self.slots.get(id).is_some_and(|slot| slot.record.state.paused_at().is_some());
+        let paused = self.slots.get(id).is_some_and(|slot| slot.record.state.paused_at().is_some());
         if paused {
             self.queue_motion(id, Motion::Resume, None);
         }

@@ -261,6 +261,9 @@ impl Pod {
             Command::Exec { id, reply } => {
                 drop(reply.send(self.exec_target(&id).map_err(Arc::new)))
             }
+            Command::Attach { id, reply } => {
+                drop(reply.send(self.attach_target(&id).map_err(Arc::new)))
+            }
             Command::ReopenLog { id, reply } => {
                 drop(reply.send(self.log_of(&id).map_err(Arc::new)))
             }

@@ -7,8 +7,8 @@ use super::spawn::socket_path;
 use davit_proto::shim::shim_client::ShimClient as Wire;
 use davit_proto::shim::{
     CheckpointRequest, CreateRequest, DeleteRequest, Event, EventsRequest, ExecSyncOutput,
-    ExecSyncRequest, PauseRequest, ReopenLogRequest, ResumeRequest, ShutdownRequest, SignalRequest, StartRequest, StateRequest,
-    StateResponse, ThawRequest, UpdateRequest,
+    ExecSyncRequest, PauseRequest, ReopenLogRequest, ResumeRequest, ShutdownRequest, SignalRequest,
+    StartRequest, StateRequest, StateResponse, ThawRequest, UpdateRequest,
 };
 use hyper_util::rt::TokioIo;
 use std::fs::File;

@@ -7,7 +7,8 @@
 //! cidfile reserved ─► RunPodSandbox ─► CreateContainer ──NOT_FOUND──► Pull ─┐
 //!                                          ▲  │                            │
 //!                                          └──┼────────────────────────────┘
-//!                     id ◄── --detach ── StartContainer ─► Logs(follow) ─► Wait ─► (--rm: removed) ─► exit code
+//!      (-i, -t: attached) ◄────────────────┘
+//!                     id ◄── --detach ── StartContainer ─► Logs(follow), or the session ─► Wait ─► (--rm: removed) ─► exit code
 //! ```
 
 mod cidfile;
@@ -18,7 +19,8 @@ mod request;
 
 use super::connect::Daemon;
 use super::error::{ClientError, doing};
-use super::{list, pull, rm};
+use super::stream::attach::{Attached, Proxy, Wish};
+use super::{find, list, pull};
 use crate::cli::RunArgs;
 use crate::output;
 use cidfile::CidFile;
@@ -26,6 +28,7 @@ use davit_proto::{admin, cri};
 use interrupt::Interrupts;
 use made::Made;
 use request::Request;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 /// How long a container has between SIGTERM and SIGKILL, in seconds.
@@ -44,7 +47,18 @@ pub(crate) async fn run(mut daemon: Daemon, args: RunArgs) -> Result<ExitCode, C
     let mut cidfile = args.cidfile.as_deref().map(CidFile::reserve).transpose()?;
     let request = Request::new(&args, &info.root)?;
     let mut made = Made::new(daemon.clone(), info.root.clone());
-    let started = Box::pin(start(&mut daemon, &request, &mut made, &interrupts)).await;
+    let mut attached = None;
+    let wish = attach_wish(&args)?;
+    let started = async {
+        let id = Box::pin(make(&mut daemon, &request, &mut made, &interrupts)).await?;
+        if let Some(wish) = wish {
+            attached = Some(Attached::open(daemon.clone(), id.clone(), wish).await?);
+        }
+        let start = cri::StartContainerRequest { container_id: id.clone() };
+        daemon.runtime.start_container(start).await.map_err(doing("start container"))?;
+        Ok(id)
+    };
+    let started = Box::pin(started).await;
     let started = match (started, &mut cidfile) {
         (Ok(id), Some(file)) => file.write(&id).map(|()| id),
         (started, _) => started,
@@ -63,7 +77,14 @@ pub(crate) async fn run(mut daemon: Daemon, args: RunArgs) -> Result<ExitCode, C
         output::print(&format!("{id}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let ended = attend(&mut daemon, &id, interrupts).await;
+    let ended = match attached {
+        Some(attached) => Box::pin(attached.stay(args.detach_keys, Proxy::Container)).await,
+        None => attend(&mut daemon, &id, interrupts).await,
+    };
+    if args.rm && lives(&mut daemon, &id).await {
+        // It was left by the detach keys, so that it goes on.
+        return ended;
+    }
     if args.rm {
         made.undo().await;
     }
@@ -77,7 +98,7 @@ pub(crate) async fn named(
 ) -> Result<Option<cri::Container>, ClientError> {
     let label_selector = [(request::NAME_LABEL.to_owned(), name.to_owned())].into();
     let filter = cri::ContainerFilter { label_selector, ..cri::ContainerFilter::default() };
-    Ok(rm::list_containers(daemon, filter).await?.pop())
+    Ok(find::list_containers(daemon, filter).await?.pop())
 }
 
 async fn refuse_taken(daemon: &mut Daemon, name: &str) -> Result<(), ClientError> {
@@ -87,8 +108,25 @@ async fn refuse_taken(daemon: &mut Daemon, name: &str) -> Result<(), ClientError
     }
 }
 
-/// Everything up to the running container. What was made is noted in `made` before anything else is tried.
-async fn start(
+/// Whether this terminal is to be the container's; `None` if its output is told from its log.
+fn attach_wish(args: &RunArgs) -> Result<Option<Wish>, ClientError> {
+    if args.detach || !(args.interactive || args.tty) {
+        return Ok(None);
+    }
+    if args.interactive && args.tty && !std::io::stdin().is_terminal() {
+        return Err(ClientError::NoTerminal);
+    }
+    Ok(Some(if args.interactive { Wish::Write } else { Wish::Watch }))
+}
+
+async fn lives(daemon: &mut Daemon, id: &str) -> bool {
+    let filter = cri::ContainerFilter { id: id.to_owned(), ..cri::ContainerFilter::default() };
+    let found = find::list_containers(daemon, filter).await.unwrap_or_default();
+    found.iter().any(|one| one.state() == cri::ContainerState::ContainerRunning)
+}
+
+/// Everything up to the container that waits for its start. What was made is noted in `made` before anything else is tried.
+async fn make(
     daemon: &mut Daemon,
     request: &Request,
     made: &mut Made,
@@ -103,8 +141,6 @@ async fn start(
     let id = Box::pin(create(daemon, request, &pod, interrupts)).await?;
     made.container(&id);
     interrupts.check()?;
-    let start = cri::StartContainerRequest { container_id: id.clone() };
-    daemon.runtime.start_container(start).await.map_err(doing("start container"))?;
     Ok(id)
 }
 

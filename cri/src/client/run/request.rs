@@ -120,6 +120,10 @@ fn container(args: &RunArgs, name: &str) -> cri::ContainerConfig {
         envs: args.env.iter().filter_map(|text| env(text)).collect(),
         mounts: args.volume.iter().cloned().map(Into::into).collect(),
         labels: labels(name),
+        tty: args.tty,
+        stdin: args.interactive,
+        // Who is attached from the start is the only one who writes; one that is left may be come back to.
+        stdin_once: args.interactive && !args.tty && !args.detach,
         log_path: "container.log".to_owned(),
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(resources(args)),

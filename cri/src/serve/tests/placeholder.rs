@@ -152,7 +152,16 @@ impl ImageService for Placeholder {
 
 #[tonic::async_trait]
 impl Davit for Placeholder {
-    told_unary!(admin: info(InfoRequest) -> InfoResponse, wait(WaitRequest) -> WaitResponse);
+    told_unary!(admin:
+        info(InfoRequest) -> InfoResponse,
+        wait(WaitRequest) -> WaitResponse,
+        pause(PauseRequest) -> PauseResponse,
+        resume(ResumeRequest) -> ResumeResponse,
+        kill(KillRequest) -> KillResponse,
+        exec(ExecRequest) -> ExecResponse,
+        attach(AttachRequest) -> AttachResponse,
+        standings(StandingsRequest) -> StandingsResponse,
+    );
 
     told_streams!(admin:
         pull(PullRequest) -> PullStream of PullProgress,

@@ -19,6 +19,7 @@ use super::resize::Sizes;
 use super::status::{Outcome, Status};
 use super::{CLOSING, Command, Eof, OnEof, Terms};
 use crate::streaming::backend::{Ended, Input, Output, Session, Size};
+use crate::streaming::grant::Kind;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -150,7 +151,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let on_eof = command.on_eof();
-    let Command { kind: _, wanted, start } = command;
+    let Command { kind, wanted, start } = command;
     let first = match (wanted.stdout, wanted.stderr) {
         (true, _) => STDOUT,
         (false, true) => STDERR,
@@ -162,6 +163,10 @@ where
         Ok(process) => process,
         Err(problem) => return Some(Outcome::Failed(problem)),
     };
+    if kind == Kind::Attach {
+        // And another that the session does: who wants to start the container only then waits for it.
+        sender.send(flavour.coding.message(first, &[])).await?;
+    }
     let (waiting, waits) = mpsc::channel(1);
     let receiver = Receiver { flavour, stdin, on_eof, waiting, sizes: Sizes::default(), resize };
     tokio::select! {

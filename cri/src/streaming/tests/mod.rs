@@ -100,7 +100,12 @@ pub(super) const OUTPUT: Wanted =
     Wanted { stdin: false, stdout: true, stderr: false, terminal: false };
 
 pub(super) fn exec(wanted: Wanted) -> Exec {
-    Exec { container: "c".to_owned(), command: vec!["x".to_owned()], wanted }
+    Exec {
+        container: "c".to_owned(),
+        command: vec!["x".to_owned()],
+        wanted,
+        whom: crate::streaming::grant::ExecAs::default(),
+    }
 }
 
 pub(super) fn command(kind: Kind, backend: Arc<Puppeteer>, wanted: Wanted) -> Command {

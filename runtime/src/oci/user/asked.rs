@@ -27,12 +27,11 @@ pub(super) fn asked(run_as: &RunAs, image_user: &str) -> Result<Asked, UserError
     match run_as {
         RunAs::Image => {
             let field = "the image's USER";
-            let Some((user, group)) = image_user.split_once(':') else {
+            if image_user.is_empty() {
                 // No user at all is root.
-                let user = if image_user.is_empty() { Who::Id(0) } else { who(field, image_user)? };
-                return Ok(Asked { field, user, group: None });
-            };
-            Ok(Asked { field, user: who(field, user)?, group: Some(who(field, group)?) })
+                return Ok(Asked { field, user: Who::Id(0), group: None });
+            }
+            text(field, image_user)
         }
         RunAs::Uid { uid, gid } => {
             let user = Who::Id(id("run_as_user", *uid)?);
@@ -44,6 +43,16 @@ pub(super) fn asked(run_as: &RunAs, image_user: &str) -> Result<Asked, UserError
             let group = gid.map(|gid| id("run_as_group", gid).map(Who::Id)).transpose()?;
             Ok(Asked { field: "run_as_username", user, group })
         }
+    }
+}
+
+/// `USER[:GROUP]`, as images and people write it.
+pub(super) fn text(field: &'static str, text: &str) -> Result<Asked, UserError> {
+    match text.split_once(':') {
+        Some((user, group)) => {
+            Ok(Asked { field, user: who(field, user)?, group: Some(who(field, group)?) })
+        }
+        None => Ok(Asked { field, user: who(field, text)?, group: None }),
     }
 }
 

@@ -10,8 +10,9 @@ mod files;
 mod tests;
 
 use crate::container::{ContainerSecurity, GroupsPolicy};
-use asked::{Who, asked, id};
+use asked::{Asked, Who, asked, id};
 use files::{checked, find_group, find_user, memberships};
+use oci_spec::runtime::User;
 
 /// The kernel's own limit (`NGROUPS_MAX`).
 const GROUPS_LIMIT: usize = 65_536;
@@ -90,6 +91,16 @@ pub(super) struct Identity {
     pub(super) home: Option<String>,
 }
 
+impl Identity {
+    /// In the OCI spec's words.
+    pub(super) fn to_oci(&self) -> User {
+        let mut user = User::default();
+        user.set_uid(self.uid).set_gid(self.gid);
+        user.set_additional_gids(Some(self.groups.clone()));
+        user
+    }
+}
+
 /// Resolves `security`'s user and groups.
 pub(super) fn resolve(
     security: &ContainerSecurity,
@@ -99,6 +110,15 @@ pub(super) fn resolve(
     let passwd = checked("/etc/passwd", files.passwd.as_deref())?;
     let group = checked("/etc/group", files.group.as_deref())?;
     let asked = asked(&security.run_as, image_user)?;
+    identify(&asked, [passwd, group], security.groups_policy, &security.supplemental_groups)
+}
+
+fn identify(
+    asked: &Asked,
+    [passwd, group]: [&[u8]; 2],
+    policy: GroupsPolicy,
+    supplemental: &[u32],
+) -> Result<Identity, UserError> {
     let entry = find_user(passwd, &asked.user);
     let uid = match (&asked.user, &entry) {
         (Who::Id(uid), _) => *uid,
@@ -113,12 +133,19 @@ pub(super) fn resolve(
         None => entry.as_ref().map_or(0, |entry| entry.gid),
     };
     let mut groups = vec![gid];
-    if let (GroupsPolicy::Merge, Some(entry)) = (security.groups_policy, &entry) {
+    if let (GroupsPolicy::Merge, Some(entry)) = (policy, &entry) {
         groups.extend(memberships(group, entry.name));
     }
-    groups.extend(&security.supplemental_groups);
+    groups.extend(supplemental);
     let groups = distinct(groups)?;
     Ok(Identity { uid, gid, groups, home: entry.and_then(|entry| home(entry.home)) })
+}
+
+/// Resolves a user that was written for one command: `USER[:GROUP]`.
+pub(super) fn written(text: &str, files: &UserFiles) -> Result<Identity, UserError> {
+    let passwd = checked("/etc/passwd", files.passwd.as_deref())?;
+    let group = checked("/etc/group", files.group.as_deref())?;
+    identify(&asked::text("user", text)?, [passwd, group], GroupsPolicy::Merge, &[])
 }
 
 fn unknown(field: &'static str, value: &str, file: &'static str) -> UserError {
