@@ -3,17 +3,26 @@
 //! Owns every flag but those of the daemon ([`crate::config::ServeFlags`]). Does nothing itself; an argument too many is an error.
 
 mod container;
+mod generated;
+mod image;
 mod listing;
 mod stream;
+mod usage;
 
 pub(crate) use container::{Ids, InspectArgs, KillArgs, Limits, LogsArgs, StopArgs, UpdateArgs};
+pub(crate) use generated::{completion, man};
+pub(crate) use image::{
+    CheckpointCommand, ExplainArgs, ImageCommand, LoginArgs, LogoutArgs, SearchArgs,
+};
 pub(crate) use listing::{ImagesArgs, Listing, PodsArgs, PsArgs, Written};
 pub(crate) use stream::{AttachArgs, ExecArgs};
+pub(crate) use usage::{RmiArgs, StatsArgs, TopArgs};
 
 use crate::client::{Address, DetachKeys, Memory, Port, RunUser, Volume};
 use crate::config::ServeFlags;
 use crate::wipe::Consent;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -26,6 +35,10 @@ pub(crate) enum Action {
     Config(ConfigAction),
     /// Remove all that the daemon with these flags has.
     Wipe(Consent, Box<ServeFlags>),
+    /// Print the completions for a shell.
+    Completion(Shell),
+    /// Write the man pages into this directory.
+    Man(PathBuf),
     /// Ask the daemon at this address.
     Client(Address, ClientCommand),
 }
@@ -74,6 +87,19 @@ enum Command {
         yes: bool,
         #[command(flatten)]
         flags: Box<ServeFlags>,
+    },
+    /// Print the completions for a shell
+    #[command(after_help = "Example:\n  davit completion bash > /etc/bash_completion.d/davit")]
+    Completion {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the man pages
+    #[command(hide = true)]
+    Man {
+        /// Into this directory
+        directory: PathBuf,
     },
     #[command(flatten)]
     Client(ClientCommand),
@@ -169,6 +195,44 @@ pub(crate) enum ClientCommand {
         after_help = "What is not given stays as it is.\n\nExample:\n  davit update --cpus 0.5 --memory 128m web"
     )]
     Update(UpdateArgs),
+    /// Show what containers use
+    ///
+    /// On a terminal live, as top does; elsewhere one list after the other.
+    #[command(
+        after_help = "Examples:\n  davit stats\n  davit stats --no-stream web db\n  davit stats --no-stream --format '{{ name }} {{ cpu_percent }}'"
+    )]
+    Stats(StatsArgs),
+    /// Watch what containers and pods use, live
+    #[command(
+        after_help = "Keys: q, escape and ctrl-c quit; c, m, p, i, n and a sort by CPU, memory, processes, disk, network and name; t switches between \
+                            containers and pods.\nWithout colours if NO_COLOR is set; without a terminal, one list.\n\nExample:\n  davit top --sort memory"
+    )]
+    Top(TopArgs),
+    /// Remove images, with all of their names
+    #[command(
+        after_help = "Containers go on: they keep their layers.\n\nExamples:\n  davit rmi busybox\n  davit rmi --prune"
+    )]
+    Rmi(RmiArgs),
+    /// Write running containers into archives, their memory included, and look after those
+    #[command(subcommand)]
+    Checkpoint(CheckpointCommand),
+    /// Keep a user's name and password for a registry, once it has taken them
+    #[command(
+        after_help = "`davit pull` and `davit run` bring them to the registry that they are for. The daemon pulls for the kubelet with those of its own \
+                            file (registry_auth_file).\n\nExamples:\n  davit login quay.io\n  davit login -u me --password-stdin quay.io < password"
+    )]
+    Login(LoginArgs),
+    /// Forget what is kept for a registry
+    #[command(after_help = "Examples:\n  davit logout quay.io\n  davit logout --all")]
+    Logout(LogoutArgs),
+    /// List a registry's repositories, by its catalogue
+    #[command(
+        after_help = "Many public registries have none that they show.\n\nExample:\n  davit search localhost:5000 busy"
+    )]
+    Search(SearchArgs),
+    /// Look into what an image's name means here
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Look whether all images are still what was pulled, and whether anything belongs to nobody
     ///
     /// Reads every file of every layer. Exits with 1 if something is wrong.
@@ -277,6 +341,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, 
         Command::Wipe { yes, flags } => {
             Action::Wipe(if yes { Consent::Given } else { Consent::Ask }, flags)
         }
+        Command::Completion { shell } => Action::Completion(shell),
+        Command::Man { directory } => Action::Man(directory),
         Command::Client(command) => Action::Client(address, command),
     })
 }

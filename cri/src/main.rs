@@ -6,6 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`cli`] | arguments |
+//! | [`auth_file`] | the file in which credentials for registries are kept |
 //! | [`config`] | files and flags → one validated configuration |
 //! | [`open`] | the runtime that the configuration asks for |
 //! | [`service`] | the gRPC services |
@@ -18,6 +19,7 @@
 //! | [`client`] | the commands that talk to a daemon |
 //! | [`output`] | what is written to the terminal |
 
+mod auth_file;
 mod cli;
 mod client;
 mod config;
@@ -47,6 +49,10 @@ fn main() -> ExitCode {
         Action::Serve(flags) => output::end(serve::main(&flags, open::open)),
         Action::Wipe(consent, flags) => output::end(wipe::main(&flags, consent)),
         Action::Config(action) => output::end(config_command(action)),
+        Action::Completion(shell) => {
+            output::end(output::print_bytes(&cli::completion(shell)).map_err(Into::into))
+        }
+        Action::Man(directory) => output::end(cli::man(&directory).map_err(Into::into)),
         Action::Client(address, command) => client::main(&address, command),
     }
 }

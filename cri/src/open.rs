@@ -6,7 +6,7 @@ use crate::config::{CgroupDriver, Config};
 use crate::convert;
 use crate::metrics::Counters;
 use crate::serve::{Opened, Services};
-use crate::service::{Admin, Images, RuntimeApi};
+use crate::service::{Admin, Images, Keyring, RuntimeApi};
 use crate::streaming::{Limits, Server, Urls};
 use anyhow::Context as _;
 use davit_runtime::Runtime;
@@ -17,7 +17,7 @@ use davit_runtime::network::{BridgeConfig, NetworkConfig};
 use davit_runtime::oci::HostConfig;
 use davit_runtime::oci::handlers::{HandlerConfig, HandlersConfig};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where Debian puts the CNI plugins, looked in after the configured directory.
@@ -34,10 +34,11 @@ pub(crate) async fn open(config: Arc<Config>, urls: Urls) -> anyhow::Result<Open
     let runtime = Runtime::open(runtime_config(&config)?).await?;
     let limits = Limits { idle: config.stream_idle(), creation: config.stream_creation() };
     let streams = Server::new(urls.clone(), Arc::new(runtime.clone()), limits)?;
+    let keyring = Keyring::new(config.registry_auth_file().map(Path::to_owned));
     let services = Services {
         runtime: RuntimeApi::new(runtime.clone(), urls.clone()),
-        image: Images::new(runtime.clone()),
-        davit: Admin::new(runtime.clone(), urls),
+        image: Images::new(runtime.clone(), keyring.clone()),
+        davit: Admin::new(runtime.clone(), urls, keyring),
     };
     let (counting, dumping, flushing) = (runtime.clone(), runtime.clone(), runtime.clone());
     Ok(Opened {

@@ -4,6 +4,7 @@
 
 use crate::host::eventually;
 use anyhow::{Context, Result, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 use std::ffi::OsStr;
@@ -11,7 +12,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long it may take to show or do what is waited for.
@@ -23,6 +26,10 @@ pub struct Pty {
     child: Child,
     master: Option<File>,
     shown: Arc<Mutex<Vec<u8>>>,
+    /// Nobody reads any more.
+    gone: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+    leave: bool,
 }
 
 impl Pty {
@@ -51,9 +58,10 @@ impl Pty {
         let child = session.spawn().with_context(|| format!("start {session:?}"))?;
         // The other side's descriptors are in the command, and would keep the terminal.
         drop(session);
-        let shown = Arc::default();
-        read(master.try_clone()?, Arc::clone(&shown));
-        Ok(Self { child, master: Some(master), shown })
+        let (shown, gone) = (Arc::default(), Arc::default());
+        let reader = read(master.try_clone()?, Arc::clone(&shown), Arc::clone(&gone));
+        let (master, reader) = (Some(master), Some(reader));
+        Ok(Self { child, master, shown, gone, reader, leave: false })
     }
 
     /// All that was shown so far.
@@ -99,6 +107,11 @@ impl Pty {
         Ok(tcgetattr(self.master.as_ref().context("the terminal is gone")?)?)
     }
 
+    /// Takes the terminal away, and leaves the program alone: it is not killed, and has to find out by itself.
+    pub fn hang_up(mut self) {
+        self.leave = true;
+    }
+
     /// Waits until the program ends by itself.
     ///
     /// # Errors
@@ -122,9 +135,14 @@ impl Pty {
 
 impl Drop for Pty {
     fn drop(&mut self) {
+        // The terminal is there as long as anybody has its master side, the reader too.
+        self.gone.store(true, Ordering::Relaxed);
+        drop(self.reader.take().map(JoinHandle::join));
         drop(self.master.take());
-        drop(self.child.kill());
-        drop(self.child.wait());
+        if !self.leave {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
     }
 }
 
@@ -132,13 +150,19 @@ fn size(columns: u16, rows: u16) -> Winsize {
     Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
-/// Ends when nobody has the other side any more.
-fn read(mut master: File, shown: Arc<Mutex<Vec<u8>>>) {
+/// Ends when nobody has the other side any more, or nobody wants to know.
+fn read(mut master: File, shown: Arc<Mutex<Vec<u8>>>, gone: Arc<AtomicBool>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
-        while let Ok(count @ 1..) = master.read(&mut buffer) {
+        let look = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        while !gone.load(Ordering::Relaxed) {
+            let mut wanted = [PollFd::new(&master, PollFlags::IN)];
+            if !matches!(poll(&mut wanted, Some(&look)), Ok(1..)) {
+                continue;
+            }
+            let Ok(count @ 1..) = master.read(&mut buffer) else { return };
             let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
             shown.extend_from_slice(buffer.get(..count).unwrap_or_default());
         }
-    });
+    })
 }

@@ -3,7 +3,7 @@
 //! Owns the promise that a field marked `debug_redact` never shows in a log, however deep the message is printed. The
 //! generated `Debug` would show it: prost does not know the option. `tests/generated.rs` finds every such message.
 
-use crate::admin::PullRequest;
+use crate::admin::{LoginRequest, PullRequest, SearchRequest};
 use crate::cri::AuthConfig;
 use std::fmt;
 
@@ -42,6 +42,29 @@ impl fmt::Debug for PullRequest {
     }
 }
 
+impl fmt::Debug for LoginRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { registry, username, password } = self;
+        f.debug_struct("LoginRequest")
+            .field("registry", registry)
+            .field("username", username)
+            .field("password", &Redacted(password))
+            .finish()
+    }
+}
+
+impl fmt::Debug for SearchRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { registry, term, username, password } = self;
+        f.debug_struct("SearchRequest")
+            .field("registry", registry)
+            .field("term", term)
+            .field("username", username)
+            .field("password", &Redacted(password))
+            .finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,8 +85,12 @@ mod tests {
             username: "who".to_owned(),
             password: "hunter6".to_owned(),
         };
+        let (username, password) = ("who".to_owned(), "hunter7".to_owned());
+        let login = LoginRequest { username, password, ..LoginRequest::default() };
+        let password = "hunter8".to_owned();
+        let search = SearchRequest { password, ..SearchRequest::default() };
         let shown = format!(
-            "{:?} {pull:#?}",
+            "{:?} {pull:#?} {login:?} {search:?}",
             PullImageRequest { auth: Some(auth), ..PullImageRequest::default() }
         );
         assert!(!shown.contains("hunter"), "{shown}");

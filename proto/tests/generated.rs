@@ -9,7 +9,12 @@
 use std::path::{Path, PathBuf};
 
 /// Messages with a secret: their `Debug` is in src/redact.rs.
-const SECRET: [&str; 2] = ["runtime.v1.AuthConfig", "davit.v1.PullRequest"];
+const SECRET: [&str; 4] = [
+    "runtime.v1.AuthConfig",
+    "davit.v1.PullRequest",
+    "davit.v1.LoginRequest",
+    "davit.v1.SearchRequest",
+];
 
 const PROTOS: [&str; 3] = ["cri.proto", "shim.proto", "davit.proto"];
 

@@ -21,7 +21,7 @@ pub(crate) struct Listing {
 }
 
 /// How a list is written.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Written {
     /// How the list is written: table, json or a template such as '{{ id }} {{ name }}'

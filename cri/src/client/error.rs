@@ -1,5 +1,6 @@
 //! Why a command failed, in words for whoever typed it.
 
+use crate::auth_file::AuthFileError;
 use crate::output::OutputError;
 use std::io;
 use std::path::PathBuf;
@@ -53,6 +54,29 @@ pub(crate) enum ClientError {
     /// There is no image of this name.
     #[error("no image {0:?}")]
     NoImage(String),
+    /// Containers were made from it.
+    #[error("image {0} is in use by a container: remove that first, or use --force")]
+    ImageUsed(String),
+    /// Its other names would go with it.
+    #[error("image {name} has other names, which would go with it ({names}): use --force")]
+    OtherNames {
+        /// As given.
+        name: String,
+        /// All of them.
+        names: String,
+    },
+    /// The file of credentials.
+    #[error(transparent)]
+    AuthFile(#[from] AuthFileError),
+    /// A password is read for nobody.
+    #[error("--password-stdin needs --username")]
+    NoUser,
+    /// There is nobody to ask.
+    #[error("standard input is no terminal to ask for a password at: use --password-stdin")]
+    NoPassword,
+    /// Nothing could be read there.
+    #[error("read the password")]
+    Password(#[source] io::Error),
     /// There is nothing at all of this name.
     #[error("no container, pod or image {0:?}")]
     Nothing(String),
@@ -149,6 +173,12 @@ impl ClientError {
             | Self::NoContainer(_)
             | Self::NoImage(_)
             | Self::Nothing(_)
+            | Self::AuthFile(_)
+            | Self::NoUser
+            | Self::NoPassword
+            | Self::Password(_)
+            | Self::ImageUsed(_)
+            | Self::OtherNames { .. }
             | Self::Stream { .. }
             | Self::Terminal(_)
             | Self::NoTerminal

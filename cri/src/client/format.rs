@@ -17,9 +17,10 @@ use std::str::FromStr;
 const SHORT: usize = 13;
 
 /// How a list is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Format {
     /// For people.
+    #[default]
     Table,
     /// For programs.
     Json,

@@ -5,6 +5,7 @@
 
 mod act;
 mod check;
+mod checkpoint;
 mod connect;
 mod error;
 mod filter;
@@ -18,11 +19,16 @@ mod moment;
 mod pods;
 mod ps;
 mod pull;
+mod registry;
 mod rm;
+mod rmi;
 mod run;
+mod stats;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod top;
+mod usage;
 mod value;
 
 pub(crate) use act::SignalName;
@@ -36,9 +42,10 @@ pub(crate) use moment::Instant;
 pub(crate) use pods::Pod;
 pub(crate) use ps::Container;
 pub(crate) use stream::keys::DetachKeys;
+pub(crate) use usage::Field;
 pub(crate) use value::{Cpus, Memory, Port, RunUser, Unified, Volume};
 
-use crate::cli::ClientCommand;
+use crate::cli::{ClientCommand, ImageCommand};
 use crate::output;
 use act::Act;
 use connect::Daemon;
@@ -74,6 +81,10 @@ async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, C
     if matches!(command, ClientCommand::Version) {
         output::print(&format!("davit {}\n", crate::VERSION))?;
     }
+    if let ClientCommand::Logout(args) = &command {
+        // It may have ended.
+        return registry::logout(args);
+    }
     let daemon = Daemon::connect(address).await?;
     match command {
         ClientCommand::Version => list::version(daemon).await?,
@@ -98,6 +109,19 @@ async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, C
         }
         ClientCommand::Exec(args) => return Box::pin(stream::exec::exec(daemon, args)).await,
         ClientCommand::Attach(args) => return Box::pin(stream::attach::attach(daemon, args)).await,
+        ClientCommand::Stats(args) => stats::stats(daemon, &args).await?,
+        ClientCommand::Top(args) => top::top(daemon, &args).await?,
+        ClientCommand::Rmi(args) => return rmi::rmi(daemon, &args).await,
+        ClientCommand::Checkpoint(command) => {
+            return checkpoint::checkpoint(daemon, command).await;
+        }
+        // Done above.
+        ClientCommand::Logout(_) => {}
+        ClientCommand::Login(args) => registry::login(daemon, args).await?,
+        ClientCommand::Search(args) => registry::search(daemon, args).await?,
+        ClientCommand::Image(ImageCommand::Explain(args)) => {
+            registry::explain(daemon, args).await?;
+        }
         ClientCommand::Pull { image } => {
             let id = pull::pull(daemon, &image).await?;
             output::print(&format!("{id}\n"))?;

@@ -2,9 +2,10 @@
 
 use super::connect::Daemon;
 use super::error::{ClientError, doing};
-use crate::output;
+use crate::{auth_file, output};
 use davit_proto::admin::pull_progress::Kind;
 use davit_proto::admin::{LayerPlan, LayerProgress, PullPlan, PullRequest};
+use davit_runtime::image::Images;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -15,7 +16,12 @@ use std::io::IsTerminal;
 /// [`ClientError::Call`] if it fails.
 pub(crate) async fn pull(mut daemon: Daemon, image: &str) -> Result<String, ClientError> {
     let failed = || doing(format!("pull {image}"));
-    let request = PullRequest { image: image.to_owned(), ..PullRequest::default() };
+    let (username, password) = match Images::place(image) {
+        Ok((registry, repository)) => own_credentials(&registry, &repository)?,
+        // The daemon says what is wrong with it.
+        Err(_) => Default::default(),
+    };
+    let request = PullRequest { image: image.to_owned(), username, password };
     let mut stream = daemon.davit.pull(request).await.map_err(failed())?.into_inner();
     let mut shown = Shown::new(image);
     while let Some(progress) = stream.message().await.map_err(failed())? {
@@ -31,6 +37,18 @@ pub(crate) async fn pull(mut daemon: Daemon, image: &str) -> Result<String, Clie
         }
     }
     Err(ClientError::Incomplete { doing: "pull", what: "the image's id" })
+}
+
+/// The user's own name and password for a repository; empty if there are none. Tokens are not brought: the daemon's service has no word for them.
+///
+/// # Errors
+/// The file of credentials can't be read.
+pub(crate) fn own_credentials(
+    registry: &str,
+    repository: &str,
+) -> Result<(String, String), ClientError> {
+    let found = auth_file::own(registry, repository)?;
+    Ok(found.and_then(|auth| auth_file::password(&auth)).unwrap_or_default())
 }
 
 /// Bars on a terminal, lines elsewhere.

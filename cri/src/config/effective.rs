@@ -171,6 +171,11 @@ impl Config {
         path(self.full.registry_config_dir.as_ref(), "/etc/davit/certs.d")
     }
 
+    /// Where credentials are for pulls that bring none.
+    pub(crate) fn registry_auth_file(&self) -> Option<&Path> {
+        self.full.registry_auth_file.as_ref().map(AbsolutePath::as_path)
+    }
+
     /// Whether containers can be checkpointed.
     pub(crate) fn criu(&self) -> bool {
         self.full.criu.unwrap_or(true)
@@ -328,6 +333,7 @@ fn with_defaults(layer: Layer) -> Layer {
         cni_bin_dir: or_default(layer.cni_bin_dir, "/opt/cni/bin"),
         netns_dir: or_default(layer.netns_dir, "/run/netns"),
         registry_config_dir: or_default(layer.registry_config_dir, "/etc/davit/certs.d"),
+        registry_auth_file: layer.registry_auth_file,
         criu: layer.criu.or(Some(true)),
         cdi_spec_dirs: layer.cdi_spec_dirs.or_else(|| {
             let directories = CDI.iter().filter_map(|directory| directory.parse().ok());

@@ -46,6 +46,9 @@ pub(crate) struct Layer {
     /// Where registries' hosts.toml files are; read again at each pull
     #[arg(long, value_name = "DIR")]
     pub(crate) registry_config_dir: Option<AbsolutePath>,
+    /// Credentials for pulls that bring none, as `davit login` keeps them; read again at each pull
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registry_auth_file: Option<AbsolutePath>,
     /// Where vendors describe devices (CDI), a later directory before an earlier; read when a container asks for one
     #[arg(long, value_name = "DIR")]
     pub(crate) cdi_spec_dirs: Option<Vec<AbsolutePath>>,
@@ -287,6 +290,7 @@ impl Layer {
             cni_bin_dir: over.cni_bin_dir.or(self.cni_bin_dir),
             netns_dir: over.netns_dir.or(self.netns_dir),
             registry_config_dir: over.registry_config_dir.or(self.registry_config_dir),
+            registry_auth_file: over.registry_auth_file.or(self.registry_auth_file),
             criu: over.criu.or(self.criu),
             cdi_spec_dirs: over.cdi_spec_dirs.or(self.cdi_spec_dirs),
             pull_progress_timeout: over.pull_progress_timeout.or(self.pull_progress_timeout),

@@ -2,17 +2,22 @@
 
 use super::check::{self, Aim};
 use super::logs::{LogError, Reader, Window};
+use super::registry::{self, Keyring};
 use super::status::{plain_status, status};
-use super::{standing, streams};
+use super::{checkpoints, standing, streams, usage};
 use crate::open;
 use crate::streaming::Urls;
 use davit_proto::admin::davit_server::Davit;
 use davit_proto::admin::pull_progress::Kind;
 use davit_proto::admin::{
-    AttachRequest, AttachResponse, CheckReport, CheckRequest, ExecRequest, ExecResponse, Handler,
-    InfoRequest, InfoResponse, KillRequest, KillResponse, LayerPlan, LayerProgress, LogEntry,
-    LogsRequest, PauseRequest, PauseResponse, PullPlan, PullProgress, PullRequest, ResumeRequest,
-    ResumeResponse, StandingsRequest, StandingsResponse, WaitRequest, WaitResponse,
+    AttachRequest, AttachResponse, CheckReport, CheckRequest, CreateCheckpointRequest,
+    CreateCheckpointResponse, ExecRequest, ExecResponse, ExplainRequest, ExplainResponse, Handler,
+    InfoRequest, InfoResponse, KillRequest, KillResponse, LayerPlan, LayerProgress,
+    ListCheckpointsRequest, ListCheckpointsResponse, LogEntry, LoginRequest, LoginResponse,
+    LogsRequest, PauseRequest, PauseResponse, PullPlan, PullProgress, PullRequest,
+    RemoveCheckpointRequest, RemoveCheckpointResponse, ResumeRequest, ResumeResponse,
+    SearchRequest, SearchResponse, StandingsRequest, StandingsResponse, UsageRequest,
+    UsageResponse, WaitRequest, WaitResponse,
 };
 use davit_runtime::Runtime;
 use davit_runtime::container::{ContainerState, ContainerView, Motion, Signal};
@@ -32,12 +37,13 @@ const BACKLOG: usize = 64;
 pub(crate) struct Admin {
     runtime: Runtime,
     urls: Urls,
+    keyring: Keyring,
 }
 
 impl Admin {
-    /// Of this runtime; streams are met at `urls`.
-    pub(crate) fn new(runtime: Runtime, urls: Urls) -> Self {
-        Self { runtime, urls }
+    /// Of this runtime; streams are met at `urls`, and pulls that bring no credentials get those of `keyring`.
+    pub(crate) fn new(runtime: Runtime, urls: Urls, keyring: Keyring) -> Self {
+        Self { runtime, urls, keyring }
     }
 }
 
@@ -80,6 +86,7 @@ impl Davit for Admin {
         let (answers, stream) = mpsc::channel(BACKLOG);
         let images = self.runtime.images().clone();
         let auth = Auth { username, password, ..Auth::default() };
+        let auth = self.keyring.complete(auth, &image)?;
         let request = image::PullRequest { image, auth, progress: Some(progress) };
         // The pull is the daemon's: a client that goes away does not end it.
         let pull = tokio::spawn(async move { images.pull(request).await });
@@ -170,6 +177,58 @@ impl Davit for Admin {
     ) -> Result<Response<StandingsResponse>, Status> {
         let StandingsRequest {} = request.into_inner();
         Ok(Response::new(standing::all(&self.runtime)))
+    }
+
+    async fn usage(
+        &self,
+        request: Request<UsageRequest>,
+    ) -> Result<Response<UsageResponse>, Status> {
+        let UsageRequest {} = request.into_inner();
+        Ok(Response::new(usage::all(&self.runtime).await))
+    }
+
+    async fn login(
+        &self,
+        request: Request<LoginRequest>,
+    ) -> Result<Response<LoginResponse>, Status> {
+        registry::login(&self.runtime, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn search(
+        &self,
+        request: Request<SearchRequest>,
+    ) -> Result<Response<SearchResponse>, Status> {
+        let found = registry::search(&self.runtime, &self.keyring, request.into_inner()).await;
+        found.map(Response::new)
+    }
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainResponse>, Status> {
+        registry::explain(&self.runtime, &self.keyring, request.into_inner()).map(Response::new)
+    }
+
+    async fn create_checkpoint(
+        &self,
+        request: Request<CreateCheckpointRequest>,
+    ) -> Result<Response<CreateCheckpointResponse>, Status> {
+        checkpoints::create(&self.runtime, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_checkpoints(
+        &self,
+        request: Request<ListCheckpointsRequest>,
+    ) -> Result<Response<ListCheckpointsResponse>, Status> {
+        let ListCheckpointsRequest {} = request.into_inner();
+        checkpoints::list(&self.runtime).map(Response::new)
+    }
+
+    async fn remove_checkpoint(
+        &self,
+        request: Request<RemoveCheckpointRequest>,
+    ) -> Result<Response<RemoveCheckpointResponse>, Status> {
+        checkpoints::remove(&self.runtime, request.into_inner()).map(Response::new)
     }
 
     async fn exec(&self, request: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {

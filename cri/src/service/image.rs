@@ -1,5 +1,6 @@
 //! CRI's ImageService.
 
+use super::registry::Keyring;
 use super::status::plain_status;
 use super::{Streamed, required, streamed, whole};
 use crate::convert::{self, ImageParts};
@@ -20,12 +21,13 @@ use tonic::{Request, Response, Status};
 #[derive(Debug, Clone)]
 pub(crate) struct Images {
     runtime: Runtime,
+    keyring: Keyring,
 }
 
 impl Images {
-    /// Of this runtime.
-    pub(crate) fn new(runtime: Runtime) -> Self {
-        Self { runtime }
+    /// Of this runtime; pulls that bring no credentials get those of `keyring`.
+    pub(crate) fn new(runtime: Runtime, keyring: Keyring) -> Self {
+        Self { runtime, keyring }
     }
 
     fn select(&self, filter: Option<ImageFilter>) -> Result<Vec<Image>, Status> {
@@ -83,7 +85,7 @@ impl ImageService for Images {
         // The pod that the image is for changes nothing about the pull.
         let PullImageRequest { image, auth, sandbox_config: _ } = request.into_inner();
         let image = name(image)?;
-        let auth = auth_of(auth);
+        let auth = self.keyring.complete(auth_of(auth), &image)?;
         let images = self.runtime.images().clone();
         // The pull is the daemon's: a caller that goes away does not end it, and finds it done when it comes back.
         let pull =

@@ -5,19 +5,23 @@
 
 mod about;
 mod check;
+mod checkpoints;
 mod davit;
 mod events;
 mod image;
 mod lists;
 mod logs;
+mod registry;
 mod runtime;
 mod standing;
 mod stats;
 mod status;
 mod streams;
+mod usage;
 
 pub(crate) use davit::Admin;
 pub(crate) use image::Images;
+pub(crate) use registry::Keyring;
 pub(crate) use runtime::RuntimeApi;
 pub(crate) use status::exit_code as command_code;
 

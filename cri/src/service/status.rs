@@ -10,7 +10,9 @@ use davit_runtime::container::{
     ReopenLogError, StartContainerError, StopContainerError, UpdateContainerError, VolumeError,
 };
 use davit_runtime::error::chain;
-use davit_runtime::image::{FindError, PullError, RemoveError, UsageError};
+use davit_runtime::image::{
+    ExplainError, FetchError, FindError, PullError, RegistryError, RemoveError, UsageError,
+};
 use davit_runtime::network::PodCidrError;
 use davit_runtime::sandbox::{
     LookupError, RemoveSandboxError, RunSandboxError, StopSandboxError, UpdateSandboxError,
@@ -299,6 +301,28 @@ impl WireError for PullError {
             Self::Content { .. } => Code::DataLoss,
             Self::Local { cause, .. } if cause.is_disk_full() => Code::ResourceExhausted,
             Self::Local { .. } | Self::Stopped { .. } => Code::Internal,
+        }
+    }
+}
+
+impl WireError for ExplainError {
+    fn code(&self) -> Code {
+        match self {
+            Self::InvalidReference(_) => Code::InvalidArgument,
+            Self::Hosts(_) => Code::FailedPrecondition,
+        }
+    }
+}
+
+impl WireError for RegistryError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Name { .. } | Self::Auth(_) => Code::InvalidArgument,
+            Self::Hosts { .. } => Code::FailedPrecondition,
+            Self::Fetch { source: FetchError::Unauthorized { .. }, .. } => Code::PermissionDenied,
+            Self::Fetch { source: FetchError::NotFound { .. }, .. } => Code::NotFound,
+            Self::Fetch { .. } => Code::Unavailable,
+            Self::Catalogue { .. } => Code::DataLoss,
         }
     }
 }

@@ -13,7 +13,11 @@ mod cli;
 #[cfg(test)]
 mod cli_lists;
 #[cfg(test)]
+mod cli_registry;
+#[cfg(test)]
 mod cli_streams;
+#[cfg(test)]
+mod cli_usage;
 #[cfg(test)]
 mod cli_verbs;
 #[cfg(test)]

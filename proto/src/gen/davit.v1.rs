@@ -386,6 +386,222 @@ pub struct AttachResponse {
     #[prost(bool, tag = "3")]
     pub stdin: bool,
 }
+/// Asks for Usage.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageRequest {}
+/// What is used here.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UsageResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub pods: ::prost::alloc::vec::Vec<PodUsage>,
+}
+/// What a pod has used.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PodUsage {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub namespace: ::prost::alloc::string::String,
+    /// By all of its interfaces but the loopback.
+    #[prost(uint64, tag = "4")]
+    pub received_bytes: u64,
+    #[prost(uint64, tag = "5")]
+    pub sent_bytes: u64,
+    /// It has a network of its own; else nobody can tell its bytes from the host's.
+    #[prost(bool, tag = "6")]
+    pub has_network: bool,
+    #[prost(message, repeated, tag = "7")]
+    pub containers: ::prost::alloc::vec::Vec<ContainerUsage>,
+}
+/// What a container has used.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContainerUsage {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// When this was read, in nanoseconds since the epoch.
+    #[prost(int64, tag = "3")]
+    pub at: i64,
+    /// CPU time since it was started.
+    #[prost(uint64, tag = "4")]
+    pub cpu_nanoseconds: u64,
+    /// The working set.
+    #[prost(uint64, tag = "5")]
+    pub memory_bytes: u64,
+    /// 0: none.
+    #[prost(uint64, tag = "6")]
+    pub memory_limit_bytes: u64,
+    #[prost(uint64, tag = "7")]
+    pub processes: u64,
+    #[prost(uint64, tag = "8")]
+    pub read_bytes: u64,
+    #[prost(uint64, tag = "9")]
+    pub written_bytes: u64,
+    /// It is frozen.
+    #[prost(bool, tag = "10")]
+    pub paused: bool,
+}
+/// Asks for Login.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct LoginRequest {
+    /// HOST\[:PORT\].
+    #[prost(string, tag = "1")]
+    pub registry: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub username: ::prost::alloc::string::String,
+    /// Never into a log.
+    #[prost(string, tag = "3")]
+    pub password: ::prost::alloc::string::String,
+}
+/// It takes them, or asked for none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LoginResponse {
+    /// It asked who it is. Else the credentials are not proved: it asks nobody.
+    #[prost(bool, tag = "1")]
+    pub asked: bool,
+}
+/// Asks for Search.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct SearchRequest {
+    /// HOST\[:PORT\].
+    #[prost(string, tag = "1")]
+    pub registry: ::prost::alloc::string::String,
+    /// What a repository has in its name; empty: all.
+    #[prost(string, tag = "2")]
+    pub term: ::prost::alloc::string::String,
+    /// Empty: those of the daemon's own file.
+    #[prost(string, tag = "3")]
+    pub username: ::prost::alloc::string::String,
+    /// Goes with username, and never into a log.
+    #[prost(string, tag = "4")]
+    pub password: ::prost::alloc::string::String,
+}
+/// What was found.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SearchResponse {
+    /// Without the registry. At most 1000.
+    #[prost(string, repeated, tag = "1")]
+    pub repositories: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// There are more.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+}
+/// Asks for Explain.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainRequest {
+    /// An image's name.
+    #[prost(string, tag = "1")]
+    pub image: ::prost::alloc::string::String,
+    /// The user as whom a pull would be asked for; empty: the one of the daemon's own file.
+    #[prost(string, tag = "2")]
+    pub username: ::prost::alloc::string::String,
+}
+/// The way of a pull.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainResponse {
+    #[prost(string, tag = "1")]
+    pub registry: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub repository: ::prost::alloc::string::String,
+    /// In the order in which they are tried.
+    #[prost(message, repeated, tag = "3")]
+    pub endpoints: ::prost::alloc::vec::Vec<ExplainedEndpoint>,
+}
+/// One place that is asked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainedEndpoint {
+    /// What `/REPOSITORY/manifests/…` is appended to.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    /// Asked what a tag means.
+    #[prost(bool, tag = "2")]
+    pub resolves: bool,
+    /// Asked for content.
+    #[prost(bool, tag = "3")]
+    pub pulls: bool,
+    /// The registry that a mirror is told (`?ns=`); empty: it isn't told.
+    #[prost(string, tag = "4")]
+    pub told_registry: ::prost::alloc::string::String,
+    /// Files of certificates that are trusted besides the system's.
+    #[prost(string, repeated, tag = "5")]
+    pub ca: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Files of certificates that are shown to it.
+    #[prost(string, repeated, tag = "6")]
+    pub client_certificates: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Its certificate is not checked.
+    #[prost(bool, tag = "7")]
+    pub skip_verify: bool,
+    /// The names of headers that are sent to it.
+    #[prost(string, repeated, tag = "8")]
+    pub headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The file that says so; empty: none does.
+    #[prost(string, tag = "9")]
+    pub source: ::prost::alloc::string::String,
+    /// It is the registry itself, so credentials for that are told to it.
+    #[prost(bool, tag = "10")]
+    pub is_registry: bool,
+    /// The user as whom it is asked; empty: nobody.
+    #[prost(string, tag = "11")]
+    pub user: ::prost::alloc::string::String,
+}
+/// Asks for CreateCheckpoint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateCheckpointRequest {
+    /// A container's id or an unambiguous prefix of one.
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+    /// Letters, digits, '-', '_' and '.'; empty: made up.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// How many seconds it may take; 0: as the daemon sees fit.
+    #[prost(uint32, tag = "3")]
+    pub timeout_s: u32,
+}
+/// It is made.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateCheckpointResponse {
+    #[prost(message, optional, tag = "1")]
+    pub checkpoint: ::core::option::Option<Checkpoint>,
+}
+/// Asks for ListCheckpoints.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListCheckpointsRequest {}
+/// What is kept.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListCheckpointsResponse {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub checkpoints: ::prost::alloc::vec::Vec<Checkpoint>,
+}
+/// An archive of a container's processes, memory and files.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Checkpoint {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Where it is, on the daemon's host.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// Bytes.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// Nanoseconds since the epoch.
+    #[prost(int64, tag = "4")]
+    pub created_at: i64,
+}
+/// Asks for RemoveCheckpoint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveCheckpointRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// It is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveCheckpointResponse {}
 /// Generated client implementations.
 pub mod davit_client {
     #![allow(
@@ -691,6 +907,160 @@ pub mod davit_client {
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Standings"));
             self.inner.unary(req, path, codec).await
         }
+        /// Shows credentials to a registry. PERMISSION_DENIED: it doesn't take them. Nothing is kept.
+        pub async fn login(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::LoginResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Login");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Login"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A registry's repositories that have a word in their names, by its catalogue. NOT_FOUND: it shows none.
+        pub async fn search(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SearchRequest>,
+        ) -> std::result::Result<tonic::Response<super::SearchResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Search");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Search"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Where a pull of an image would ask, in order, as whom, and why. Nobody is asked.
+        pub async fn explain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Explain");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Explain"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// CRI's CheckpointContainer, into an archive that davit keeps. FAILED_PRECONDITION where CRIU is missing or does not work: nothing was touched.
+        pub async fn create_checkpoint(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateCheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateCheckpointResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/davit.v1.Davit/CreateCheckpoint",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("davit.v1.Davit", "CreateCheckpoint"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The archives that davit keeps.
+        pub async fn list_checkpoints(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListCheckpointsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListCheckpointsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/davit.v1.Davit/ListCheckpoints",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("davit.v1.Davit", "ListCheckpoints"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes one of them.
+        pub async fn remove_checkpoint(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveCheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveCheckpointResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/davit.v1.Davit/RemoveCheckpoint",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("davit.v1.Davit", "RemoveCheckpoint"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What the pods that are ready, and their containers that run, have used so far.
+        pub async fn usage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UsageRequest>,
+        ) -> std::result::Result<tonic::Response<super::UsageResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Usage");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Usage"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -784,6 +1154,50 @@ pub mod davit_server {
             tonic::Response<super::StandingsResponse>,
             tonic::Status,
         >;
+        /// Shows credentials to a registry. PERMISSION_DENIED: it doesn't take them. Nothing is kept.
+        async fn login(
+            &self,
+            request: tonic::Request<super::LoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::LoginResponse>, tonic::Status>;
+        /// A registry's repositories that have a word in their names, by its catalogue. NOT_FOUND: it shows none.
+        async fn search(
+            &self,
+            request: tonic::Request<super::SearchRequest>,
+        ) -> std::result::Result<tonic::Response<super::SearchResponse>, tonic::Status>;
+        /// Where a pull of an image would ask, in order, as whom, and why. Nobody is asked.
+        async fn explain(
+            &self,
+            request: tonic::Request<super::ExplainRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExplainResponse>, tonic::Status>;
+        /// CRI's CheckpointContainer, into an archive that davit keeps. FAILED_PRECONDITION where CRIU is missing or does not work: nothing was touched.
+        async fn create_checkpoint(
+            &self,
+            request: tonic::Request<super::CreateCheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateCheckpointResponse>,
+            tonic::Status,
+        >;
+        /// The archives that davit keeps.
+        async fn list_checkpoints(
+            &self,
+            request: tonic::Request<super::ListCheckpointsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListCheckpointsResponse>,
+            tonic::Status,
+        >;
+        /// Removes one of them.
+        async fn remove_checkpoint(
+            &self,
+            request: tonic::Request<super::RemoveCheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveCheckpointResponse>,
+            tonic::Status,
+        >;
+        /// What the pods that are ready, and their containers that run, have used so far.
+        async fn usage(
+            &self,
+            request: tonic::Request<super::UsageRequest>,
+        ) -> std::result::Result<tonic::Response<super::UsageResponse>, tonic::Status>;
     }
     /// What CRI has no word for. Errors: NOT_FOUND (no such container or image), INVALID_ARGUMENT (an id or a name that
     /// can't be one, or a prefix that fits several), UNAVAILABLE (the daemon is starting).
@@ -1330,6 +1744,313 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StandingsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/Login" => {
+                    #[allow(non_camel_case_types)]
+                    struct LoginSvc<T: Davit>(pub Arc<T>);
+                    impl<T: Davit> tonic::server::UnaryService<super::LoginRequest>
+                    for LoginSvc<T> {
+                        type Response = super::LoginResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LoginRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::login(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LoginSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/Search" => {
+                    #[allow(non_camel_case_types)]
+                    struct SearchSvc<T: Davit>(pub Arc<T>);
+                    impl<T: Davit> tonic::server::UnaryService<super::SearchRequest>
+                    for SearchSvc<T> {
+                        type Response = super::SearchResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SearchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::search(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SearchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/Explain" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainSvc<T: Davit>(pub Arc<T>);
+                    impl<T: Davit> tonic::server::UnaryService<super::ExplainRequest>
+                    for ExplainSvc<T> {
+                        type Response = super::ExplainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::explain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/CreateCheckpoint" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateCheckpointSvc<T: Davit>(pub Arc<T>);
+                    impl<
+                        T: Davit,
+                    > tonic::server::UnaryService<super::CreateCheckpointRequest>
+                    for CreateCheckpointSvc<T> {
+                        type Response = super::CreateCheckpointResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateCheckpointRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::create_checkpoint(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateCheckpointSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/ListCheckpoints" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListCheckpointsSvc<T: Davit>(pub Arc<T>);
+                    impl<
+                        T: Davit,
+                    > tonic::server::UnaryService<super::ListCheckpointsRequest>
+                    for ListCheckpointsSvc<T> {
+                        type Response = super::ListCheckpointsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListCheckpointsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::list_checkpoints(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListCheckpointsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/RemoveCheckpoint" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveCheckpointSvc<T: Davit>(pub Arc<T>);
+                    impl<
+                        T: Davit,
+                    > tonic::server::UnaryService<super::RemoveCheckpointRequest>
+                    for RemoveCheckpointSvc<T> {
+                        type Response = super::RemoveCheckpointResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveCheckpointRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::remove_checkpoint(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveCheckpointSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/Usage" => {
+                    #[allow(non_camel_case_types)]
+                    struct UsageSvc<T: Davit>(pub Arc<T>);
+                    impl<T: Davit> tonic::server::UnaryService<super::UsageRequest>
+                    for UsageSvc<T> {
+                        type Response = super::UsageResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UsageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::usage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UsageSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -99,7 +99,7 @@ impl EndpointPlan {
     }
 
     /// The registry itself, with nothing configured.
-    fn origin(registry: &str) -> Self {
+    pub(super) fn origin(registry: &str) -> Self {
         let host = if registry == DOCKER { DOCKER_ENDPOINT } else { registry };
         let scheme = if is_loopback(host) && !host.ends_with(":443") { "http" } else { "https" };
         Self {

@@ -38,6 +38,12 @@ pub struct InvalidReference {
 }
 
 impl ImageRef {
+    /// Why a text names no registry though an image's name could begin with it.
+    pub(super) fn no_registry(text: &str) -> InvalidReference {
+        let reason = "is no registry: that has a dot or a port in its name, or is localhost";
+        InvalidReference { value: text.chars().take(200).collect(), reason }
+    }
+
     /// Host and, if it has one, port: `docker.io`, `localhost:5000`.
     #[must_use]
     pub fn registry(&self) -> &str {

@@ -161,6 +161,13 @@ impl Davit for Placeholder {
         exec(ExecRequest) -> ExecResponse,
         attach(AttachRequest) -> AttachResponse,
         standings(StandingsRequest) -> StandingsResponse,
+        usage(UsageRequest) -> UsageResponse,
+        login(LoginRequest) -> LoginResponse,
+        search(SearchRequest) -> SearchResponse,
+        explain(ExplainRequest) -> ExplainResponse,
+        create_checkpoint(CreateCheckpointRequest) -> CreateCheckpointResponse,
+        list_checkpoints(ListCheckpointsRequest) -> ListCheckpointsResponse,
+        remove_checkpoint(RemoveCheckpointRequest) -> RemoveCheckpointResponse,
     );
 
     told_streams!(admin:
@@ -192,7 +199,7 @@ impl Backend for Nowhere {
 pub(crate) fn flags(line: &str) -> ServeFlags {
     match parse(line.split_whitespace().map(std::ffi::OsString::from)).unwrap() {
         Action::Serve(flags) => *flags,
-        other @ (Action::Config(_) | Action::Client(..) | Action::Wipe(..)) => panic!("{other:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -95,7 +95,8 @@ impl Endpoint {
         };
         let mut url = Url::parse(realm).map_err(|_parse| refused("is no URL"))?;
         check_realm(&url, asked, self.asking(), &self.manners.token_hosts).map_err(refused)?;
-        let scope = format!("repository:{}:pull", self.repository);
+        let scope = Some(self.scope.as_str()).filter(|scope| !scope.is_empty());
+        let scope = scope.map(|scope| ("scope", scope));
         let client = self.clients.get(&self.plan, &url)?;
         let request = match &self.credential {
             Some(Credential::Refresh(token)) => {
@@ -104,7 +105,7 @@ impl Endpoint {
                     .append_pair("grant_type", "refresh_token")
                     .append_pair("service", service.unwrap_or_default())
                     .append_pair("client_id", "davit")
-                    .append_pair("scope", &scope)
+                    .extend_pairs(scope)
                     .append_pair("refresh_token", token);
                 client
                     .post(url.clone())
@@ -114,13 +115,13 @@ impl Endpoint {
             Some(Credential::Password { username, password }) => {
                 url.query_pairs_mut()
                     .extend_pairs(service.map(|service| ("service", service)))
-                    .append_pair("scope", &scope);
+                    .extend_pairs(scope);
                 client.get(url.clone()).basic_auth(username, Some(password))
             }
             Some(Credential::Bearer(_)) | None => {
                 url.query_pairs_mut()
                     .extend_pairs(service.map(|service| ("service", service)))
-                    .append_pair("scope", &scope);
+                    .extend_pairs(scope);
                 client.get(url.clone())
             }
         };

@@ -39,6 +39,13 @@ pub(crate) enum Wanted {
     Tag(String),
     Manifest(Digest),
     Blob(Digest),
+    /// Nothing but whether the registry answers.
+    Base,
+    /// The names of its repositories.
+    Catalogue {
+        /// So many at most.
+        count: u32,
+    },
 }
 
 impl Wanted {
@@ -47,12 +54,14 @@ impl Wanted {
             Self::Tag(tag) => format!("manifests/{tag}"),
             Self::Manifest(digest) => format!("manifests/{digest}"),
             Self::Blob(digest) => format!("blobs/{digest}"),
+            Self::Base => String::new(),
+            Self::Catalogue { count } => format!("_catalog?n={count}"),
         }
     }
 
     fn digest(&self) -> Option<&Digest> {
         match self {
-            Self::Tag(_) => None,
+            Self::Tag(_) | Self::Base | Self::Catalogue { .. } => None,
             Self::Manifest(digest) | Self::Blob(digest) => Some(digest),
         }
     }
@@ -61,7 +70,10 @@ impl Wanted {
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) plan: EndpointPlan,
-    pub(super) repository: String,
+    /// Empty: what is asked is about the registry as a whole.
+    repository: String,
+    /// What a token is to be good for; empty: nothing but a proof of who asks.
+    pub(super) scope: String,
     pub(super) credential: Option<Credential>,
     pub(super) manners: Manners,
     pub(super) clients: Clients,
@@ -70,7 +82,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(super) fn new(
+    pub(crate) fn new(
         plan: EndpointPlan,
         repository: &str,
         credential: Option<Credential>,
@@ -83,6 +95,7 @@ impl Endpoint {
         Self {
             plan,
             repository: repository.to_owned(),
+            scope: format!("repository:{repository}:pull"),
             credential,
             manners,
             clients: Clients::default(),
@@ -90,8 +103,18 @@ impl Endpoint {
         }
     }
 
+    /// The same, where a token is to be good for something else.
+    pub(crate) fn scoped(self, scope: &str) -> Self {
+        Self { scope: scope.to_owned(), ..self }
+    }
+
+    /// Whether somebody wanted to know who asks, and was told.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.authorization.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// A document, verified against the digest that it was asked for by.
-    pub(super) async fn whole(&self, wanted: &Wanted, limit: u64) -> Result<Fetched, FetchError> {
+    pub(crate) async fn whole(&self, wanted: &Wanted, limit: u64) -> Result<Fetched, FetchError> {
         let url = self.url(wanted)?;
         let response = self.get(&url, wanted, None).await?;
         let content_type = response
@@ -141,7 +164,11 @@ impl Endpoint {
             .as_ref()
             .map(|namespace| format!("?ns={namespace}"))
             .unwrap_or_default();
-        let text = format!("{}/{}/{}{namespace}", self.plan.url, self.repository, wanted.path());
+        let text = if self.repository.is_empty() {
+            format!("{}/{}", self.plan.url, wanted.path())
+        } else {
+            format!("{}/{}/{}{namespace}", self.plan.url, self.repository, wanted.path())
+        };
         Url::parse(&text)
             .map_err(|error| FetchError::Unreachable { url: text, reason: error.to_string() })
     }

@@ -74,7 +74,9 @@ impl Registry {
     ) -> Result<Fetched, FetchError> {
         let needed = match wanted {
             Wanted::Tag(_) => Capability::Resolve,
-            Wanted::Manifest(_) | Wanted::Blob(_) => Capability::Pull,
+            Wanted::Manifest(_) | Wanted::Blob(_) | Wanted::Base | Wanted::Catalogue { .. } => {
+                Capability::Pull
+            }
         };
         self.first(needed, wanted, limits.manifest_bytes).await
     }
@@ -120,7 +122,7 @@ impl Registry {
 }
 
 /// Whether two hosts are the same registry; docker.io has three names.
-fn same_registry(one: &str, other: &str) -> bool {
+pub(super) fn same_registry(one: &str, other: &str) -> bool {
     let whole = |host: &str| match host {
         "docker.io" | "index.docker.io" | super::hosts::DOCKER_ENDPOINT => "docker.io".to_owned(),
         host => host.to_ascii_lowercase(),
