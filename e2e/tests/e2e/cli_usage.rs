@@ -80,10 +80,11 @@ on_one!(a_terminal_that_closes_in_the_middle_of_top_ends_it, |t| {
     busy(t)?;
     // Without its session's leader nobody sends it SIGHUP: it has to find out by itself.
     let marker = t.dir.join("ended");
+    let program = davit(t, &[]).get_program().to_string_lossy().into_owned();
+    let socket = t.settings().socket();
     let script = format!(
-        "trap '' HUP; {} --address unix://{} top -i 1; echo ended > {}",
-        t.daemon().davit().get_program().to_string_lossy(),
-        t.settings().socket().display(),
+        "trap '' HUP; {program} --address unix://{} top -i 1; echo ended > {}",
+        socket.display(),
         marker.display()
     );
     for ignores in [true, false] {
