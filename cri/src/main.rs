@@ -14,6 +14,7 @@
 //! | [`layer`] | what every call goes through |
 //! | [`streaming`] | exec, attach and port-forward: what flows outside gRPC |
 //! | [`metrics`] | the counters, and the endpoint that shows them |
+//! | [`traces`] | what calls and pods' starts took, for a collector |
 //! | [`convert`] | CRI's words ↔ davit's |
 //! | [`wipe`] | the end of everything |
 //! | [`client`] | the commands that talk to a daemon |
@@ -31,6 +32,7 @@ mod output;
 mod serve;
 mod service;
 mod streaming;
+mod traces;
 mod wipe;
 
 use cli::Action;

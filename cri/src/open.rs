@@ -42,15 +42,16 @@ pub(crate) async fn open(config: Arc<Config>, urls: Urls) -> anyhow::Result<Open
     };
     let (counting, dumping, flushing) = (runtime.clone(), runtime.clone(), runtime.clone());
     Ok(Opened {
+        announcement: announcement(&runtime),
         routes: services.routes(),
         streams,
-        counters: Arc::new(move || counters(&counting)),
+        counters: Arc::new(move || Counters::of(&counting)),
+        collectors: Arc::new(move || runtime.metrics().collectors()),
         state: Arc::new(move || state(&dumping)),
         flush: Arc::new(move || {
             let images = flushing.images().clone();
             Box::pin(async move { images.flush().await })
         }),
-        announcement: announcement(&runtime),
     })
 }
 
@@ -148,22 +149,6 @@ fn shim(config: &Config) -> anyhow::Result<PathBuf> {
     found
         .next()
         .with_context(|| format!("shim: {SHIM} is neither beside {} nor in PATH", own.display()))
-}
-
-/// The status counters, as they are kept.
-pub(crate) fn counters(runtime: &Runtime) -> Counters {
-    let counts = runtime.counters().read();
-    Counters {
-        containers_created: counts.containers_created,
-        containers_running: counts.containers_running,
-        containers_paused: counts.containers_paused,
-        containers_stopped: counts.containers_stopped,
-        sandboxes_ready: counts.sandboxes_ready,
-        sandboxes_not_ready: counts.sandboxes_not_ready,
-        images: u64::try_from(runtime.images().list().len()).unwrap_or(u64::MAX),
-        event_listeners: counts.event_listeners,
-        log_dropped_bytes: counts.log_dropped_bytes,
-    }
 }
 
 /// Every pod and container, as the verbose statuses tell them.

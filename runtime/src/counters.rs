@@ -23,8 +23,12 @@ pub struct Counts {
     pub sandboxes_ready: u64,
     /// Pods that are not.
     pub sandboxes_not_ready: u64,
+    /// Pods' shims that live.
+    pub shims: u64,
     /// Who waits for something to happen to a container.
     pub event_listeners: u64,
+    /// Events that a listener was too slow for, each counted once for each such listener. It only grows.
+    pub events_dropped: u64,
     /// Bytes of containers' logs that could not be written. It only grows; a restart counts anew, from what the shims of the pods that are there tell.
     pub log_dropped_bytes: u64,
 }
@@ -38,7 +42,9 @@ pub struct Counters {
     stopped: AtomicI64,
     ready: AtomicI64,
     not_ready: AtomicI64,
+    shims: AtomicI64,
     listeners: AtomicI64,
+    events_dropped: AtomicU64,
     log_dropped: AtomicU64,
 }
 
@@ -51,6 +57,7 @@ pub(crate) struct Share {
     stopped: i64,
     ready: i64,
     not_ready: i64,
+    shims: i64,
 }
 
 impl Share {
@@ -61,6 +68,7 @@ impl Share {
             SandboxState::Ready => share.ready = 1,
             SandboxState::NotReady => share.not_ready = 1,
         }
+        share.shims = i64::from(view.shim_pid.is_some());
         for container in view.containers.values() {
             match container.state {
                 ContainerState::Creating => {}
@@ -86,11 +94,17 @@ impl Counters {
         add(&self.stopped, new.stopped - old.stopped);
         add(&self.ready, new.ready - old.ready);
         add(&self.not_ready, new.not_ready - old.not_ready);
+        add(&self.shims, new.shims - old.shims);
     }
 
     /// So many bytes more of a container's log are lost.
     pub(crate) fn log_dropped(&self, bytes: u64) {
         self.log_dropped.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A listener was too slow for so many events.
+    pub(crate) fn events_dropped(&self, events: u64) {
+        self.events_dropped.fetch_add(events, Ordering::Relaxed);
     }
 
     /// One listener more, until the guard is dropped.
@@ -112,7 +126,9 @@ impl Counters {
             containers_stopped: read(&self.stopped),
             sandboxes_ready: read(&self.ready),
             sandboxes_not_ready: read(&self.not_ready),
+            shims: read(&self.shims),
             event_listeners: read(&self.listeners),
+            events_dropped: self.events_dropped.load(Ordering::Relaxed),
             log_dropped_bytes: self.log_dropped.load(Ordering::Relaxed),
         }
     }
@@ -122,6 +138,13 @@ impl Counters {
 #[derive(Debug)]
 pub struct Listening {
     counters: Arc<Counters>,
+}
+
+impl Listening {
+    /// This listener was too slow for so many events.
+    pub(crate) fn dropped(&self, events: u64) {
+        self.counters.events_dropped(events);
+    }
 }
 
 impl Drop for Listening {

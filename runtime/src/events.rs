@@ -74,7 +74,7 @@ impl Default for Events {
 impl Events {
     /// Everything that happens from now on.
     pub(crate) fn listen(&self, counters: &Arc<Counters>) -> EventStream {
-        EventStream { ring: self.ring.subscribe(), _listening: counters.listen() }
+        EventStream { ring: self.ring.subscribe(), listening: counters.listen() }
     }
 
     /// Tells what has happened to a pod that was `before` and is `after`, either of which may not be.
@@ -93,7 +93,7 @@ impl Events {
 #[derive(Debug)]
 pub struct EventStream {
     ring: broadcast::Receiver<Event>,
-    _listening: Listening,
+    listening: Listening,
 }
 
 impl EventStream {
@@ -104,7 +104,10 @@ impl EventStream {
     pub async fn next(&mut self) -> Option<Result<Event, Lagged>> {
         match self.ring.recv().await {
             Ok(event) => Some(Ok(event)),
-            Err(RecvError::Lagged(missed)) => Some(Err(Lagged { missed })),
+            Err(RecvError::Lagged(missed)) => {
+                self.listening.dropped(missed);
+                Some(Err(Lagged { missed }))
+            }
             Err(RecvError::Closed) => None,
         }
     }
@@ -284,6 +287,7 @@ mod tests {
             assert_eq!(quick.next().await.unwrap().unwrap().change, Change::Stopped);
         }
         assert_eq!(slow.next().await.unwrap().unwrap_err(), Lagged { missed: 1 });
+        assert_eq!(counters.read().events_dropped, 1);
     }
 
     proptest! {

@@ -22,6 +22,13 @@ impl Laps {
     }
 }
 
+impl Laps {
+    /// All parts together.
+    pub(crate) fn whole(&self) -> Duration {
+        self.parts.iter().map(|(_, took)| *took).sum()
+    }
+}
+
 impl fmt::Display for Laps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = self.parts.iter().map(|(part, took)| format!("{part} {} ms", took.as_millis()));

@@ -16,6 +16,7 @@ mod exec;
 pub mod id;
 pub mod image;
 mod laps;
+pub mod metrics;
 pub mod network;
 pub mod oci;
 mod places;
@@ -32,7 +33,8 @@ pub mod sweep;
 mod undo;
 
 pub use clock::now;
-pub use davit_sys::memory::share_heaps;
+pub use davit_sys::memory::{Heap, heap, share_heaps};
 pub use exec::ExecOutput;
+pub use places::{Queue, Queues};
 pub use recover::OpenError;
 pub use runtime::Runtime;

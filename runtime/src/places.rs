@@ -13,10 +13,12 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
+use tracing::Instrument;
 
 /// Ten times what making a pod takes with plugins on a busy node: what takes longer waits for something.
 const KEPT: Duration = Duration::from_secs(2);
@@ -25,13 +27,60 @@ const KEPT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Places {
     free: Arc<Semaphore>,
+    most: usize,
+    waiting: Arc<AtomicUsize>,
     kept: Duration,
+}
+
+/// How full a queue is, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Queue {
+    /// Who waits for a place.
+    pub waiting: usize,
+    /// Places that are taken.
+    pub busy: usize,
+    /// All places.
+    pub places: usize,
+}
+
+/// The runtime's queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Queues {
+    /// Of pods and containers that are to be made, and containers to be started.
+    pub creations: Queue,
+    /// Of pods that are to be ended.
+    pub endings: Queue,
+}
+
+/// Waits for as long as it lives, be it because who waited went away.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Places {
     /// So many.
     pub(crate) fn new(most: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(most)), kept: KEPT }
+        Self { free: Arc::new(Semaphore::new(most)), most, waiting: Arc::default(), kept: KEPT }
+    }
+
+    /// How full it is now.
+    pub(crate) fn look(&self) -> Queue {
+        Queue {
+            waiting: self.waiting.load(Ordering::Relaxed),
+            busy: self.most.saturating_sub(self.free.available_permits()),
+            places: self.most,
+        }
     }
 
     /// Does the work in a place. Nothing of it is begun before there is one; it goes on to its end if nobody waits for it any more.
@@ -40,9 +89,12 @@ impl Places {
         work: impl Future<Output = T> + Send + 'static,
     ) -> T {
         // Fails for a closed semaphore only, and nobody closes this one.
+        let waiting = Waiting::new(&self.waiting);
         let place = Arc::clone(&self.free).acquire_owned().await.ok();
+        drop(waiting);
         let kept = self.kept;
         let executor = Handle::current();
+        let work = work.instrument(tracing::Span::current());
         let placed = tokio::task::spawn_blocking(move || {
             executor.block_on(async move {
                 let mut work = Box::pin(work);
@@ -75,7 +127,6 @@ async fn joined<T>(answer: Result<T, JoinError>) -> T {
 mod tests {
     use super::*;
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::time::{Instant, sleep};
 
     #[tokio::test]
@@ -112,13 +163,14 @@ mod tests {
         });
         let next = async {
             tokio::task::yield_now().await;
+            assert_eq!(places.look(), Queue { waiting: 0, busy: 1, places: 1 });
             places.run(std::future::ready(())).await;
             before.elapsed()
         };
         let (hung, next) = tokio::join!(hung, next);
         assert_eq!(hung, "done");
         assert!(next < Duration::from_secs(1), "{next:?}");
-        assert_eq!(places.free.available_permits(), 1);
+        assert_eq!(places.look(), Queue { waiting: 0, busy: 0, places: 1 });
     }
 
     #[test]
@@ -157,6 +209,10 @@ mod tests {
         };
         let waited = tokio::time::timeout(Duration::from_millis(10), places.run(work)).await;
         assert!(waited.is_err());
+        // One that goes away while it waits does not wait any more.
+        let third = tokio::time::timeout(Duration::from_millis(1), places.run(async {})).await;
+        assert!(third.is_err());
+        assert_eq!(places.look().waiting, 0);
         told.await.unwrap();
         assert_eq!(places.run(async { 3 }).await, 3);
     }

@@ -12,6 +12,7 @@ use crate::counters::Counters;
 use crate::events::Events;
 use crate::id::{ContainerId, SandboxId};
 use crate::laps::Laps;
+use crate::metrics::Metrics;
 use crate::oci::{Handlers, Host};
 use crate::places::Places;
 use crate::sandbox::{Index, Slot, end_shim, spawn_recovered, spawn_undoing};
@@ -109,6 +110,7 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
     reach("recover.swept")?;
     spawn_detaching(&shared, recovery);
     laps.lap("sweep");
+    shared.metrics.recovered(laps.whole());
     tracing::info!(took = %laps, "taken up");
     Ok(shared)
 }
@@ -148,9 +150,10 @@ async fn parts(
     laps.lap("host");
     let handlers = Handlers::probe(&config.handlers, &host).await?;
     laps.lap("handlers");
-    let images = image::Images::open(config.images.clone()).await?;
+    let metrics = Metrics::default();
+    let images = image::Images::open(config.images.clone(), Arc::clone(&metrics.pulls)).await?;
     laps.lap("images");
-    let network = network::Network::open(config.network.clone()).await?;
+    let network = network::Network::open(config.network.clone(), Arc::clone(&metrics.cni)).await?;
     laps.lap("network");
     let shim_procs = shim_procs(&config, &host.cgroups).await?;
     if host.driver == Driver::Cgroupfs {
@@ -172,6 +175,7 @@ async fn parts(
         host,
         shim_procs,
         counters: Arc::new(Counters::default()),
+        metrics,
         events: Events::default(),
         walkers: Walkers::default(),
         index: Index::default(),

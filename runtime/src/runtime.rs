@@ -18,8 +18,10 @@ use crate::events::EventStream;
 use crate::exec::{self, ExecOutput};
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
+use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::oci::{Handlers, Host};
+use crate::places::Queues;
 use crate::recover::{self, OpenError};
 use crate::sandbox::handle::{Command, Gone};
 use crate::sandbox::{
@@ -398,6 +400,18 @@ impl Runtime {
     #[must_use]
     pub fn counters(&self) -> &Arc<Counters> {
         &self.shared.counters
+    }
+
+    /// What it measures of itself.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// How full the queues are of what makes pods and containers, and of what ends pods.
+    #[must_use]
+    pub fn queues(&self) -> Queues {
+        Queues { creations: self.shared.creations.look(), endings: self.shared.endings.look() }
     }
 
     /// Its configuration.

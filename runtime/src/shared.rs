@@ -7,6 +7,7 @@ use crate::counters::Counters;
 use crate::events::Events;
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
+use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::oci::{Handlers, Host};
 use crate::places::Places;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     /// The files through which a shim enters its own cgroup.
     pub(crate) shim_procs: Vec<PathBuf>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) metrics: Metrics,
     pub(crate) events: Events,
     pub(crate) walkers: Walkers,
     pub(crate) index: Index,

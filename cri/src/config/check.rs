@@ -128,15 +128,32 @@ pub(super) fn tls(full: &Layer, sources: &Sources) -> Result<Option<Tls>, Config
 /// Here the token in a call's URL says who comes, so clients may do without a certificate, and the address is the operator's choice.
 pub(super) fn streaming_tls(full: &Layer, sources: &Sources) -> Result<Option<Tls>, ConfigError> {
     let layer::StreamingTls { cert, key, client_ca } = &full.streaming_tls;
+    let set = |layer: &Layer| layer.streaming_tls != layer::StreamingTls::default();
+    let files = [cert, key, client_ca].map(Option::as_ref);
+    one_sided(files, |given, problem| sources.wrong(set, "streaming_tls", given, problem))
+}
+
+/// Whoever comes may read the numbers and nothing else, so the same holds here.
+pub(super) fn metrics_tls(full: &Layer, sources: &Sources) -> Result<Option<Tls>, ConfigError> {
+    let layer::MetricsTls { cert, key, client_ca } = &full.metrics_tls;
+    let set = |layer: &Layer| layer.metrics_tls != layer::MetricsTls::default();
+    let files = [cert, key, client_ca].map(Option::as_ref);
+    one_sided(files, |given, problem| sources.wrong(set, "metrics_tls", given, problem))
+}
+
+/// A certificate and its key, or neither; clients need none unless somebody is named who signs theirs.
+fn one_sided(
+    [cert, key, client_ca]: [Option<&AbsolutePath>; 3],
+    wrong: impl FnOnce(&AbsolutePath, &'static str) -> ConfigError,
+) -> Result<Option<Tls>, ConfigError> {
     if let (Some(cert), Some(key)) = (cert, key) {
-        let client_ca = client_ca.as_ref().map(pem);
+        let client_ca = client_ca.map(pem);
         return Ok(Some(Tls { cert: pem(cert), key: pem(key), client_ca }));
     }
-    let Some(given) = cert.as_ref().or(key.as_ref()).or(client_ca.as_ref()) else {
-        return Ok(None);
-    };
-    let set = |layer: &Layer| layer.streaming_tls != layer::StreamingTls::default();
-    Err(sources.wrong(set, "streaming_tls", given, "is not enough: cert and key go together"))
+    match cert.or(key).or(client_ca) {
+        None => Ok(None),
+        Some(given) => Err(wrong(given, "is not enough: cert and key go together")),
+    }
 }
 
 fn pem(path: &AbsolutePath) -> PathBuf {

@@ -7,7 +7,8 @@ use super::check;
 use super::layer::{self, Layer};
 use super::load::{ConfigError, Sources};
 use super::value::{
-    AbsolutePath, CgroupDriver, HostPort, Interface, Listen, LogLevel, Name, Span, Subnet,
+    AbsolutePath, CgroupDriver, Collector, HostPort, Interface, Listen, LogLevel, Name, Share,
+    Span, Subnet,
 };
 use davit_runtime::sandbox::CgroupParent;
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub(crate) struct Config {
     tls: Option<Tls>,
     /// The same.
     streaming_tls: Option<Tls>,
+    /// The same.
+    metrics_tls: Option<Tls>,
 }
 
 /// What a listener shows and demands: PEM files.
@@ -88,12 +91,13 @@ impl Config {
         check::limits(&full, sources)?;
         let tls = check::tls(&full, sources)?;
         let streaming_tls = check::streaming_tls(&full, sources)?;
+        let metrics_tls = check::metrics_tls(&full, sources)?;
         let parent = full.pod_cgroup_parent.clone().unwrap_or_default();
         let pod_cgroup_parent = CgroupParent::try_from(parent.clone()).map_err(|problem| {
             let set = |layer: &Layer| layer.pod_cgroup_parent.is_some();
             sources.wrong(set, "pod_cgroup_parent", &parent, problem.to_string())
         })?;
-        Ok(Self { full, pod_cgroup_parent, tls, streaming_tls })
+        Ok(Self { full, pod_cgroup_parent, tls, streaming_tls, metrics_tls })
     }
 
     /// Every key with its value, for `davit config dump` and to compare two configurations.
@@ -134,6 +138,21 @@ impl Config {
     /// What the streaming listener shows and demands; `None`: it speaks plain HTTP.
     pub(crate) fn streaming_tls(&self) -> Option<&Tls> {
         self.streaming_tls.as_ref()
+    }
+
+    /// What the metrics' listener shows and demands; `None`: it speaks plain HTTP.
+    pub(crate) fn metrics_tls(&self) -> Option<&Tls> {
+        self.metrics_tls.as_ref()
+    }
+
+    /// Where traces are sent; `None`: there are none.
+    pub(crate) fn trace_collector(&self) -> Option<&str> {
+        self.full.tracing.endpoint.as_ref().map(Collector::as_str)
+    }
+
+    /// The share of calls that are traced where the caller does not say.
+    pub(crate) fn trace_share(&self) -> f64 {
+        self.full.tracing.sampling.unwrap_or_default().get()
     }
 
     /// How long nothing may happen on a stream.
@@ -368,6 +387,11 @@ fn with_defaults(layer: Layer) -> Layer {
         },
         tls: layer.tls,
         streaming_tls: layer.streaming_tls,
+        metrics_tls: layer.metrics_tls,
+        tracing: layer::Tracing {
+            endpoint: layer.tracing.endpoint,
+            sampling: layer.tracing.sampling.or(Some(Share::default())),
+        },
         handlers: layer.handlers,
     }
 }

@@ -3,7 +3,9 @@
 //! serde refuses an unknown key too ([`Layer`] denies them), but without the path that leads to it and without a guess at what was
 //! meant; so keys are looked through first.
 
-use super::layer::{Bridge, Handler, Layer, Limits, StreamingTls, Timeouts, Tls};
+use super::layer::{
+    Bridge, Handler, Layer, Limits, MetricsTls, StreamingTls, Timeouts, Tls, Tracing,
+};
 use serde::Deserialize;
 use serde::de::{self, Visitor};
 
@@ -35,6 +37,8 @@ fn collect(file: &toml::Table, known: &mut Vec<String>) {
     below("limits", fields_of::<Limits>());
     below("tls", fields_of::<Tls>());
     below("streaming_tls", fields_of::<StreamingTls>());
+    below("metrics_tls", fields_of::<MetricsTls>());
+    below("tracing", fields_of::<Tracing>());
     if let Some(toml::Value::Table(handlers)) = file.get("handlers") {
         for name in handlers.keys() {
             below(&format!("handlers.{name}"), fields_of::<Handler>());

@@ -5,8 +5,8 @@
 //! here are the help texts. Owns no default: those are in [`super::effective`].
 
 use super::value::{
-    AbsolutePath, CgroupDriver, HandlerKind, HostPort, Interface, Listen, LogLevel, Name, Span,
-    Subnet,
+    AbsolutePath, CgroupDriver, Collector, HandlerKind, HostPort, Interface, Listen, LogLevel,
+    Name, Share, Span, Subnet,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ pub(crate) struct Layer {
     /// Where calls are taken: unix://PATH or tcp://HOST:PORT; may be given more than once
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<Vec<Listen>>,
-    /// Where /metrics and /healthz are served; nowhere unless given
+    /// Where /metrics, /healthz and /readyz are served; nowhere unless given
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) metrics_listen: Option<HostPort>,
     /// Where the streams of exec, attach and port-forward are served
@@ -100,6 +100,12 @@ pub(crate) struct Layer {
     /// What the streaming listener shows and demands.
     #[command(flatten)]
     pub(crate) streaming_tls: StreamingTls,
+    /// What the metrics' listener shows and demands.
+    #[command(flatten)]
+    pub(crate) metrics_tls: MetricsTls,
+    /// Where traces go.
+    #[command(flatten)]
+    pub(crate) tracing: Tracing,
     /// Runtime handlers by name. As a flag: [`HandlerFlag`].
     #[arg(skip)]
     pub(crate) handlers: BTreeMap<Name, Handler>,
@@ -184,6 +190,33 @@ pub(crate) struct StreamingTls {
     /// Who signs the certificates that clients of the streaming listener must show (PEM); none are demanded without it
     #[arg(long = "streaming-tls-client-ca", id = "streaming-tls-client-ca", value_name = "FILE")]
     pub(crate) client_ca: Option<AbsolutePath>,
+}
+
+/// `[metrics_tls]`: PEM files.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MetricsTls {
+    /// The certificate that the metrics listener shows (PEM); without one it speaks plain HTTP
+    #[arg(long = "metrics-tls-cert", id = "metrics-tls-cert", value_name = "FILE")]
+    pub(crate) cert: Option<AbsolutePath>,
+    /// Its key (PEM)
+    #[arg(long = "metrics-tls-key", id = "metrics-tls-key", value_name = "FILE")]
+    pub(crate) key: Option<AbsolutePath>,
+    /// Who signs the certificates that clients of the metrics listener must show (PEM); none are demanded without it
+    #[arg(long = "metrics-tls-client-ca", id = "metrics-tls-client-ca", value_name = "FILE")]
+    pub(crate) client_ca: Option<AbsolutePath>,
+}
+
+/// `[tracing]`: where traces go.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tracing {
+    /// Where traces are sent, by OTLP over gRPC: http://HOST:PORT; nowhere unless given
+    #[arg(long = "tracing-endpoint", id = "tracing-endpoint", value_name = "URL")]
+    pub(crate) endpoint: Option<Collector>,
+    /// The share of calls that are traced, from 0 to 1, of those whose caller does not decide it
+    #[arg(long = "tracing-sampling", id = "tracing-sampling", value_name = "SHARE")]
+    pub(crate) sampling: Option<Share>,
 }
 
 /// `[handlers.NAME]`.
@@ -324,6 +357,15 @@ impl Layer {
                 cert: over.tls.cert.or(self.tls.cert),
                 key: over.tls.key.or(self.tls.key),
                 client_ca: over.tls.client_ca.or(self.tls.client_ca),
+            },
+            metrics_tls: MetricsTls {
+                cert: over.metrics_tls.cert.or(self.metrics_tls.cert),
+                key: over.metrics_tls.key.or(self.metrics_tls.key),
+                client_ca: over.metrics_tls.client_ca.or(self.metrics_tls.client_ca),
+            },
+            tracing: Tracing {
+                endpoint: over.tracing.endpoint.or(self.tracing.endpoint),
+                sampling: over.tracing.sampling.or(self.tracing.sampling),
             },
             streaming_tls: StreamingTls {
                 cert: over.streaming_tls.cert.or(self.streaming_tls.cert),

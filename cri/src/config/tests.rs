@@ -144,6 +144,8 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
             "limits" => keys::fields_of::<super::layer::Limits>(),
             "tls" => keys::fields_of::<super::layer::Tls>(),
             "streaming_tls" => keys::fields_of::<super::layer::StreamingTls>(),
+            "metrics_tls" => keys::fields_of::<super::layer::MetricsTls>(),
+            "tracing" => keys::fields_of::<super::layer::Tracing>(),
             "handlers" => continue,
             _ => &[],
         };

@@ -41,7 +41,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(AbsolutePath, Listen, HostPort, Span, Subnet, Name, Interface);
+as_text!(AbsolutePath, Listen, HostPort, Span, Subnet, Name, Interface, Collector);
 
 /// A path from the root, without `..`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +141,85 @@ impl FromStr for HostPort {
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Where a collector of traces listens: `http://HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Collector(String);
+
+impl Collector {
+    /// As a URL.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Collector {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let not = |problem| invalid(text, problem);
+        if text.starts_with("https://") {
+            return Err(not("is not http://: a collector on this node passes traces on with TLS"));
+        }
+        let uri: http::Uri = text.parse().map_err(|_no_uri| not("is not http://HOST:PORT"))?;
+        let plain = uri.scheme_str() == Some("http") && uri.port_u16().is_some();
+        if !plain || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(not("is not http://HOST:PORT"));
+        }
+        Ok(Self(text.trim_end_matches('/').to_owned()))
+    }
+}
+
+impl fmt::Display for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A share of all, from 0 to 1. All by default.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub(crate) struct Share(f64);
+
+impl Share {
+    /// As a number.
+    pub(crate) fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+impl TryFrom<f64> for Share {
+    type Error = InvalidValue;
+
+    fn try_from(value: f64) -> Result<Self, InvalidValue> {
+        match (0.0..=1.0).contains(&value) {
+            true => Ok(Self(value)),
+            false => Err(invalid(&value.to_string(), "is not between 0 and 1")),
+        }
+    }
+}
+
+impl From<Share> for f64 {
+    fn from(share: Share) -> Self {
+        share.0
+    }
+}
+
+impl FromStr for Share {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let number: f64 = text.parse().map_err(|_no_number| invalid(text, "is not a number"))?;
+        Self::try_from(number)
     }
 }
 

@@ -3,6 +3,7 @@
 //! A queue would hide the trouble from the caller and keep its memory; `RESOURCE_EXHAUSTED` is what kubelet and crictl show and retry.
 
 use super::{Concern, Held, Method};
+use http::HeaderMap;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Status};
@@ -24,7 +25,7 @@ impl Bound {
 impl Concern for Bound {
     type Held = OwnedSemaphorePermit;
 
-    fn begin(&self, _: Method) -> Result<OwnedSemaphorePermit, Box<Status>> {
+    fn begin(&self, _: Method, _: &HeaderMap) -> Result<OwnedSemaphorePermit, Box<Status>> {
         Arc::clone(&self.free).try_acquire_owned().map_err(|_full| {
             Box::new(Status::resource_exhausted(format!(
                 "{} calls are under way already, as many as limits.calls allows: call again later",

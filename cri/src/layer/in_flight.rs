@@ -7,6 +7,7 @@
 //! Calls that never end by themselves ([`Method::endless`]) are let in but not counted: nobody waits for them.
 
 use super::{Concern, Held, Method};
+use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -51,7 +52,7 @@ pub(crate) struct Place {
 impl Concern for InFlight {
     type Held = Place;
 
-    fn begin(&self, method: Method) -> Result<Place, Box<Status>> {
+    fn begin(&self, method: Method, _: &HeaderMap) -> Result<Place, Box<Status>> {
         // The place is taken before the look: a call that is let in is waited for, whatever happens in between.
         let place = Place { _counted: (!method.endless).then(|| self.counted.token()) };
         if self.stopping.is_cancelled() {

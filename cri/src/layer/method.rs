@@ -7,17 +7,19 @@ pub(crate) struct Method {
     pub(crate) name: &'static str,
     /// It lasts for as long as the caller or a container does: nobody waits for it when davit stops.
     pub(crate) endless: bool,
+    /// Which of [`Method::COUNT`] it is, for tables.
+    pub(crate) at: usize,
 }
 
 /// What a path that is none of ours counts as.
-const OTHER: Method = Method { name: "other", endless: false };
+const OTHER: Method = Method { name: "other", endless: false, at: METHODS.len() };
 
 const fn method(name: &'static str) -> Method {
-    Method { name, endless: false }
+    Method { name, endless: false, at: 0 }
 }
 
 const fn endless(name: &'static str) -> Method {
-    Method { name, endless: true }
+    Method { name, endless: true, at: 0 }
 }
 
 /// Of all three services: their methods' names differ.
@@ -71,10 +73,15 @@ const METHODS: [Method; 46] = [
 ];
 
 impl Method {
+    /// How many there are, the one for all that are not served included.
+    pub(crate) const COUNT: usize = METHODS.len() + 1;
+
     /// The method of a request's path: `/runtime.v1.RuntimeService/Version`.
     pub(crate) fn of(path: &str) -> Self {
         let name = path.rsplit('/').next().unwrap_or_default();
-        METHODS.iter().copied().find(|method| method.name == name).unwrap_or(OTHER)
+        let mut known = METHODS.iter().enumerate();
+        let found = known.find(|(_, method)| method.name == name);
+        found.map_or(OTHER, |(at, method)| Self { at, ..*method })
     }
 }
 
@@ -92,7 +99,9 @@ mod tests {
         for line in protos.iter().flat_map(|proto| proto.lines()) {
             let Some(rest) = line.trim().strip_prefix("rpc ") else { continue };
             let name = rest.split('(').next().unwrap();
-            assert_eq!(Method::of(&format!("/a.b/{name}")).name, name);
+            let method = Method::of(&format!("/a.b/{name}"));
+            assert_eq!(method.name, name);
+            assert!(method.at < Method::COUNT - 1);
             found += 1;
         }
         assert_eq!(found, METHODS.len());

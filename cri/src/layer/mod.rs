@@ -26,7 +26,7 @@ pub(crate) use operations::Operations;
 pub(crate) use request::Requests;
 
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 use tonic::body::Body;
@@ -40,11 +40,11 @@ pub(crate) trait Concern: Clone + Send + Sync + 'static {
     /// Kept for as long as the call takes.
     type Held: Held;
 
-    /// A call begins.
+    /// A call begins, with these headers.
     ///
     /// # Errors
     /// The status with which it is refused; nothing further in sees it.
-    fn begin(&self, method: Method) -> Result<Self::Held, Box<Status>>;
+    fn begin(&self, method: Method, headers: &HeaderMap) -> Result<Self::Held, Box<Status>>;
 }
 
 /// What a concern keeps during a call. Dropped right after [`Held::end`].
@@ -93,7 +93,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let held = match self.concern.begin(Method::of(request.uri().path())) {
+        let held = match self.concern.begin(Method::of(request.uri().path()), request.headers()) {
             Ok(held) => held,
             Err(refused) => return Box::pin(async move { Ok(refused.into_http()) }),
         };

@@ -13,7 +13,7 @@ struct Note(Notes, &'static str);
 impl Concern for Notes {
     type Held = Note;
 
-    fn begin(&self, method: Method) -> Result<Note, Box<Status>> {
+    fn begin(&self, method: Method, _: &HeaderMap) -> Result<Note, Box<Status>> {
         Ok(Note(self.clone(), method.name))
     }
 }
@@ -124,18 +124,30 @@ async fn a_stopping_daemon_waits_for_calls_and_takes_none() {
 #[tokio::test]
 async fn calls_are_counted_by_method_and_code() {
     let registry = prometheus::Registry::new();
-    let operations = Operations::new(&registry).unwrap();
+    let operations = Operations::new(&registry, 7).unwrap();
     let service =
         ServiceBuilder::new().layer(through(operations)).service(answering(|| trailers("5")));
-    let answer = service.oneshot(request("/x/RemoveImage")).await.unwrap();
-    answer.into_body().collect().await.unwrap();
+    for path in ["/x/RemoveImage", "/x/RemoveImage", "/x/GetContainerEvents", "/x/\"made\nup\""] {
+        let Ok(request) =
+            Request::builder().uri(path.replace(['"', '\n'], "-")).body(Body::empty())
+        else {
+            panic!("{path}");
+        };
+        let answer = service.clone().oneshot(request).await.unwrap();
+        answer.into_body().collect().await.unwrap();
+    }
     let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
     for line in [
-        "davit_cri_operations_total{method=\"RemoveImage\"} 1",
-        "davit_cri_operations_errors_total{code=\"NotFound\",method=\"RemoveImage\"} 1",
-        "davit_cri_operations_seconds_count{method=\"RemoveImage\"} 1",
-        "davit_cri_operations_in_flight{method=\"RemoveImage\"} 0",
+        "davit_rpc_limit 7",
+        "davit_rpcs_total{code=\"NotFound\",method=\"RemoveImage\"} 2",
+        "davit_rpc_duration_seconds_count{method=\"RemoveImage\"} 2",
+        "davit_rpcs_in_flight{method=\"RemoveImage\"} 0",
+        "davit_rpcs_total{code=\"NotFound\",method=\"GetContainerEvents\"} 1",
+        "davit_rpcs_total{code=\"NotFound\",method=\"other\"} 1",
     ] {
         assert!(text.contains(line), "{line} is missing from {text}");
     }
+    assert!(!text.contains("made"), "a caller cannot make up a label: {text}");
+    let endless = "davit_rpc_duration_seconds_count{method=\"GetContainerEvents\"} 0";
+    assert!(text.contains(endless), "how long an endless call lasts is not measured: {text}");
 }

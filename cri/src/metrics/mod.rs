@@ -1,76 +1,26 @@
-//! The status counters as Prometheus shows them.
+//! The status counters as Prometheus shows them, and the endpoint.
 //!
-//! Owns names and help texts, and the endpoint ([`http`]). The numbers are the state machine's own ([`Counters`], fetched by a closure
-//! at each scrape) and the process's ([`process`]); nothing is counted here, so nothing here can be out of step.
+//! Owns names and help texts of what is a state, and the endpoint ([`http`], [`debug`]). The numbers are the state machine's own ([`Counters`],
+//! fetched by a closure at each scrape) and the process's ([`process`]); nothing is counted here, so nothing here can be out of step. What is
+//! measured while it happens is elsewhere: calls in [`crate::layer`], the runtime's work in [`davit_runtime::metrics`]. docs/metrics.md lists
+//! all of them, and a test compares it with what a scrape gives.
+//!
+//! No label is a name that somebody else can choose, but a handler's, which the configuration has: what a pod is called is nobody's label.
 
+mod counters;
+mod debug;
+mod gauges;
 pub(crate) mod http;
 pub(crate) mod process;
+mod profile;
+mod site;
 
-use crate::VERSION;
-use davit_proto::admin;
-use prometheus::{
-    Encoder, Gauge, GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
-use std::sync::{Arc, Mutex, PoisonError};
+pub(crate) use counters::{Counters, CountersSource};
+pub(crate) use site::{DebugOn, Site};
 
-/// What the state machine counts, at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counters {
-    /// Containers made and not started.
-    pub(crate) containers_created: u64,
-    /// Containers that run.
-    pub(crate) containers_running: u64,
-    /// Containers that are frozen.
-    pub(crate) containers_paused: u64,
-    /// Containers that have ended.
-    pub(crate) containers_stopped: u64,
-    /// Pods that containers can be made in.
-    pub(crate) sandboxes_ready: u64,
-    /// Pods that have stopped.
-    pub(crate) sandboxes_not_ready: u64,
-    /// Images.
-    pub(crate) images: u64,
-    /// Who is subscribed to events.
-    pub(crate) event_listeners: u64,
-    /// Bytes of containers' logs that could not be written: a counter, all others are gauges.
-    pub(crate) log_dropped_bytes: u64,
-}
-
-impl Counters {
-    /// As `davit info` is told, with what the kernel and the executor know besides.
-    pub(crate) fn to_wire(self) -> admin::Counters {
-        let Self {
-            containers_created,
-            containers_running,
-            containers_paused,
-            containers_stopped,
-            sandboxes_ready,
-            sandboxes_not_ready,
-            images,
-            event_listeners,
-            log_dropped_bytes,
-        } = self;
-        let now = jiff::Timestamp::now().as_nanosecond();
-        admin::Counters {
-            containers_created,
-            containers_running,
-            containers_paused,
-            containers_stopped,
-            sandboxes_ready,
-            sandboxes_not_ready,
-            images,
-            event_listeners,
-            log_dropped_bytes,
-            descriptors: process::descriptors(),
-            tasks: process::tasks(),
-            // Until the year 2262.
-            system_time: i64::try_from(now).unwrap_or(i64::MAX),
-        }
-    }
-}
-
-/// Where the counters are fetched.
-pub(crate) type CountersSource = Arc<dyn Fn() -> Counters + Send + Sync>;
+use gauges::Gauges;
+use prometheus::{Encoder, Registry, TextEncoder};
+use std::sync::{Mutex, PoisonError};
 
 /// The gauges, and who fills them.
 pub(crate) struct Metrics {
@@ -81,18 +31,6 @@ pub(crate) struct Metrics {
     one_at_a_time: Mutex<()>,
 }
 
-struct Gauges {
-    containers: IntGaugeVec,
-    sandboxes: IntGaugeVec,
-    images: IntGauge,
-    event_listeners: IntGauge,
-    log_dropped: IntCounter,
-    descriptors: IntGauge,
-    tasks: IntGauge,
-    cpu: Gauge,
-    rss: IntGauge,
-}
-
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
@@ -100,125 +38,34 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// All gauges, registered with `registry`, which holds the operations' counters too.
+    /// All gauges, registered with `registry`, which holds everything else, too.
     ///
     /// # Errors
     /// The library's, if the registry has metrics of these names already.
     pub(crate) fn new(registry: Registry, counters: CountersSource) -> prometheus::Result<Self> {
-        let build =
-            GaugeVec::new(Opts::new("davit_build_info", "The version that runs."), &["version"])?;
-        build.with_label_values(&[VERSION]).set(1.0);
-        registry.register(Box::new(build))?;
         let gauges = Gauges::register(&registry)?;
         Ok(Self { registry, gauges, counters, one_at_a_time: Mutex::new(()) })
     }
 
-    /// Everything, in Prometheus' text format.
+    /// Everything, in Prometheus' text format. Reads a few files of the kernel's: some tens of microseconds for each thousand descriptors.
     ///
     /// # Errors
     /// The library's; none is known for metrics that were registered.
     pub(crate) fn text(&self) -> prometheus::Result<Vec<u8>> {
         let _one = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
-        self.gauges.set((self.counters)());
+        self.gauges.set(&(self.counters)());
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
 }
 
-impl Gauges {
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let gauges = Self {
-            containers: IntGaugeVec::new(
-                Opts::new("davit_containers", "Containers, by state."),
-                &["state"],
-            )?,
-            sandboxes: IntGaugeVec::new(
-                Opts::new("davit_sandboxes", "Pod sandboxes, by state."),
-                &["state"],
-            )?,
-            images: IntGauge::new("davit_images", "Images.")?,
-            event_listeners: IntGauge::new(
-                "davit_event_listeners",
-                "Subscribers of container events.",
-            )?,
-            log_dropped: IntCounter::new(
-                "davit_log_dropped_bytes_total",
-                "Bytes of containers' logs that could not be written.",
-            )?,
-            descriptors: IntGauge::new(
-                "davit_open_descriptors",
-                "The daemon's open file descriptors.",
-            )?,
-            tasks: IntGauge::new("davit_tasks", "The daemon's live asynchronous tasks.")?,
-            cpu: Gauge::new("process_cpu_seconds_total", "User and system CPU time, in seconds.")?,
-            rss: IntGauge::new("process_resident_memory_bytes", "Resident memory, in bytes.")?,
-        };
-        registry.register(Box::new(gauges.containers.clone()))?;
-        registry.register(Box::new(gauges.sandboxes.clone()))?;
-        for gauge in [
-            &gauges.images,
-            &gauges.event_listeners,
-            &gauges.descriptors,
-            &gauges.tasks,
-            &gauges.rss,
-        ] {
-            registry.register(Box::new(gauge.clone()))?;
-        }
-        registry.register(Box::new(gauges.cpu.clone()))?;
-        registry.register(Box::new(gauges.log_dropped.clone()))?;
-        Ok(gauges)
-    }
-
-    fn set(&self, counters: Counters) {
-        let Counters {
-            containers_created,
-            containers_running,
-            containers_paused,
-            containers_stopped,
-            sandboxes_ready,
-            sandboxes_not_ready,
-            images,
-            event_listeners,
-            log_dropped_bytes,
-        } = counters;
-        for (state, count) in [
-            ("created", containers_created),
-            ("running", containers_running),
-            ("paused", containers_paused),
-            ("stopped", containers_stopped),
-        ] {
-            self.containers.with_label_values(&[state]).set(signed(count));
-        }
-        self.sandboxes.with_label_values(&["ready"]).set(signed(sandboxes_ready));
-        self.sandboxes.with_label_values(&["not_ready"]).set(signed(sandboxes_not_ready));
-        self.images.set(signed(images));
-        self.event_listeners.set(signed(event_listeners));
-        // It counts what is counted elsewhere; one scrape at a time comes here.
-        self.log_dropped.inc_by(log_dropped_bytes.saturating_sub(self.log_dropped.get()));
-        self.descriptors.set(signed(process::descriptors()));
-        self.tasks.set(signed(process::tasks()));
-        let usage = process::usage();
-        self.cpu.set(usage.cpu_seconds);
-        self.rss.set(signed(usage.resident_bytes));
-    }
-}
-
-/// Nothing that is counted here comes near the limit.
-fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_info_tells_is_what_is_counted() {
-        let wire = Counters { containers_paused: 2, images: 3, ..Counters::default() }.to_wire();
-        assert_eq!((wire.containers_paused, wire.images, wire.containers_created), (2, 3, 0));
-        assert!(wire.descriptors >= 3 && wire.system_time > 1_700_000_000_000_000_000);
-    }
+    use crate::VERSION;
+    use davit_runtime::{Queue, Queues};
+    use std::sync::Arc;
 
     #[test]
     fn a_scrape_shows_what_the_counters_say_then() {
@@ -227,7 +74,15 @@ mod tests {
         let counters: CountersSource = Arc::new(move || Counters {
             containers_running: source.load(std::sync::atomic::Ordering::Relaxed),
             sandboxes_ready: 1,
+            shims: 1,
+            image_layers: 4,
+            image_layer_bytes: 4096,
             log_dropped_bytes: 17,
+            events_dropped: 3,
+            queues: Queues {
+                creations: Queue { waiting: 5, busy: 16, places: 16 },
+                ..Queues::default()
+            },
             ..Counters::default()
         });
         let metrics = Metrics::new(Registry::new(), counters).unwrap();
@@ -236,17 +91,38 @@ mod tests {
         for line in [
             "davit_containers{state=\"running\"} 2",
             "davit_containers{state=\"paused\"} 0",
-            "davit_sandboxes{state=\"ready\"} 1",
-            "davit_sandboxes{state=\"not_ready\"} 0",
+            "davit_pods{state=\"ready\"} 1",
+            "davit_pods{state=\"not_ready\"} 0",
+            "davit_shims 1",
             "davit_images 0",
-            "davit_event_listeners 0",
+            "davit_image_layers 4",
+            "davit_image_layer_bytes 4096",
+            "davit_event_subscribers 0",
+            "davit_queue_waiting{queue=\"creations\"} 5",
+            "davit_queue_busy{queue=\"creations\"} 16",
+            "davit_queue_places{queue=\"endings\"} 0",
             "# TYPE davit_log_dropped_bytes_total counter",
             "davit_log_dropped_bytes_total 17",
+            "davit_events_dropped_total 3",
+            "# TYPE process_cpu_seconds_total counter",
         ] {
             assert!(first.contains(line), "{line} is missing from {first}");
         }
-        assert!(first.contains(&format!("davit_build_info{{version=\"{VERSION}\"}} 1")));
+        assert!(first.contains(&format!("version=\"{VERSION}\"")), "{first}");
         running.store(3, std::sync::atomic::Ordering::Relaxed);
-        assert!(text().contains("davit_containers{state=\"running\"} 3"));
+        let second = text();
+        assert!(second.contains("davit_containers{state=\"running\"} 3"));
+        assert!(second.contains("davit_log_dropped_bytes_total 17"), "counted once: {second}");
+    }
+
+    #[test]
+    fn one_scrape_is_as_long_as_the_last() {
+        let counters: CountersSource = Arc::new(Counters::default);
+        let metrics = Metrics::new(Registry::new(), counters).unwrap();
+        let lines = || metrics.text().unwrap().iter().filter(|byte| **byte == b'\n').count();
+        let first = lines();
+        for _ in 0..100 {
+            assert_eq!(lines(), first);
+        }
     }
 }

@@ -43,6 +43,7 @@ pub(crate) async fn drain(
 mod tests {
     use super::*;
     use crate::layer::{Concern, Method};
+    use http::HeaderMap;
     use std::future::{pending, ready};
 
     #[tokio::test]
@@ -53,12 +54,12 @@ mod tests {
     #[tokio::test]
     async fn a_running_call_is_waited_for() {
         let calls = InFlight::default();
-        let call = calls.begin(Method::of("/x/StopContainer")).unwrap();
+        let call = calls.begin(Method::of("/x/StopContainer"), &HeaderMap::new()).unwrap();
         let waiter = calls.clone();
         let drained = tokio::spawn(async move { drain(&waiter, pending(), GRACE).await });
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(!drained.is_finished());
-        assert!(calls.begin(Method::of("/x/StopContainer")).is_err());
+        assert!(calls.begin(Method::of("/x/StopContainer"), &HeaderMap::new()).is_err());
         drop(call);
         assert_eq!(drained.await.unwrap(), Drained::All);
     }
@@ -66,7 +67,7 @@ mod tests {
     #[tokio::test]
     async fn neither_a_stuck_call_nor_a_second_signal_is_waited_for_long() {
         let calls = InFlight::default();
-        let _stuck = calls.begin(Method::of("/x/StopContainer")).unwrap();
+        let _stuck = calls.begin(Method::of("/x/StopContainer"), &HeaderMap::new()).unwrap();
         assert_eq!(drain(&calls, pending(), Duration::from_millis(20)).await, Drained::TimedOut(1));
         assert_eq!(drain(&calls, ready(()), GRACE).await, Drained::Hurried(1));
     }
@@ -74,7 +75,7 @@ mod tests {
     #[tokio::test]
     async fn an_endless_call_holds_nobody_up() {
         let calls = InFlight::default();
-        let _events = calls.begin(Method::of("/x/GetContainerEvents")).unwrap();
+        let _events = calls.begin(Method::of("/x/GetContainerEvents"), &HeaderMap::new()).unwrap();
         assert_eq!(drain(&calls, pending(), GRACE).await, Drained::All);
     }
 }

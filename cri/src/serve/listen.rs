@@ -47,7 +47,7 @@ pub(crate) struct Bound {
     /// For gRPC.
     pub(crate) listeners: Vec<Listener>,
     /// For scrapes.
-    pub(crate) metrics: Option<TcpListener>,
+    pub(crate) metrics: Option<Listener>,
     /// For the streams of exec, attach and port-forward.
     pub(crate) streams: Streams,
     /// What the listeners show; their files are read again when the configuration is.
@@ -142,14 +142,24 @@ pub(crate) fn bind(config: &Config) -> Result<Bound, ListenError> {
         listeners.push(listener);
         tracing::info!(%address, "listening");
     }
-    let metrics = config.metrics_listen().map(bind_tcp).transpose()?;
-    if let Some(listener) = &metrics {
-        let address = listener.local_addr().ok();
-        tracing::info!(?address, "listening for scrapes");
-    }
+    let (metrics, shown_to_scrapers) = bind_metrics(config)?;
     let (streams, shown_to_streams) = bind_streams(config)?;
-    let certificates = shown.into_iter().chain(shown_to_streams).collect();
+    let certificates = shown.into_iter().chain(shown_to_scrapers).chain(shown_to_streams).collect();
     Ok(Bound { listeners, metrics, streams, certificates, files })
+}
+
+fn bind_metrics(config: &Config) -> Result<(Option<Listener>, Option<Certificates>), ListenError> {
+    let Some(asked) = config.metrics_listen() else { return Ok((None, None)) };
+    let shown =
+        config.metrics_tls().map(|tls| Certificates::read(Purpose::Metrics, tls)).transpose()?;
+    let listener = bind_tcp(asked)?;
+    let address = listener.local_addr().ok();
+    tracing::info!(?address, tls = shown.is_some(), "listening for scrapes");
+    let listener = match &shown {
+        Some(shown) => Listener::Tls(listener, shown.clone()),
+        None => Listener::Tcp(listener),
+    };
+    Ok((Some(listener), shown))
 }
 
 fn bind_streams(config: &Config) -> Result<(Streams, Option<Certificates>), ListenError> {

@@ -1,8 +1,11 @@
 //! The log: lines on standard error, which systemd's journal takes, at a level that can be changed.
 
 use crate::config::LogLevel;
+use crate::traces::Traces;
 use anyhow::Context;
+use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
@@ -10,15 +13,27 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 #[derive(Debug)]
 pub(crate) struct Log(reload::Handle<EnvFilter, Registry>);
 
-/// Starts it.
+/// Starts it, and what is traced beside it.
 ///
 /// # Errors
 /// If there is one already.
-pub(crate) fn start(level: LogLevel) -> anyhow::Result<Log> {
+pub(crate) fn start(level: LogLevel, traces: Option<&Traces>) -> anyhow::Result<Log> {
     let (filter, handle) = reload::Layer::new(filter(level));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false);
-    tracing_subscriber::registry().with(filter).with(lines).try_init().context("start the log")?;
+    let registry = tracing_subscriber::registry();
+    match traces {
+        // The filter is everybody's: what it leaves out is never made.
+        None => registry.with(filter).with(lines()).try_init(),
+        Some(traces) => registry.with(lines().with_filter(filter)).with(traces.layer()).try_init(),
+    }
+    .context("start the log")?;
     Ok(Log(handle))
+}
+
+fn lines<S>() -> impl Layer<S> + Send + Sync
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false)
 }
 
 impl Log {

@@ -29,8 +29,9 @@ pub(crate) use services::{MESSAGE_MAX, Opened, Services};
 
 use crate::config::{self, Config, ServeFlags};
 use crate::layer::{Bound, InFlight, Operations, Requests, through};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, DebugOn, Metrics, Site};
 use crate::streaming::{Server, Urls};
+use crate::traces::Traces;
 use anyhow::Context;
 use signals::{Asked, Signals};
 use std::sync::Arc;
@@ -57,8 +58,6 @@ where
     F: Future<Output = anyhow::Result<Opened>>,
 {
     let config = config::load(flags)?;
-    let log = log::start(config.log_level())?;
-    raise_descriptor_limit();
     davit_runtime::share_heaps(HEAPS);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let executor = tokio::runtime::Builder::new_multi_thread()
@@ -66,10 +65,29 @@ where
         .enable_all()
         .build()
         .context("start the executor")?;
+    let (traces, log) = observed(&config, &executor)?;
+    raise_descriptor_limit();
     let result = executor.block_on(Box::pin(run(flags, config, log, open)));
+    // While the executor is there to send by.
+    if let Some(traces) = traces {
+        traces.end();
+    }
     // Blocking work that is left (a file being unpacked) must not hold up the end: it is finished or undone at the next start.
     executor.shutdown_background();
     result
+}
+
+/// Starts the log, and traces if there are to be any: their exporter lives in the executor.
+fn observed(
+    config: &Config,
+    executor: &tokio::runtime::Runtime,
+) -> anyhow::Result<(Option<Traces>, log::Log)> {
+    let _inside = executor.enter();
+    let share = config.trace_share();
+    let traces = config.trace_collector().map(|url| Traces::start(url, share));
+    let traces = traces.transpose().context("start traces")?;
+    let log = log::start(config.log_level(), traces.as_ref())?;
+    Ok((traces, log))
 }
 
 /// One for the executor's threads and one for those that block: measured, a megabyte less with 50 pods, and no slower.
@@ -100,7 +118,13 @@ where
     tracing::info!(version = crate::VERSION, pid = std::process::id(), "davit starts");
     let mut signals = Signals::new().context("take signals")?;
     let _locks = [lock::take("root", config.root())?, lock::take("state", config.state())?];
-    let bound = listen::bind(&config)?;
+    let mut bound = listen::bind(&config)?;
+    let site = Site::new(DebugOn(config.debug()));
+    let scrapes = CancellationToken::new();
+    let _scrapes = scrapes.clone().drop_guard();
+    if let Some(listener) = bound.metrics.take() {
+        tokio::spawn(metrics::http::serve(listener, site.clone(), scrapes));
+    }
     let _pidfile = config.pidfile().map(pidfile::write).transpose()?;
     let config = Arc::new(config);
     let certificates = bound.certificates.clone();
@@ -114,12 +138,13 @@ where
     for line in &opened.announcement {
         tracing::info!("{line}");
     }
-    let serving = Serving::start(bound, &opened, &config)?;
+    let serving = Serving::start(bound, &opened, &config, &site)?;
     notify::ready();
     tracing::info!("davit serves");
-    let mut reload = reload::Reload::new(flags.clone(), config, log, certificates);
+    let mut reload = reload::Reload::new(flags.clone(), config, (log, site.clone()), certificates);
     until_stopped(&mut signals, &mut reload, &serving, &opened).await;
     notify::stopping();
+    site.stop();
     let until = Instant::now() + drain::GRACE;
     serving.stop(&mut signals).await;
     bring_to_disk(&opened, until.max(Instant::now() + FLUSH), signals.stop()).await;
@@ -180,14 +205,20 @@ struct Serving {
 
 impl Serving {
     /// Starts one task per listener.
-    fn start(bound: listen::Bound, opened: &Opened, config: &Config) -> anyhow::Result<Self> {
+    fn start(
+        bound: listen::Bound,
+        opened: &Opened,
+        config: &Config,
+        site: &Site,
+    ) -> anyhow::Result<Self> {
         let registry = prometheus::Registry::new();
-        let operations = Operations::new(&registry).context("register metrics")?;
+        let most = config.max_calls();
+        let operations = Operations::new(&registry, most).context("register metrics")?;
         let calls = InFlight::default();
         let service = ServiceBuilder::new()
             .layer(through(Requests::default()))
             .layer(through(operations))
-            .layer(through(Bound::new(config.max_calls())))
+            .layer(through(Bound::new(most)))
             .layer(through(calls.clone()))
             .service(opened.routes.clone());
         let end = CancellationToken::new();
@@ -201,13 +232,13 @@ impl Serving {
             ));
         }
         let streams = opened.streams.clone();
-        registry.register(Box::new(streams.gauge())).context("register metrics")?;
-        tokio::spawn(streams.clone().serve(bound.streams.listener, calls.stopping()));
-        if let Some(listener) = bound.metrics {
-            let metrics = Metrics::new(registry, Arc::clone(&opened.counters));
-            let metrics = Arc::new(metrics.context("register metrics")?);
-            tokio::spawn(metrics::http::serve(listener, metrics, end.clone()));
+        let gauge: Box<dyn prometheus::core::Collector> = Box::new(streams.gauge());
+        for collector in (opened.collectors)().into_iter().chain([gauge]) {
+            registry.register(collector).context("register metrics")?;
         }
+        let metrics = Metrics::new(registry, Arc::clone(&opened.counters));
+        site.open(Arc::new(metrics.context("register metrics")?));
+        tokio::spawn(streams.clone().serve(bound.streams.listener, calls.stopping()));
         Ok(Self { calls, end, streams, listeners: bound.files })
     }
 

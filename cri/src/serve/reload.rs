@@ -3,6 +3,7 @@
 use super::tls::{Certificates, Renewal};
 use super::{log, notify};
 use crate::config::{self, Config, ServeFlags};
+use crate::metrics::{DebugOn, Site};
 use crate::output;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ pub(crate) struct Reload {
     flags: ServeFlags,
     config: Arc<Config>,
     log: log::Log,
+    site: Site,
     certificates: Vec<Certificates>,
 }
 
@@ -19,10 +21,10 @@ impl Reload {
     pub(crate) fn new(
         flags: ServeFlags,
         config: Arc<Config>,
-        log: log::Log,
+        (log, site): (log::Log, Site),
         certificates: Vec<Certificates>,
     ) -> Self {
-        Self { flags, config, log, certificates }
+        Self { flags, config, log, site, certificates }
     }
 
     /// The configuration in effect.
@@ -65,6 +67,7 @@ impl Reload {
             }
         }
         self.log.set(new.log_level());
+        self.site.set_debug(DebugOn(new.debug()));
         self.config = Arc::new(new);
         tracing::info!("reload: the new configuration is in effect");
     }

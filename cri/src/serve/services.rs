@@ -8,6 +8,7 @@ use davit_proto::cri::runtime_service_server::{RuntimeService, RuntimeServiceSer
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use prometheus::core::Collector;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,6 +23,9 @@ pub(crate) const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
 /// Answers every call, of whichever service.
 pub(crate) type Routes = BoxCloneService<Request<Incoming>, Response<Body>, Infallible>;
+
+/// What is to be registered, besides the counters.
+pub(crate) type Collectors = Arc<dyn Fn() -> Vec<Box<dyn Collector>> + Send + Sync>;
 
 /// Work that is done once more before the end.
 pub(crate) type Flush = Arc<dyn Fn() -> BoxFuture<'static, std::io::Result<()>> + Send + Sync>;
@@ -99,6 +103,8 @@ pub(crate) struct Opened {
     pub(crate) streams: Server,
     /// The status counters.
     pub(crate) counters: CountersSource,
+    /// What the runtime measures of itself.
+    pub(crate) collectors: Collectors,
     /// Every pod and container as JSON, for the log.
     pub(crate) state: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Brings the images to disk.

@@ -57,6 +57,8 @@ pub(crate) enum Purpose {
     Calls,
     /// `streaming_listen`: `[streaming_tls]`.
     Streams,
+    /// `metrics_listen`: `[metrics_tls]`.
+    Metrics,
 }
 
 impl Purpose {
@@ -64,6 +66,7 @@ impl Purpose {
         match self {
             Self::Calls => "tls",
             Self::Streams => "streaming_tls",
+            Self::Metrics => "metrics_tls",
         }
     }
 
@@ -71,7 +74,7 @@ impl Purpose {
     fn protocol(self) -> &'static [u8] {
         match self {
             Self::Calls => b"h2",
-            Self::Streams => b"http/1.1",
+            Self::Streams | Self::Metrics => b"http/1.1",
         }
     }
 }

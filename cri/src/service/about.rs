@@ -1,5 +1,6 @@
 //! What Status says of the runtime, its handlers and its network.
 
+use crate::metrics::Counters;
 use davit_proto::cri::{RuntimeCondition, RuntimeFeatures, RuntimeHandler, RuntimeHandlerFeatures};
 use davit_runtime::Runtime;
 use davit_runtime::oci::Handler;
@@ -56,7 +57,6 @@ pub(super) fn conditions(runtime: &Runtime) -> Vec<RuntimeCondition> {
 pub(super) fn verbose(runtime: &Runtime) -> BTreeMap<String, String> {
     let config = runtime.config();
     let network = runtime.network().status();
-    let counts = runtime.counters().read();
     let broken = tokio::task::block_in_place(|| runtime.cdi().broken());
     let broken: BTreeMap<_, _> =
         broken.into_iter().map(|file| (file.path.display().to_string(), file.problem)).collect();
@@ -68,22 +68,10 @@ pub(super) fn verbose(runtime: &Runtime) -> BTreeMap<String, String> {
         "cgroupDriver": runtime.host().driver.name(),
         "defaultHandler": runtime.handlers().default_name(),
     });
-    let counters = serde_json::json!({
-        "containers": {
-            "created": counts.containers_created,
-            "running": counts.containers_running,
-            "paused": counts.containers_paused,
-            "stopped": counts.containers_stopped,
-        },
-        "sandboxes": { "ready": counts.sandboxes_ready, "notReady": counts.sandboxes_not_ready },
-        "images": runtime.images().list().len(),
-        "eventListeners": counts.event_listeners,
-        "logDroppedBytes": counts.log_dropped_bytes,
-    });
     [
         ("config", config.to_string()),
         ("cdi", cdi.to_string()),
-        ("counters", counters.to_string()),
+        ("counters", Counters::of(runtime).to_json().to_string()),
         ("network", network.name),
     ]
     .into_iter()

@@ -5,7 +5,7 @@ use super::logs::{LogError, Reader, Window};
 use super::registry::{self, Keyring};
 use super::status::{plain_status, status};
 use super::{checkpoints, standing, streams, usage};
-use crate::open;
+use crate::metrics::Counters;
 use crate::streaming::Urls;
 use davit_proto::admin::davit_server::Davit;
 use davit_proto::admin::pull_progress::Kind;
@@ -70,7 +70,7 @@ impl Davit for Admin {
             state: runtime.config().state.display().to_string(),
             default_handler: runtime.handlers().default_name().unwrap_or_default().to_owned(),
             handlers: handlers.collect(),
-            counters: Some(open::counters(runtime).to_wire()),
+            counters: Some(Counters::of(runtime).to_wire()),
             cgroup_version: runtime.host().cgroups.layout().version().name().to_owned(),
             cgroup_driver: runtime.host().driver.name().to_owned(),
             network: runtime.network().status().name,

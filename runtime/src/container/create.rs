@@ -131,6 +131,8 @@ impl Creation {
         id: &ContainerId,
         undo: &mut Undo<'static>,
     ) -> Result<MadeContainer, CreateContainerError> {
+        let steps = &self.shared.metrics.steps;
+        let step = steps.create_image.begin();
         let image = self.image()?;
         reach("create.image")?;
         let wanted = &self.spec.image.image;
@@ -138,6 +140,8 @@ impl Creation {
         let layers = layers
             .map_err(|source| CreateContainerError::Layers { image: wanted.clone(), source })?;
         let handler = self.shared.handlers.get(&self.sandbox.handler)?;
+        drop(step);
+        let step = steps.create_spec.begin();
         // It looks at the sources of mounts, and one of those may be a network share that hangs.
         let (held, built) = tokio::task::block_in_place(|| {
             let volumes = volume::hold(&self.shared.images, &self.spec.mounts)?;
@@ -145,6 +149,9 @@ impl Creation {
             Ok::<_, CreateContainerError>((Held { root: layers, volumes }, built))
         })?;
 
+        drop(step);
+
+        let step = steps.create_rootfs.begin();
         let removal = self.removal(id);
         undo.push("the container's files", async move { remove_files(&removal).await });
         let mut record = self.record(id, &image, &built);
@@ -158,15 +165,19 @@ impl Creation {
         let mapped_mounts = make_places(&mapped_dir(&bundle), &built.mapped)?;
         write_json(&bundle.join("config.json"), &built.spec)?;
         reach("create.spec")?;
+        drop(step);
 
         let (shared, group) = (Arc::clone(&self.shared), self.group(id));
         undo.push("the container's cgroup", async move { empty(&shared, group).await });
         let (client, gone) = (self.shim.client.clone(), id.clone());
         undo.push("the container's process", async move { end(&client, &gone).await });
         let request = self.request(&record, handler, (rootfs, mapped_mounts));
+        let step = steps.create_runtime.begin();
         let pid = self.shim.client.create(request).await.map_err(CreateContainerError::Shim)?;
         reach("create.made")?;
+        drop(step);
 
+        let _step = steps.create_commit.begin();
         record.state =
             ContainerState::Creating.next(ContainerEvent::Made { pid }).unwrap_or(record.state);
         write_json(&self.shared.layout.container_record(&self.sandbox.id, id), &record)?;

@@ -7,6 +7,7 @@ use super::pull::Pulls;
 use super::registry::Manners;
 use super::store::{FindError, Pin, Store};
 use super::{Digest, Image, ImageRef, Limits, Platform, PullRequest};
+use crate::metrics::Pulls as Pulled;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,7 @@ pub(super) struct Inner {
     pub(super) layers: Arc<Layers>,
     pub(super) store: Store,
     pub(super) pulls: Pulls,
+    pub(super) pulled: Arc<Pulled>,
     quarantined: Vec<Quarantined>,
 }
 
@@ -71,6 +73,17 @@ pub(super) struct Inner {
 pub struct SweepReport {
     /// Layers that no image named and nobody held.
     pub layers: Vec<Digest>,
+}
+
+/// How much there is of images and layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Images.
+    pub images: usize,
+    /// Unpacked layers, each counted once.
+    pub layers: usize,
+    /// What those take of the disk, in whole blocks.
+    pub bytes: u64,
 }
 
 /// How much of the disk the layers use.
@@ -90,10 +103,10 @@ impl Images {
     ///
     /// # Errors
     /// [`OpenError`]: a directory that cannot be read or made, or a field of `config` that makes no sense.
-    pub async fn open(config: ImagesConfig) -> Result<Self, OpenError> {
+    pub(crate) async fn open(config: ImagesConfig, pulled: Arc<Pulled>) -> Result<Self, OpenError> {
         let handle = Handle::try_current().map_err(OpenError::NoRuntime)?;
         let root = config.root.clone();
-        let opened = tokio::task::spawn_blocking(move || Inner::open(config, handle)).await;
+        let opened = tokio::task::spawn_blocking(move || Inner::open(config, handle, pulled)).await;
         let inner = opened.map_err(|error| OpenError::Io {
             path: root,
             source: std::io::Error::other(error),
@@ -194,6 +207,13 @@ impl Images {
         }
     }
 
+    /// How much there is, as counted when it came.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let (layers, bytes) = self.0.layers.totals();
+        Totals { images: self.0.store.len(), layers, bytes }
+    }
+
     /// The endpoints that a pull of `image` would try, in order.
     ///
     /// # Errors
@@ -216,7 +236,11 @@ impl Images {
 }
 
 impl Inner {
-    fn open(mut config: ImagesConfig, handle: Handle) -> Result<Self, OpenError> {
+    fn open(
+        mut config: ImagesConfig,
+        handle: Handle,
+        pulled: Arc<Pulled>,
+    ) -> Result<Self, OpenError> {
         let pinned = config
             .pinned
             .iter()
@@ -255,6 +279,7 @@ impl Inner {
             layers,
             store,
             pulls: Pulls::default(),
+            pulled,
             quarantined,
             config,
         })

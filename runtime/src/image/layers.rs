@@ -278,6 +278,12 @@ impl Layers {
         })
     }
 
+    /// How many layers there are, and their bytes.
+    pub(crate) fn totals(&self) -> (usize, u64) {
+        let table = self.table();
+        (table.len(), table.values().map(|slot| slot.record.bytes).sum())
+    }
+
     /// Brings everything pending to the disk, then says so in the records. Blocks.
     pub(crate) fn flush(&self) -> io::Result<()> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -51,7 +51,7 @@ pub use error::{
 };
 pub(crate) use files::remove_tree;
 pub use hosts::{Capability, EndpointPlan, HostsError};
-pub use images::{Images, ImagesConfig, SweepReport, Usage};
+pub use images::{Images, ImagesConfig, SweepReport, Totals, Usage};
 pub use layers::{HoldError, LayerHold, Quarantined};
 pub use limits::Limits;
 pub use login::{RegistryError, Welcome};

@@ -25,6 +25,7 @@ use futures_util::future::try_join_all;
 use layer::{LayerJobs, Stage, Wish};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 type Outcome = Option<Result<Arc<Image>, PullError>>;
@@ -101,10 +102,12 @@ fn join(inner: &Arc<Inner>, image: &ImageRef, request: PullRequest) -> Running {
     drop(table);
     let (inner, audience) = (Arc::clone(inner), Arc::clone(&running.audience));
     tokio::spawn(async move {
+        let began = Instant::now();
         let result = Box::pin(
             Pull { inner: &inner, image: &key.0, auth: &key.1, audience: &audience }.run(),
         )
         .await;
+        inner.pulled.ended(began.elapsed(), &result);
         // Out of the table first: who comes now starts anew, and finds what is here.
         inner.pulls.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         sender.send_replace(Some(result));

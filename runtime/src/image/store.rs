@@ -149,6 +149,10 @@ impl Store {
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.snapshot().images.len()
+    }
+
     pub(crate) fn list(&self) -> Vec<Arc<Image>> {
         self.snapshot().images.values().map(|stored| Arc::clone(&stored.image)).collect()
     }

@@ -347,7 +347,7 @@ async fn a_registry_that_falls_silent_is_given_up_and_a_slow_one_is_not() {
         pull_progress_timeout: Duration::from_millis(600),
         ..TestRegistry::config(root.path())
     };
-    let images = Images::open(config).await.unwrap();
+    let images = Images::open(config, Arc::default()).await.unwrap();
     let slow = Layer::gzip(&layer("x", "slow"));
     registry.image("app", "slow", std::slice::from_ref(&slow));
     registry.change(&format!("/v2/app/blobs/{}", digest(&slow.blob)), |answer| {
@@ -821,7 +821,7 @@ async fn everything_is_found_again_after_a_restart_and_what_is_broken_is_named()
         pinned: vec![format!("{}/keep*", registry.host())],
         ..TestRegistry::config(root.path())
     };
-    let images = Images::open(config.clone()).await.unwrap();
+    let images = Images::open(config.clone(), Arc::default()).await.unwrap();
     let mut ids = Vec::new();
     for name in ["keep", "torn", "layerless", "unsynced"] {
         registry.image(name, "latest", &[Layer::gzip(&layer("x", name))]);
@@ -851,7 +851,7 @@ async fn everything_is_found_again_after_a_restart_and_what_is_broken_is_named()
         std::fs::create_dir(path).unwrap();
     }
 
-    let images = Images::open(config).await.unwrap();
+    let images = Images::open(config, Arc::default()).await.unwrap();
     assert_eq!(images.list(), std::slice::from_ref(&ids[0]));
     assert!(ids[0].pinned && !ids[1].pinned);
     let reasons: Vec<_> =
@@ -907,9 +907,9 @@ async fn a_configuration_that_makes_no_sense_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let config = TestRegistry::config(root.path());
     let platform = ImagesConfig { platform: Some("here".into()), ..config.clone() };
-    assert!(matches!(Images::open(platform).await, Err(OpenError::Platform(_))));
+    assert!(matches!(Images::open(platform, Arc::default()).await, Err(OpenError::Platform(_))));
     let pinned = ImagesConfig { pinned: vec!["No".into()], ..config };
-    assert!(matches!(Images::open(pinned).await, Err(OpenError::Pinned(_))));
+    assert!(matches!(Images::open(pinned, Arc::default()).await, Err(OpenError::Pinned(_))));
 }
 
 /// Of this process, all threads.

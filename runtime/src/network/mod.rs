@@ -48,6 +48,7 @@ pub use status::{NetworkStatus, PodCidrOutcome};
 
 use crate::error::chain;
 use crate::id::SandboxId;
+use crate::metrics::CniCalls;
 use crate::sandbox::{DnsConfig, PortMapping, SandboxKey};
 use bridge::ports::Owner;
 use bridge::{Bridge, Subnets};
@@ -121,9 +122,13 @@ impl Network {
     ///
     /// # Errors
     /// [`OpenError`]. A CNI folder that is not there is none.
-    pub async fn open(config: NetworkConfig) -> Result<Self, OpenError> {
+    pub(crate) async fn open(
+        config: NetworkConfig,
+        measured: Arc<CniCalls>,
+    ) -> Result<Self, OpenError> {
         let runtime = Handle::current();
-        let opened = tokio::task::spawn_blocking(move || Inner::open(config, runtime)).await;
+        let opened =
+            tokio::task::spawn_blocking(move || Inner::open(config, runtime, measured)).await;
         let inner = Arc::new(opened.unwrap_or(Err(OpenError::Interrupted))?);
         Ok(Self { inner })
     }
@@ -202,7 +207,11 @@ impl Network {
 }
 
 impl Inner {
-    fn open(config: NetworkConfig, runtime: Handle) -> Result<Self, OpenError> {
+    fn open(
+        config: NetworkConfig,
+        runtime: Handle,
+        measured: Arc<CniCalls>,
+    ) -> Result<Self, OpenError> {
         config::validate(&config)?;
         let state = |source| OpenError::State { dir: config.state.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&config.state).map_err(state)?;
@@ -215,8 +224,7 @@ impl Inner {
         let leases = config.state.join("leases");
         let bridge = Bridge::open(config.bridge.clone(), subnets, leases, group)
             .map_err(OpenError::Bridge)?;
-        let cni =
-            Cni::new(config.cni_conf_dir.clone(), config.cni_bin_dirs.clone(), config.cni_timeout);
+        let cni = Cni::new(&config, measured);
         let found = records.scan().map_err(state)?;
         for path in &found.quarantined {
             tracing::error!(path = %path.display(), "put aside a network record that is none");

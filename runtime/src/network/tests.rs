@@ -135,7 +135,7 @@ impl Host {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let network = Network::open(config).await.unwrap();
+                let network = Network::open(config, Arc::default()).await.unwrap();
                 work(network).await
             })
         })

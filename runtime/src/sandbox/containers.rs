@@ -52,8 +52,12 @@ impl Pod {
                     self.busy += 1;
                     let shared = Arc::clone(&self.shared);
                     self.job(async move {
-                        let made =
-                            shared.creations.run(Box::pin(container::create(creation))).await;
+                        let queued = shared.metrics.steps.create_queue.begin();
+                        let making = Box::pin(async move {
+                            drop(queued);
+                            container::create(creation).await
+                        });
+                        let made = shared.creations.run(making).await;
                         Outcome::Created { name: job_name, result: made.map(Box::new) }
                     });
                     return;
@@ -183,7 +187,13 @@ impl Pod {
         self.job(async move {
             let limit = shared.config.deadlines.runtime;
             let started = id.clone();
-            let starting = async move { container::start(&client, &started, limit).await };
+            let queued = shared.metrics.steps.start_queue.begin();
+            let running = Arc::clone(&shared);
+            let starting = async move {
+                drop(queued);
+                let _step = running.metrics.steps.start_runtime.begin();
+                container::start(&client, &started, limit).await
+            };
             let result = shared.creations.run(starting).await;
             Outcome::Started { id, result }
         });

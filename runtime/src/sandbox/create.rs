@@ -79,6 +79,8 @@ async fn steps(
     let directory = shared.layout.pod(&record.id);
     let record_file = shared.layout.sandbox_record(&record.id);
     undo.push("the pod's files", teardown::files(Arc::clone(shared), record.id.clone()));
+    let steps = &shared.metrics.steps;
+    let step = steps.run_record.begin();
     crate::store::ensure_dir(&shared.layout.containers(&record.id))?;
     reach("run.directory")?;
     write_json(&record_file, record)?;
@@ -86,6 +88,8 @@ async fn steps(
     files::write(&directory, record)?;
     reach("run.files")?;
 
+    drop(step);
+    let step = steps.run_cgroup.begin();
     let group = shared.pod_group(&record.id, &record.spec)?;
     // A failure in there leaves nothing; what was there before is not ours to remove, which only the record knows after a crash.
     record.cgroups = shared.host.cgroups.ensure(&group).await?.made;
@@ -93,11 +97,13 @@ async fn steps(
     reach("run.cgroup")?;
     write_json(&record_file, record)?;
     reach("run.cgroup_record")?;
+    drop(step);
 
     undo.push(
         "the pod's shim",
         teardown::unborn_shim(Arc::clone(shared), record.id.clone(), record.netns.clone()),
     );
+    let step = steps.run_shim.begin();
     let config = shim_config(shared, record, &group);
     record.shim = Some(spawn(&shared.config.shim, &directory, &config)?);
     reach("run.shim")?;
@@ -106,16 +112,19 @@ async fn steps(
     let found = Shim::connect(shared, &record.id, record.shim).await;
     let shim = found.map_err(RunSandboxError::Shim)?.shim;
     reach("run.connected")?;
+    drop(step);
 
     if let Some(netns) = record.netns.clone() {
         undo.push(
             "the pod's network",
             teardown::network(Arc::clone(shared), record.id.clone(), Some(netns.clone())),
         );
+        let _step = steps.run_network.begin();
         let attached = shared.network.attach(attachment(record, netns, &group)).await?;
         record.ips = attached.ips;
         reach("run.attached")?;
     }
+    let _step = steps.run_commit.begin();
     record.phase = SandboxPhase::Ready;
     write_json(&record_file, record)?;
     reach("run.committed")?;

@@ -64,8 +64,8 @@ pub(crate) enum Command {
 /// What reaches a pod's task.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// From a caller.
-    Command(Command),
+    /// From a caller, whose span the work is done in.
+    Command(Command, tracing::Span),
     /// From a job that the task had started.
     Outcome(Box<Outcome>),
     /// From the pod's shim.
@@ -103,7 +103,8 @@ impl PodHandle {
         command: impl FnOnce(Reply<T, E>) -> Command,
     ) -> Result<Result<T, Arc<E>>, Gone> {
         let (reply, answer) = oneshot::channel();
-        self.sender.send(Message::Command(command(reply))).await.map_err(|_undelivered| Gone)?;
+        let message = Message::Command(command(reply), tracing::Span::current());
+        self.sender.send(message).await.map_err(|_undelivered| Gone)?;
         answer.await.map_err(|_dropped| Gone)
     }
 

@@ -34,6 +34,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 /// How many messages wait for a pod's task before their senders do.
 const INBOX: usize = 64;
@@ -89,12 +90,17 @@ pub(crate) fn spawn_new(shared: Arc<Shared>, id: SandboxId, spec: Arc<SandboxSpe
     let (outbox, inbox) = mpsc::channel(INBOX);
     let (view, seen) = watch::channel(None);
     let handle = PodHandle::new(outbox.clone(), seen);
+    let span = tracing::Span::current();
     tokio::spawn(async move {
         let making = {
             let (shared, id, spec) = (Arc::clone(&shared), id.clone(), Arc::clone(&spec));
-            async move { create::create(&shared, id, spec).await }
+            let queued = shared.metrics.steps.run_queue.begin();
+            async move {
+                drop(queued);
+                create::create(&shared, id, spec).await
+            }
         };
-        match shared.creations.run(making).await {
+        match shared.creations.run(making).instrument(span).await {
             Ok(made) => {
                 let mut pod = Pod::new(shared, made.record, outbox, view);
                 pod.adopt(made.shim);
@@ -159,7 +165,7 @@ fn refuse(
     shared.index.remove_pod(id, &spec.key);
     inbox.close();
     while let Ok(message) = inbox.try_recv() {
-        if let Message::Command(Command::Run { reply, .. }) = message {
+        if let Message::Command(Command::Run { reply, .. }, _) = message {
             drop(reply.send(Err(Arc::clone(&error))));
         }
     }
@@ -194,7 +200,8 @@ impl Pod {
     }
 
     /// Takes a shim that serves as the pod's own, and listens to it.
-    pub(super) fn adopt(&mut self, shim: Shim) {
+    pub(super) fn adopt(&mut self, mut shim: Shim) {
+        shim.client = shim.client.measured(self.shared.metrics.oci(&self.record.handler));
         let deadline = self.shared.config.deadlines.shim;
         watch_shim::spawn(shim.clone(), deadline, self.outbox.clone());
         self.shim = Some(shim);
@@ -226,7 +233,7 @@ impl Pod {
             };
             let Some(message) = message else { break };
             let next = match message {
-                Message::Command(command) => self.command(command),
+                Message::Command(command, span) => span.in_scope(|| self.command(command)),
                 Message::Outcome(outcome) => self.outcome(*outcome),
                 Message::Event(event) => self.event(event),
                 Message::ShimFound(found) => self.shim_found(*found),
@@ -321,8 +328,9 @@ impl Pod {
     /// Starts a job whose outcome comes back as a message.
     pub(super) fn job(&self, work: impl Future<Output = Outcome> + Send + 'static) {
         let outbox = self.outbox.clone();
+        let span = tracing::Span::current();
         tokio::spawn(async move {
-            let outcome = Message::Outcome(Box::new(work.await));
+            let outcome = Message::Outcome(Box::new(work.instrument(span).await));
             // The task ends only when no job is under way, so this is received.
             drop(outbox.send(outcome).await);
         });

@@ -4,6 +4,7 @@
 //! its own pod.
 
 use super::spawn::socket_path;
+use crate::metrics::{Call, OciCalls};
 use davit_proto::shim::shim_client::ShimClient as Wire;
 use davit_proto::shim::{
     CheckpointRequest, CreateRequest, DeleteRequest, Event, EventsRequest, ExecSyncOutput,
@@ -105,6 +106,8 @@ pub struct ShimClient {
     deadline: Duration,
     /// For a call that runs the OCI runtime, which has a deadline of its own there.
     runtime: Duration,
+    /// Where the calls are measured that run the OCI runtime; nowhere for a shim that is only being ended.
+    measured: Option<Arc<OciCalls>>,
 }
 
 impl ShimClient {
@@ -123,7 +126,7 @@ impl ShimClient {
             .initial_stream_window_size(1 << 16)
             .initial_connection_window_size(1 << 17);
         let channel = endpoint.connect_with_connector_lazy(connector);
-        Self { wire: Wire::new(channel), directory, deadline, runtime: deadline }
+        Self { wire: Wire::new(channel), directory, deadline, runtime: deadline, measured: None }
     }
 
     /// The same, where a call that ends a container may take the OCI runtime's `limit` besides: it is the shim that tells then who took too long.
@@ -131,6 +134,23 @@ impl ShimClient {
     pub fn allowing(self, limit: Duration) -> Self {
         // Twice: the shim's own try at the container's end may be under way, and is followed by the one that was asked for.
         Self { runtime: self.deadline + limit * 2, ..self }
+    }
+
+    /// The same, its runs of the OCI runtime being measured.
+    #[must_use]
+    pub(crate) fn measured(self, calls: Arc<OciCalls>) -> Self {
+        Self { measured: Some(calls), ..self }
+    }
+
+    async fn measure<T>(
+        &self,
+        which: impl FnOnce(&OciCalls) -> &Call,
+        call: impl Future<Output = Result<T, ShimError>>,
+    ) -> Result<T, ShimError> {
+        match &self.measured {
+            Some(calls) => which(calls).measure(call).await,
+            None => call.await,
+        }
     }
 
     /// A connection of its own, for a session ([`davit_proto::session`]).
@@ -167,7 +187,9 @@ impl ShimClient {
     /// [`ShimError`]; nothing of the container is left then.
     pub async fn create(&self, request: CreateRequest) -> Result<u32, ShimError> {
         let id = request.id.clone();
-        Ok(self.wire.clone().create(request).await.map_err(ShimError::of(&id))?.into_inner().pid)
+        let mut wire = self.wire.clone();
+        let answer = async move { wire.create(request).await.map_err(ShimError::of(&id)) };
+        Ok(self.measure(|calls| &calls.create, answer).await?.into_inner().pid)
     }
 
     /// Starts a container; answers when that was.
@@ -176,14 +198,9 @@ impl ShimClient {
     /// [`ShimError`].
     pub async fn start(&self, id: &str) -> Result<i64, ShimError> {
         let request = StartRequest { id: id.to_owned() };
-        Ok(self
-            .wire
-            .clone()
-            .start(request)
-            .await
-            .map_err(ShimError::of(id))?
-            .into_inner()
-            .started_at)
+        let mut wire = self.wire.clone();
+        let answer = async move { wire.start(request).await.map_err(ShimError::of(id)) };
+        Ok(self.measure(|calls| &calls.start, answer).await?.into_inner().started_at)
     }
 
     /// Signals a container's init.
@@ -218,7 +235,8 @@ impl ShimClient {
         let mut wire = self.wire.clone();
         let request = DeleteRequest { id: id.to_owned() };
         let answer = async move { wire.delete(request).await.map_err(ShimError::of(id)) };
-        within(self.runtime, "delete a container", answer).await.map(drop)
+        let answer = within(self.runtime, "delete a container", answer);
+        self.measure(|calls| &calls.delete, answer).await.map(drop)
     }
 
     /// Runs a command; its deadline is in the request.
@@ -257,7 +275,9 @@ impl ShimClient {
     /// [`ShimError`].
     pub async fn update(&self, id: &str, resources: &[u8]) -> Result<(), ShimError> {
         let request = UpdateRequest { id: id.to_owned(), resources: resources.to_vec() };
-        self.wire.clone().update(request).await.map_err(ShimError::of(id)).map(drop)
+        let mut wire = self.wire.clone();
+        let answer = async move { wire.update(request).await.map_err(ShimError::of(id)) };
+        self.measure(|calls| &calls.update, answer).await.map(drop)
     }
 
     /// Freezes a container and writes it into files; the OCI runtime's deadline is in the request.
@@ -266,7 +286,9 @@ impl ShimClient {
     /// [`ShimError`]; the container goes on then.
     pub async fn checkpoint(&self, request: CheckpointRequest) -> Result<(), ShimError> {
         let id = request.id.clone();
-        self.wire.clone().checkpoint(request).await.map_err(ShimError::of(&id)).map(drop)
+        let mut wire = self.wire.clone();
+        let answer = async move { wire.checkpoint(request).await.map_err(ShimError::of(&id)) };
+        self.measure(|calls| &calls.checkpoint, answer).await.map(drop)
     }
 
     /// Lets a container go on that a checkpoint has frozen.

@@ -40,7 +40,7 @@ pub(crate) fn daemon_with(text: &str, opened: &Opened, go_on: Arc<Notify>) -> Da
         format!("davit serve --config {base}/config.toml --root {base}/root --state {base}/state");
     let config = config::load(&flags(&line)).unwrap();
     let bound = listen::bind(&config).unwrap();
-    let serving = Serving::start(bound, opened, &config).unwrap();
+    let serving = Serving::start(bound, opened, &config, &Site::new(DebugOn(false))).unwrap();
     Daemon { socket: config.state().join("davit.sock"), dir, serving, go_on }
 }
 

@@ -218,6 +218,7 @@ pub(crate) fn answering(go_on: &Arc<Notify>, answers: Answers) -> Opened {
         routes: services.routes(),
         streams: Server::new(urls, Arc::new(Nowhere), limits).unwrap(),
         counters: Arc::new(Counters::default),
+        collectors: Arc::new(Vec::new),
         state: Arc::new(|| serde_json::json!({})),
         flush: Arc::new(|| Box::pin(std::future::ready(Ok(())))),
         announcement: Vec::new(),

@@ -233,6 +233,7 @@ impl Task {
                 match stream.chunk().await {
                     Ok(Some(bytes)) => {
                         received += bytes.len() as u64;
+                        self.inner.pulled.received(bytes.len());
                         if sender.send(Chunk::Data(bytes)).await.is_err() {
                             // The thread has seen enough, and says why.
                             return Ok(());

@@ -194,7 +194,7 @@ impl TestRegistry {
     }
 
     pub(crate) async fn images(root: &Path) -> Images {
-        Images::open(Self::config(root)).await.unwrap()
+        Images::open(Self::config(root), Arc::default()).await.unwrap()
     }
 
     pub(crate) fn config(root: &Path) -> ImagesConfig {

@@ -13,9 +13,10 @@ pub use args::ArgsError;
 pub use plugin::{PluginError, PluginFailure, Verb};
 pub use result::ResultError;
 
-use super::Attachment;
 use super::record::CniRecord;
+use super::{Attachment, NetworkConfig};
 use crate::id::SandboxId;
+use crate::metrics::CniCalls;
 use conf::{Fingerprint, Loaded, NetworkConf, at_least};
 use plugin::{Call, Pod};
 use serde_json::{Map, Value, json};
@@ -53,6 +54,7 @@ pub(super) struct Cni {
     conf_dir: PathBuf,
     bin_dirs: Vec<PathBuf>,
     deadline: Duration,
+    measured: Arc<CniCalls>,
     seen: Mutex<(Fingerprint, Arc<Loaded>)>,
     health: Mutex<Health>,
 }
@@ -62,8 +64,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Cni {
-    pub(super) fn new(conf_dir: PathBuf, bin_dirs: Vec<PathBuf>, deadline: Duration) -> Self {
-        Self { conf_dir, bin_dirs, deadline, seen: Mutex::default(), health: Mutex::default() }
+    pub(super) fn new(config: &NetworkConfig, measured: Arc<CniCalls>) -> Self {
+        Self {
+            conf_dir: config.cni_conf_dir.clone(),
+            bin_dirs: config.cni_bin_dirs.clone(),
+            deadline: config.cni_timeout,
+            measured,
+            seen: Mutex::default(),
+            health: Mutex::default(),
+        }
     }
 
     /// The configuration as it is on disk now.
@@ -238,6 +247,7 @@ impl Cni {
             capabilities: &record.capabilities,
             bin_dirs: &self.bin_dirs,
             deadline: self.deadline,
+            measured: &self.measured,
         }
     }
 
@@ -251,6 +261,7 @@ impl Cni {
             capabilities: NONE,
             bin_dirs: &self.bin_dirs,
             deadline: self.deadline,
+            measured: &self.measured,
         }
     }
 }

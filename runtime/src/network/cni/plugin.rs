@@ -3,6 +3,7 @@
 //! Owns the finding of the program, its environment and its standard input, and the reading of its exit.
 
 use super::result::{self, ResultError};
+use crate::metrics::CniCalls;
 use crate::network::bridge::link::POD_LINK;
 use crate::network::child::{self, ChildError};
 use serde_json::{Map, Value};
@@ -96,6 +97,7 @@ pub(super) struct Call<'a> {
     pub(super) capabilities: &'a BTreeMap<String, Value>,
     pub(super) bin_dirs: &'a [PathBuf],
     pub(super) deadline: Duration,
+    pub(super) measured: &'a CniCalls,
 }
 
 /// The pod's part of the environment.
@@ -130,7 +132,14 @@ impl Call<'_> {
         plugin: &Map<String, Value>,
         extra: Option<(&str, Value)>,
     ) -> Result<Vec<u8>, PluginError> {
-        self.try_run(plugin, extra).await.map_err(|failure| self.failed(plugin, failure))
+        let kind_of_call = match self.verb {
+            Verb::Add => &self.measured.add,
+            Verb::Del => &self.measured.del,
+            Verb::Status => &self.measured.status,
+            Verb::Gc => &self.measured.gc,
+        };
+        let run = kind_of_call.measure(self.try_run(plugin, extra));
+        run.await.map_err(|failure| self.failed(plugin, failure))
     }
 
     pub(super) fn failed(
