@@ -13,6 +13,7 @@ pub mod counters;
 pub mod error;
 pub mod events;
 mod exec;
+mod freezer;
 pub mod id;
 pub mod image;
 mod laps;

@@ -84,6 +84,8 @@ pub(crate) struct OciCalls {
     pub(crate) delete: Call,
     pub(crate) update: Call,
     pub(crate) checkpoint: Call,
+    pub(crate) pause: Call,
+    pub(crate) resume: Call,
 }
 
 /// The calls of CNI plugins.
@@ -167,6 +169,8 @@ impl Metrics {
                 delete: call("delete"),
                 update: call("update"),
                 checkpoint: call("checkpoint"),
+                pause: call("pause"),
+                resume: call("resume"),
             })
         };
         Arc::clone(known.entry(handler.to_owned()).or_insert_with(made))

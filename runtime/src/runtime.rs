@@ -16,6 +16,7 @@ use crate::container::{
 use crate::counters::Counters;
 use crate::events::EventStream;
 use crate::exec::{self, ExecOutput};
+use crate::freezer;
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
 use crate::metrics::Metrics;
@@ -50,6 +51,7 @@ impl Runtime {
     pub async fn open(config: RuntimeConfig) -> Result<Self, OpenError> {
         let shared = recover::open(config).await?;
         sweep::spawn(&shared);
+        freezer::spawn(&shared);
         Ok(Self { shared })
     }
 

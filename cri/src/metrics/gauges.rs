@@ -27,6 +27,7 @@ struct Plain {
     layer_bytes: IntGauge,
     subscribers: IntGauge,
     descriptors: IntGauge,
+    most_descriptors: IntGauge,
     tasks: IntGauge,
     threads: IntGauge,
     resident: IntGauge,
@@ -127,6 +128,7 @@ impl Plain {
             )?,
             subscribers: gauge("davit_event_subscribers", "Subscribers of events.")?,
             descriptors: gauge("davit_open_fds", "The daemon's open file descriptors.")?,
+            most_descriptors: gauge("process_max_fds", "How many file descriptors may be open.")?,
             tasks: gauge("davit_tasks", "The daemon's live asynchronous tasks.")?,
             threads: gauge("davit_threads", "The daemon's threads.")?,
             resident: gauge("process_resident_memory_bytes", "Resident memory.")?,
@@ -142,13 +144,14 @@ impl Plain {
             layer_bytes,
             subscribers,
             descriptors,
+            most_descriptors,
             tasks,
             threads,
             resident,
             heap,
         } = self;
         let counted = [shims, images, layers, layer_bytes, subscribers];
-        counted.into_iter().chain([descriptors, tasks, threads, resident, heap])
+        counted.into_iter().chain([descriptors, most_descriptors, tasks, threads, resident, heap])
     }
 
     fn set(&self, counters: &Counters) {
@@ -158,6 +161,7 @@ impl Plain {
         self.layer_bytes.set(signed(counters.image_layer_bytes));
         self.subscribers.set(signed(counters.event_listeners));
         self.descriptors.set(signed(process::descriptors()));
+        self.most_descriptors.set(signed(process::most_descriptors()));
         self.tasks.set(signed(process::tasks()));
         self.threads.set(signed(process::threads()));
         let heap = davit_runtime::heap();

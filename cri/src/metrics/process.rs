@@ -17,6 +17,12 @@ pub(crate) fn descriptors() -> u64 {
     u64::try_from(entries.count()).unwrap_or(u64::MAX).saturating_sub(1)
 }
 
+/// How many descriptors the process may have open.
+pub(crate) fn most_descriptors() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// The executor's live tasks; 0 outside of one.
 pub(crate) fn tasks() -> u64 {
     let Ok(handle) = tokio::runtime::Handle::try_current() else { return 0 };

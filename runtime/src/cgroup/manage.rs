@@ -48,6 +48,19 @@ impl Cgroups {
         &self.layout
     }
 
+    /// Whether a cgroup was frozen, by itself and not with one above it; `None` if the kernel doesn't tell.
+    #[must_use]
+    pub fn is_frozen(&self, group: &Group) -> Option<bool> {
+        let v1 = self.layout.v1.iter().find(|one| one.has("freezer"));
+        let file = match (v1, &self.layout.v2) {
+            (Some(v1), _) => v1.mount.join(group.path()).join("freezer.self_freezing"),
+            (None, Some(v2)) => v2.mount.join(group.path()).join("cgroup.freeze"),
+            (None, None) => return None,
+        };
+        let told = fs::read(file).ok()?;
+        Some(told.trim_ascii() == b"1")
+    }
+
     /// Makes the cgroup, in every hierarchy, where it is missing. Idempotent. A failure leaves nothing that was not there before.
     ///
     /// # Errors

@@ -208,3 +208,45 @@ pub(super) fn host(version: Version2) -> Host {
         missing_sources: MissingSources::Refuse,
     }
 }
+
+/// A pod as it is shown that has just been made, with an id of its own.
+pub(crate) fn sandbox_view() -> crate::sandbox::SandboxView {
+    crate::sandbox::SandboxView {
+        id: crate::id::SandboxId::random().unwrap(),
+        spec: std::sync::Arc::new(sandbox()),
+        handler: "crun".to_owned(),
+        created_at: 1,
+        state: crate::sandbox::SandboxState::Ready,
+        trouble: None,
+        ips: Vec::new(),
+        netns: None,
+        shim_pid: Some(7),
+        containers: BTreeMap::new(),
+        meter: crate::stats::Meter::default(),
+    }
+}
+
+/// The same of a container.
+pub(crate) fn container_view() -> crate::container::ContainerView {
+    use crate::container::{ContainerFacts, ContainerState, ContainerView, Signal, User};
+    ContainerView {
+        id: crate::id::ContainerId::random().unwrap(),
+        sandbox: crate::id::SandboxId::random().unwrap(),
+        spec: std::sync::Arc::new(container()),
+        facts: std::sync::Arc::new(ContainerFacts {
+            created_at: 1,
+            image_id: crate::image::Digest::from_sha256([7; 32]),
+            image_name: "x".to_owned(),
+            image_ref: "x".to_owned(),
+            layers: Vec::new(),
+            volume_layers: Vec::new(),
+            log_path: None,
+            stop_signal: Signal::TERM,
+            user: User::default(),
+            own_pid_namespace: true,
+        }),
+        state: ContainerState::Created { pid: 7 },
+        log_dropped: 0,
+        meter: crate::stats::Meter::default(),
+    }
+}

@@ -76,6 +76,8 @@ pub(crate) enum Message {
     ShimHeard(Hearing),
     /// The pod's shim has ended.
     ShimEnded,
+    /// Whether the kernel keeps this container frozen may have changed.
+    Freezer(ContainerId),
 }
 
 /// A way to a pod's task.
@@ -106,6 +108,12 @@ impl PodHandle {
         let message = Message::Command(command(reply), tracing::Span::current());
         self.sender.send(message).await.map_err(|_undelivered| Gone)?;
         answer.await.map_err(|_dropped| Gone)
+    }
+
+    /// Has the task look whether the kernel keeps a container frozen.
+    pub(crate) async fn look_at_freezer(&self, id: ContainerId) {
+        // A pod that is gone has nothing to look at.
+        drop(self.sender.send(Message::Freezer(id)).await);
     }
 
     /// The pod as it last was; `None` while it is being created.

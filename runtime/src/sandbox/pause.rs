@@ -11,8 +11,9 @@
 
 use super::handle::Reply;
 use super::job::Outcome;
-use super::task::Pod;
+use super::task::{Next, Pod};
 use crate::container::{ContainerState, KillContainerError, Motion, PauseContainerError};
+use crate::freezer;
 use crate::id::ContainerId;
 use crate::shim::ShimClient;
 use std::sync::Arc;
@@ -112,6 +113,21 @@ impl Pod {
         }
         self.answer_motion(id, result);
         self.begin_motion(id);
+    }
+
+    /// Shows a container as the kernel has it, if nobody is about to change that.
+    pub(super) fn look_at_freezer(&mut self, id: &ContainerId) -> Next {
+        let pod = self.shared.pod_group(&self.record.id, &self.spec);
+        let frozen = pod.ok().and_then(|pod| freezer::is_frozen(&self.shared, &pod, id));
+        let (Some(frozen), Some(slot)) = (frozen, self.slots.get(id)) else { return Next::Go };
+        let runs = matches!(slot.record.state, ContainerState::Running { .. });
+        let is_shown = slot.record.state.paused_at().is_some();
+        if runs && slot.motions.is_empty() && frozen != is_shown {
+            let motion = if frozen { Motion::Pause } else { Motion::Resume };
+            tracing::info!(container = %id, "noticed: somebody else has had it {}d", motion.verb());
+            self.apply(id, motion.event());
+        }
+        Next::Go
     }
 
     pub(super) fn signal_target(&self, id: &ContainerId) -> Result<ShimClient, KillContainerError> {

@@ -239,6 +239,7 @@ impl Pod {
                 Message::ShimFound(found) => self.shim_found(*found),
                 Message::ShimHeard(heard) => self.shim_heard(heard),
                 Message::ShimEnded => self.shim_ended(),
+                Message::Freezer(id) => self.look_at_freezer(&id),
             };
             if next == Next::End {
                 break;

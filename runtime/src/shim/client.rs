@@ -308,7 +308,9 @@ impl ShimClient {
     /// [`ShimError`]; the container goes on then.
     pub async fn pause(&self, id: &str) -> Result<(), ShimError> {
         let request = PauseRequest { id: id.to_owned() };
-        self.wire.clone().pause(request).await.map_err(ShimError::of(id)).map(drop)
+        let mut wire = self.wire.clone();
+        let answer = async move { wire.pause(request).await.map_err(ShimError::of(id)) };
+        self.measure(|calls| &calls.pause, answer).await.map(drop)
     }
 
     /// Lets a container go on that is frozen, whoever did that.
@@ -317,7 +319,9 @@ impl ShimClient {
     /// [`ShimError`].
     pub async fn resume(&self, id: &str) -> Result<(), ShimError> {
         let request = ResumeRequest { id: id.to_owned() };
-        self.wire.clone().resume(request).await.map_err(ShimError::of(id)).map(drop)
+        let mut wire = self.wire.clone();
+        let answer = async move { wire.resume(request).await.map_err(ShimError::of(id)) };
+        self.measure(|calls| &calls.resume, answer).await.map(drop)
     }
 
     /// What happens to the pod's containers, from the exits that there have been.
