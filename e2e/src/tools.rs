@@ -122,6 +122,14 @@ fn built(name: &str, by: &str) -> Result<PathBuf> {
 /// # Errors
 /// If it is not there.
 pub fn oci_runtime(name: &str) -> Result<PathBuf> {
+    installed(name)
+}
+
+/// A program of Debian's, from `PATH`.
+///
+/// # Errors
+/// If it is not there.
+pub fn installed(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin =
         [PathBuf::from("/usr/local/sbin"), PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];

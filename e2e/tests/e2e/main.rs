@@ -69,6 +69,8 @@ mod lists;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod mounts;
 #[cfg(test)]
 mod network;
@@ -116,6 +118,8 @@ mod stream_http;
 mod stream_tls;
 #[cfg(test)]
 mod sweep;
+#[cfg(test)]
+mod traces;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]
