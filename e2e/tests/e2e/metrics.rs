@@ -286,7 +286,10 @@ fn with_metrics_and_plugins(settings: &mut Settings) -> Result<()> {
 on_one!(a_prometheus_scrapes_davit_and_every_query_of_dashboard_and_alerts_has_data, setup: with_metrics_and_plugins, |t| {
     let server = Prometheus::start(&t.dir.join("prometheus"), address(t)?, &alerts("davit.yml"))?;
     load(t, 0)?;
-    let scrapes = || Ok(server.query("count_over_time(up{job=\"davit\"}[10m])")?.first().map(|one| one.1));
+    let scrapes = || -> Result<Option<f64>> {
+        let found = server.query("count_over_time(up{job=\"davit\"}[10m])")?;
+        Ok(found.first().map(|one| one.1))
+    };
     let further = |what: &str| -> Result<()> {
         let before = scrapes()?.unwrap_or(0.0);
         eventually(WITHIN, what, || Ok(scrapes()?.filter(|now| *now >= before + 3.0).map(drop)))

@@ -90,11 +90,10 @@ pub(crate) fn spawn_new(shared: Arc<Shared>, id: SandboxId, spec: Arc<SandboxSpe
     let (outbox, inbox) = mpsc::channel(INBOX);
     let (view, seen) = watch::channel(None);
     let handle = PodHandle::new(outbox.clone(), seen);
-    let span = tracing::Span::current();
+    let (span, queued) = (tracing::Span::current(), shared.metrics.steps.run_queue.begin());
     tokio::spawn(async move {
         let making = {
             let (shared, id, spec) = (Arc::clone(&shared), id.clone(), Arc::clone(&spec));
-            let queued = shared.metrics.steps.run_queue.begin();
             async move {
                 drop(queued);
                 create::create(&shared, id, spec).await
