@@ -66,10 +66,11 @@ impl Prometheus {
         let (status, body) = get(self.address, path)?;
         let answer: Value = serde_json::from_slice(&body)
             .with_context(|| format!("{path}: {}", String::from_utf8_lossy(&body)))?;
-        if status != 200 || answer["status"] != "success" {
-            bail!("{path}: {status}: {answer}");
+        let well = answer.get("status").and_then(Value::as_str) == Some("success");
+        match answer.get("data") {
+            Some(data) if status == 200 && well => Ok(data.clone()),
+            Some(_) | None => bail!("{path}: {status}: {answer}"),
         }
-        Ok(answer["data"].clone())
     }
 
     /// What a query gives now: each sample's labels and value.
@@ -78,12 +79,13 @@ impl Prometheus {
     /// If it is none.
     pub fn query(&self, query: &str) -> Result<Vec<(Value, f64)>> {
         let data = self.ask(&format!("/api/v1/query?query={}", escaped(query)))?;
-        let samples = data["result"].as_array().context("a result")?;
+        let samples = data.get("result").and_then(Value::as_array).context("a result")?;
         samples
             .iter()
             .map(|sample| {
-                let value = sample["value"][1].as_str().context("a value")?;
-                Ok((sample["metric"].clone(), value.parse()?))
+                let value = sample.pointer("/value/1").and_then(Value::as_str);
+                let labels = sample.get("metric").context("its labels")?;
+                Ok((labels.clone(), value.context("a value")?.parse()?))
             })
             .collect()
     }

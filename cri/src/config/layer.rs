@@ -207,6 +207,16 @@ pub(crate) struct MetricsTls {
     pub(crate) client_ca: Option<AbsolutePath>,
 }
 
+impl MetricsTls {
+    fn under(self, over: Self) -> Self {
+        Self {
+            cert: over.cert.or(self.cert),
+            key: over.key.or(self.key),
+            client_ca: over.client_ca.or(self.client_ca),
+        }
+    }
+}
+
 /// `[tracing]`: where traces go.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
@@ -217,6 +227,15 @@ pub(crate) struct Tracing {
     /// The share of calls that are traced, from 0 to 1, of those whose caller does not decide it
     #[arg(long = "tracing-sampling", id = "tracing-sampling", value_name = "SHARE")]
     pub(crate) sampling: Option<Share>,
+}
+
+impl Tracing {
+    fn under(self, over: Self) -> Self {
+        Self {
+            endpoint: over.endpoint.or(self.endpoint),
+            sampling: over.sampling.or(self.sampling),
+        }
+    }
 }
 
 /// `[handlers.NAME]`.
@@ -358,15 +377,8 @@ impl Layer {
                 key: over.tls.key.or(self.tls.key),
                 client_ca: over.tls.client_ca.or(self.tls.client_ca),
             },
-            metrics_tls: MetricsTls {
-                cert: over.metrics_tls.cert.or(self.metrics_tls.cert),
-                key: over.metrics_tls.key.or(self.metrics_tls.key),
-                client_ca: over.metrics_tls.client_ca.or(self.metrics_tls.client_ca),
-            },
-            tracing: Tracing {
-                endpoint: over.tracing.endpoint.or(self.tracing.endpoint),
-                sampling: over.tracing.sampling.or(self.tracing.sampling),
-            },
+            metrics_tls: self.metrics_tls.under(over.metrics_tls),
+            tracing: self.tracing.under(over.tracing),
             streaming_tls: StreamingTls {
                 cert: over.streaming_tls.cert.or(self.streaming_tls.cert),
                 key: over.streaming_tls.key.or(self.streaming_tls.key),

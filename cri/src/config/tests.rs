@@ -172,7 +172,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
 fn a_refusal_names_source_key_and_value() {
     let long = format!("--state=/{}", "a".repeat(100));
     let long: &[&str] = &[&long];
-    let cases: [(&str, &[&str], &[&str]); 17] = [
+    let cases: [(&str, &[&str], &[&str]); 22] = [
         ("", long, &["command line", "state", "too long"]),
         ("subnett = 1", &[], &["config.toml", "\"subnett\"", "bridge.subnet"]),
         ("root = 'relative'", &[], &["config.toml:1", "root", "\"relative\"", "absolute"]),
@@ -194,6 +194,11 @@ fn a_refusal_names_source_key_and_value() {
         ("sweep_interval = '0s'", &[], &["config.toml", "sweep_interval", "\"0s\""]),
         ("max_log_line = 5", &[], &["max_log_line", "\"5\"", "1024"]),
         ("listen = ['unix:///a', 'unix:///a']", &[], &["listen", "unix:///a", "twice"]),
+        ("[metrics_tls]\ncert = '/c'", &[], &["metrics_tls", "\"/c\"", "cert and key"]),
+        ("[tracing]\nendpoint = 'https://x:1'", &[], &["endpoint", "https://x:1", "http://"]),
+        ("", &["--tracing-endpoint=localhost:4317"], &["localhost:4317", "http://HOST:PORT"]),
+        ("[tracing]\nsampling = 1.5", &[], &["sampling", "1.5", "between 0 and 1"]),
+        ("", &["--tracing-sampling=much"], &["much", "not a number"]),
     ];
     for (file, args, parts) in cases {
         let error = load_with(file, args).unwrap_err();
@@ -202,6 +207,17 @@ fn a_refusal_names_source_key_and_value() {
         }
         assert!(!error.contains('\n'), "{error:?} is more than one line");
     }
+}
+
+#[test]
+fn traces_go_nowhere_unless_a_collector_is_named() {
+    assert_eq!(load_with("", &[]).unwrap().trace_collector(), None);
+    let traced = "[tracing]\nendpoint = 'http://[::1]:4317/'\nsampling = 0";
+    let config = load_with(traced, &[]).unwrap();
+    assert_eq!(config.trace_collector(), Some("http://[::1]:4317"));
+    assert!(config.trace_share().abs() < f64::EPSILON);
+    let config = load_with(traced, &["--tracing-sampling=0.25"]).unwrap();
+    assert!((config.trace_share() - 0.25).abs() < f64::EPSILON);
 }
 
 #[test]

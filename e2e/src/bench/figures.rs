@@ -78,6 +78,14 @@ pub(super) enum Metric {
     OfPromised(Way),
     /// MiB by which the daemon is bigger while that goes through.
     StreamMemory,
+    /// As [`Self::Start`], of a daemon that nobody looks at.
+    UnobservedStart,
+    /// As [`Self::Start`], with metrics, events and traces.
+    ObservedStart,
+    /// The one in percent of the other, which was started right before or after it.
+    ObservedShare,
+    /// Milliseconds for a scrape of a full node.
+    Scrape,
 }
 
 /// How a command's bytes go, to or from client-go.

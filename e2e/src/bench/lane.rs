@@ -80,10 +80,21 @@ pub(super) struct Subject {
 impl Subject {
     /// Starts one, with this OCI runtime, and waits until it is ready.
     pub(super) fn start(lane: Lane, runtime: &str, registry: &Registry) -> Result<Self> {
+        Self::start_with(lane, runtime, registry, |_| Ok(()))
+    }
+
+    /// The same with a changed configuration.
+    pub(super) fn start_with(
+        lane: Lane,
+        runtime: &str,
+        registry: &Registry,
+        change: impl FnOnce(&mut Settings) -> Result<()>,
+    ) -> Result<Self> {
         // Short, as the path of a shim's socket below it has to fit into 108 bytes.
         let dir = tempfile::Builder::new().prefix("db").rand_bytes(6).tempdir_in("/tmp");
         let dir = dir.context("make a directory")?;
-        let settings = Settings::new(dir.path(), runtime);
+        let mut settings = Settings::new(dir.path(), runtime);
+        change(&mut settings)?;
         std::fs::create_dir_all(&settings.cni_conf_dir).context("make the CNI directory")?;
         test::write_hosts(&settings, registry)?;
         let subnet = match lane {

@@ -8,6 +8,7 @@
 //!        ├─ crowd        one runtime up at a time, fresh, with 50 pods: throughput, memory, lists, idling, restart
 //!        ├─ full         one runtime up at a time, fresh, with 500 pods in the host's network: lists, one pod more
 //!        ├─ streams      davit alone: idle streams, 100 commands at once, 1 GiB each way by client-go
+//!        ├─ metrics      davit alone: starts with metrics, events and traces in turns with starts without, a scrape of 500 pods
 //!        └─ pull         all runtimes up: remove the image, pull it
 //! ```
 
@@ -17,6 +18,7 @@ mod full;
 mod lane;
 mod machine;
 mod measure;
+mod metrics;
 mod peer;
 mod pods;
 mod report;
@@ -71,6 +73,8 @@ pub enum Part {
     Full,
     /// Commands with streams.
     Streams,
+    /// What looking at davit costs.
+    Metrics,
     /// Images.
     Pull,
 }
@@ -168,6 +172,9 @@ pub fn run(options: Options) -> Result<Figures> {
             let subject = Subject::start(Lane::DavitBridge, &bench.options.runtime, &registry)?;
             bench.streams(&subject)?;
             subject.finish()?;
+        }
+        if wanted(Part::Metrics) {
+            bench.metrics(&registry)?;
         }
         if let Some(image) = &image {
             pulls(&mut bench, &lanes, &registry, image)?;

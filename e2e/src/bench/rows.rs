@@ -31,7 +31,7 @@ const fn promised(key: &'static str, way: Way) -> Row {
 }
 
 /// All figures, as they are printed.
-pub(super) const ROWS: [Row; 55] = {
+pub(super) const ROWS: [Row; 61] = {
     use Budget::{LeastOf, Most, MostOf, None};
     use Metric as M;
     use Stat::{Best, P50, P95, Worst};
@@ -164,5 +164,29 @@ pub(super) const ROWS: [Row; 55] = {
             (M::StreamMemory, Worst),
             Most(8.0),
         ),
+        row(
+            "start_unobserved_p50",
+            "start a pod, nobody looks, p50",
+            "ms",
+            (M::UnobservedStart, P50),
+            None,
+        ),
+        row(
+            "start_observed_p50",
+            "the same with metrics, events and traces, p50",
+            "ms",
+            (M::ObservedStart, P50),
+            None,
+        ),
+        row("start_observed_best", "the same, the fastest", "ms", (M::ObservedStart, Best), None),
+        row(
+            "observed_share",
+            "the second of the first, pod by pod, p50",
+            "%",
+            (M::ObservedShare, P50),
+            Most(102.0),
+        ),
+        row("scrape_p50", "a scrape of a full node, p50", "ms", (M::Scrape, P50), Most(10.0)),
+        row("scrape_p95", "the same, p95", "ms", (M::Scrape, P95), None),
     ]
 };

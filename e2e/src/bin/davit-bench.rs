@@ -14,7 +14,7 @@ const HELP: &str = "davit-bench: what davit costs; hack/bench builds all that it
   --full N            how many pods a full node has: 1 to 1000, 500 by default
   --rounds N          how many times everything is done; 3 by default
   --block N           how many pods one after the other are a block; 7 by default
-  --only PART         lifecycles, crowd, full, streams or pull
+  --only PART         lifecycles, crowd, full, streams, metrics or pull
   --quick             little of everything, to see that it works: one round, few pods, 64 MiB through streams
   --patience SECONDS  how long to wait, in all, for a machine that others keep busy; 30 by default
   --json              print JSON in the place of a table
@@ -81,9 +81,10 @@ fn part(name: &str) -> Result<Part> {
         "crowd" => Part::Crowd,
         "full" => Part::Full,
         "streams" => Part::Streams,
+        "metrics" => Part::Metrics,
         "pull" => Part::Pull,
         other => bail!(
-            "--only {other:?} is unknown: lifecycles, crowd, full, streams and pull are known"
+            "--only {other:?} is unknown: lifecycles, crowd, full, streams, metrics and pull are known"
         ),
     })
 }

@@ -1,5 +1,6 @@
 //! The counters and metrics: right wherever they are shown, whatever happened; and read by the tools that people read them with.
 
+use crate::stream_tls::{Authority, secured};
 use davit_e2e::cni;
 use davit_e2e::prelude::*;
 use davit_e2e::prometheus::Prometheus;
@@ -9,7 +10,7 @@ use k8s_cri::v1::StatusRequest;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
@@ -351,7 +352,9 @@ fn slow_to_start(settings: &mut Settings) -> Result<()> {
 on_one!(who_asks_hears_whether_davit_lives_and_whether_it_is_ready, setup: slow_to_start, |t| {
     let address = address(t)?;
     let status = |path: &str| -> Result<u16> { Ok(get(address, path)?.0) };
-    assert_eq!((status("/healthz")?, status("/readyz")?), (200, 200));
+    // The socket takes connections before anything is taken up.
+    eventually(WITHIN, "it is ready", || Ok((status("/readyz")? == 200).then_some(())))?;
+    assert_eq!(status("/healthz")?, 200);
     t.daemon().stop()?;
     std::fs::File::create(t.dir.join("hold"))?;
     // Otherwise it knows the program by its looks and does not ask again.
@@ -380,5 +383,33 @@ on_one!(who_asks_hears_whether_davit_lives_and_whether_it_is_ready, setup: slow_
     t.daemon().signal(Signal::HUP)?;
     eventually(WITHIN, "no debugging", || Ok((status("/debug/tasks")? == 404).then_some(())))?;
     std::fs::remove_file(t.dir.join("hold"))?;
+    Ok(())
+});
+
+fn with_tls(settings: &mut Settings) -> Result<()> {
+    with_metrics(settings)?;
+    Authority::new()?.renew(&settings.dir)?;
+    let (cert, key) = (settings.dir.join("cert.pem"), settings.dir.join("key.pem"));
+    settings.tables = format!("[metrics_tls]\ncert = {cert:?}\nkey = {key:?}\n");
+    Ok(())
+}
+
+on_one!(metrics_come_over_tls_and_not_without_it_where_there_is_a_certificate, setup: with_tls, |t| {
+    let address = address(t)?;
+    let ask = || -> Result<String> {
+        let mut stream = secured(t, &address.to_string())?;
+        write!(stream, "GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    t.cri.list_images()?;
+    assert!(ask()?.contains("davit_pods{state=\"ready\"} 0"));
+    assert!(get(address, "/metrics").is_err(), "plain HTTP is answered");
+    // Another certificate, from the next connection on.
+    Authority::new()?.renew(&t.dir)?;
+    assert!(ask().is_err(), "the old one is of an authority that is not trusted any more");
+    t.daemon().signal(Signal::HUP)?;
+    eventually(WITHIN, "the new certificate is shown", || Ok(ask().ok()))?;
     Ok(())
 });

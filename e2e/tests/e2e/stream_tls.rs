@@ -11,13 +11,13 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 /// A certificate authority.
-struct Authority {
+pub(crate) struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
     pem: String,
 }
 
 impl Authority {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let mut params = rcgen::CertificateParams::new(Vec::new())?;
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = rcgen::KeyPair::generate()?;
@@ -26,7 +26,7 @@ impl Authority {
     }
 
     /// Signs a certificate for localhost and writes it and its key where davit looks for them.
-    fn renew(&self, dir: &Path) -> Result<()> {
+    pub(crate) fn renew(&self, dir: &Path) -> Result<()> {
         write(&dir.join("ca.pem"), &self.pem)?;
         self.sign(&dir.join("cert.pem"), &dir.join("key.pem"))
     }
@@ -70,8 +70,11 @@ fn address(t: &Test, id: &str) -> Result<(String, String)> {
     Ok((address.to_owned(), format!("/{path}")))
 }
 
-/// The certificate that a new connection is shown.
-fn shown(t: &Test, address: &str) -> Result<Vec<u8>> {
+/// A connection with TLS, by who trusts the authority of `ca.pem`.
+pub(crate) fn secured(
+    t: &Test,
+    address: &str,
+) -> Result<rustls::StreamOwned<rustls::ClientConnection, TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(t.dir.join("ca.pem"))?)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -85,7 +88,13 @@ fn shown(t: &Test, address: &str) -> Result<Vec<u8>> {
     while tls.is_handshaking() {
         tls.complete_io(&mut stream)?;
     }
-    let certificates = tls.peer_certificates().context("a certificate")?;
+    Ok(rustls::StreamOwned::new(tls, stream))
+}
+
+/// The certificate that a new connection is shown.
+fn shown(t: &Test, address: &str) -> Result<Vec<u8>> {
+    let stream = secured(t, address)?;
+    let certificates = stream.conn.peer_certificates().context("a certificate")?;
     Ok(certificates.first().context("a certificate")?.to_vec())
 }
 

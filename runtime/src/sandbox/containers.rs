@@ -194,7 +194,7 @@ impl Pod {
                 let _step = running.metrics.steps.start_runtime.begin();
                 container::start(&client, &started, limit).await
             };
-            let result = shared.creations.run(starting).await;
+            let result = shared.creations.run(Box::pin(starting)).await;
             Outcome::Started { id, result }
         });
     }

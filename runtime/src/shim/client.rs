@@ -147,6 +147,8 @@ impl ShimClient {
         which: impl FnOnce(&OciCalls) -> &Call,
         call: impl Future<Output = Result<T, ShimError>>,
     ) -> Result<T, ShimError> {
+        // A call's future is big, and would be in all that wait for it.
+        let call = Box::pin(call);
         match &self.measured {
             Some(calls) => which(calls).measure(call).await,
             None => call.await,
