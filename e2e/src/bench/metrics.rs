@@ -83,8 +83,9 @@ impl Bench {
             });
             let measured = self.pairs(plain, &observed.subject);
             done.store(true, Ordering::Relaxed);
-            let heard = listener.join().map_err(|_| anyhow::anyhow!("the listener panicked"))?;
-            scraper.join().map_err(|_| anyhow::anyhow!("the scraper panicked"))??;
+            let heard =
+                listener.join().map_err(|_panic| anyhow::anyhow!("the listener panicked"))?;
+            scraper.join().map_err(|_panic| anyhow::anyhow!("the scraper panicked"))??;
             measured?;
             ensure!(heard > 0, "no event was heard");
             Ok::<_, anyhow::Error>(())
