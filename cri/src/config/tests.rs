@@ -196,9 +196,9 @@ fn a_refusal_names_source_key_and_value() {
         ("listen = ['unix:///a', 'unix:///a']", &[], &["listen", "unix:///a", "twice"]),
         ("[metrics_tls]\ncert = '/c'", &[], &["metrics_tls", "\"/c\"", "cert and key"]),
         ("[tracing]\nendpoint = 'https://x:1'", &[], &["endpoint", "https://x:1", "http://"]),
-        ("", &["--tracing-endpoint=localhost:4317"], &["localhost:4317", "http://HOST:PORT"]),
+        ("[tracing]\nendpoint = 'localhost:1'", &[], &["localhost:1", "http://HOST:PORT"]),
         ("[tracing]\nsampling = 1.5", &[], &["sampling", "1.5", "between 0 and 1"]),
-        ("", &["--tracing-sampling=much"], &["much", "not a number"]),
+        ("[tracing]\nsampling = -0.1", &[], &["sampling", "-0.1", "between 0 and 1"]),
     ];
     for (file, args, parts) in cases {
         let error = load_with(file, args).unwrap_err();
