@@ -393,7 +393,7 @@ mod tests {
             "davit info now",
             "davit pull a b",
             "davit pull",
-            "davit images a",
+            "davit images a b",
             "davit ps a",
             "davit pods a",
             "davit rm",

@@ -10,6 +10,7 @@ A template is Jinja: {{ field }}, {% if … %}, {% for … %}, and \\t and \\n. 
 Examples:
   davit ps -a --filter state=exited --format '{{ id }}\\t{{ exit_code }}'
   davit rm $(davit ps -q --filter label=app=web)
+  davit pods --filter state=notready
   davit images --format '{{ repo_tags[0] }} {{ size }}'";
 
 /// How something is written that has no list.

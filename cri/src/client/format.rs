@@ -202,7 +202,7 @@ mod tests {
             ("{{ id }}", "abc\n"),
             ("{{ id }}\\t{{ labels.app }}", "abc\tweb\n"),
             ("{{ tags[1] }}{% for tag in tags %}-{{ tag }}{% endfor %}", "b-a-b\n"),
-            ("{{ labels | tojson }}", "{\"app\":\"web\"}\n"),
+            ("{{ labels | tojson }}", "{\"app\": \"web\"}\n"),
             ("{% if labels.none is defined %}x{% else %}y{% endif %}", "y\n"),
         ] {
             assert_eq!(render(template).unwrap(), line, "{template}");

@@ -196,7 +196,8 @@ fn draw(frame: &mut Frame<'_>, rows: &[Use], view: &View) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)])
             .areas(frame.area());
-    let cpu: f64 = rows.iter().filter_map(|one| one.cpu_percent).sum();
+    // The sum of none is -0.
+    let cpu = rows.iter().filter_map(|one| one.cpu_percent).fold(0.0, |sum, one| sum + one);
     let memory: u64 = rows.iter().map(|one| one.memory).sum();
     let kind = match (view.of, rows.len()) {
         (Of::Pods, 1) => "pod",

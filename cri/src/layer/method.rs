@@ -22,7 +22,7 @@ const fn endless(name: &'static str) -> Method {
     Method { name, endless: true, at: 0 }
 }
 
-/// Of all three services. Where two have one of the same name, as Exec and Attach, both count as it.
+/// Of all three services: their methods' names differ.
 const METHODS: &[Method] = &[
     method("Version"),
     method("RunPodSandbox"),
@@ -73,7 +73,10 @@ const METHODS: &[Method] = &[
     method("Pause"),
     method("Resume"),
     method("Kill"),
+    method("OpenExec"),
+    method("OpenAttach"),
     method("Standings"),
+    method("Usage"),
     method("Login"),
     method("Search"),
     method("Explain"),

@@ -231,12 +231,15 @@ impl Davit for Admin {
         checkpoints::remove(&self.runtime, request.into_inner()).map(Response::new)
     }
 
-    async fn exec(&self, request: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
+    async fn open_exec(
+        &self,
+        request: Request<ExecRequest>,
+    ) -> Result<Response<ExecResponse>, Status> {
         let url = streams::exec_as(&self.runtime, &self.urls, request.into_inner())?;
         Ok(Response::new(ExecResponse { url }))
     }
 
-    async fn attach(
+    async fn open_attach(
         &self,
         request: Request<AttachRequest>,
     ) -> Result<Response<AttachResponse>, Status> {

@@ -112,6 +112,7 @@ async fn connection(stream: tokio::net::TcpStream, state: Arc<State>) {
 /// What is wanted, read from the path.
 enum Wanted<'a> {
     Base,
+    Catalogue,
     Token,
     Manifest { repository: &'a str, reference: &'a str },
     Blob { repository: &'a str, digest: &'a str },
@@ -122,6 +123,7 @@ impl<'a> Wanted<'a> {
     fn parse(path: &'a str) -> Self {
         match path {
             "/v2/" | "/v2" => return Self::Base,
+            "/v2/_catalog" => return Self::Catalogue,
             "/token" => return Self::Token,
             _ => {}
         }
@@ -185,10 +187,23 @@ impl State {
         }
         match wanted {
             Wanted::Base => reply(StatusCode::OK, Reply::bytes("{}"), "application/json"),
+            Wanted::Catalogue => self.catalogue(),
             Wanted::Manifest { repository, reference } => self.manifest(repository, reference),
             Wanted::Blob { repository, digest } => self.blob(repository, digest, range, path),
             Wanted::Unknown | Wanted::Token => problem(StatusCode::NOT_FOUND, "UNSUPPORTED"),
         }
+    }
+
+    /// The repositories' names, each once.
+    fn catalogue(&self) -> Response<Reply> {
+        let mut names = self.store.names().unwrap_or_default();
+        names.iter_mut().for_each(|name| {
+            name.truncate(name.rfind(':').unwrap_or(name.len()));
+        });
+        names.sort();
+        names.dedup();
+        let told = serde_json::json!({ "repositories": names }).to_string();
+        reply(StatusCode::OK, Reply::bytes(told.into_bytes()), "application/json")
     }
 
     fn manifest(&self, repository: &str, reference: &str) -> Response<Reply> {

@@ -123,13 +123,13 @@ on_one!(a_pull_is_explained_and_nobody_asked, |t| {
     ensure!(!endpoints.is_empty() && endpoints.iter().all(|one| one["user"] == ""), "{json}");
     let refused = t.davit(&["image", "explain", "NO/such"])?;
     ensure!(errors(&refused).contains("NO/such"), "{}", errors(&refused));
-    let refused = t.davit(&["search", host(&image), "busy"])?;
-    // The test's registry has no catalogue, and says so.
-    ensure!(
-        !refused.status.success() && errors(&refused).contains("search in"),
-        "{}",
-        errors(&refused)
-    );
+    let found = t.davit_ok(&["search", host(&image), "test/busy"])?;
+    assert_eq!(found, format!("{}/davit-test/busybox", host(&image)));
+    assert_eq!(t.davit_ok(&["search", host(&image), "no-such-word"])?, "");
+    for registry in ["localhost:1", "no-dot", "a b.c"] {
+        let refused = t.davit(&["search", registry])?;
+        ensure!(!refused.status.success() && errors(&refused).contains(registry), "{registry}");
+    }
     Ok(())
 });
 

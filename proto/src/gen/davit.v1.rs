@@ -331,7 +331,7 @@ pub struct Standing {
     #[prost(string, tag = "8")]
     pub reason: ::prost::alloc::string::String,
 }
-/// Asks for Exec.
+/// Asks for OpenExec.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExecRequest {
     /// A container's id or an unambiguous prefix of one.
@@ -363,7 +363,7 @@ pub struct ExecResponse {
     #[prost(string, tag = "1")]
     pub url: ::prost::alloc::string::String,
 }
-/// Asks for Attach.
+/// Asks for OpenAttach.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AttachRequest {
     /// A container's id or an unambiguous prefix of one.
@@ -848,7 +848,7 @@ pub mod davit_client {
         }
         /// A URL behind which a command runs in a container, as CRI's Exec hands them out, and as somebody, somewhere. FAILED_PRECONDITION for a container
         /// that doesn't run or is paused.
-        pub async fn exec(
+        pub async fn open_exec(
             &mut self,
             request: impl tonic::IntoRequest<super::ExecRequest>,
         ) -> std::result::Result<tonic::Response<super::ExecResponse>, tonic::Status> {
@@ -861,13 +861,13 @@ pub mod davit_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Exec");
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/OpenExec");
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Exec"));
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "OpenExec"));
             self.inner.unary(req, path, codec).await
         }
         /// The same for a container's own process, with the streams that it has; also before it is started, so that nothing is missed.
-        pub async fn attach(
+        pub async fn open_attach(
             &mut self,
             request: impl tonic::IntoRequest<super::AttachRequest>,
         ) -> std::result::Result<tonic::Response<super::AttachResponse>, tonic::Status> {
@@ -880,9 +880,11 @@ pub mod davit_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Attach");
+            let path = http::uri::PathAndQuery::from_static(
+                "/davit.v1.Davit/OpenAttach",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Attach"));
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "OpenAttach"));
             self.inner.unary(req, path, codec).await
         }
         /// What CRI's lists don't tell of the containers.
@@ -1137,12 +1139,12 @@ pub mod davit_server {
         ) -> std::result::Result<tonic::Response<super::KillResponse>, tonic::Status>;
         /// A URL behind which a command runs in a container, as CRI's Exec hands them out, and as somebody, somewhere. FAILED_PRECONDITION for a container
         /// that doesn't run or is paused.
-        async fn exec(
+        async fn open_exec(
             &self,
             request: tonic::Request<super::ExecRequest>,
         ) -> std::result::Result<tonic::Response<super::ExecResponse>, tonic::Status>;
         /// The same for a container's own process, with the streams that it has; also before it is started, so that nothing is missed.
-        async fn attach(
+        async fn open_attach(
             &self,
             request: tonic::Request<super::AttachRequest>,
         ) -> std::result::Result<tonic::Response<super::AttachResponse>, tonic::Status>;
@@ -1630,11 +1632,11 @@ pub mod davit_server {
                     };
                     Box::pin(fut)
                 }
-                "/davit.v1.Davit/Exec" => {
+                "/davit.v1.Davit/OpenExec" => {
                     #[allow(non_camel_case_types)]
-                    struct ExecSvc<T: Davit>(pub Arc<T>);
+                    struct OpenExecSvc<T: Davit>(pub Arc<T>);
                     impl<T: Davit> tonic::server::UnaryService<super::ExecRequest>
-                    for ExecSvc<T> {
+                    for OpenExecSvc<T> {
                         type Response = super::ExecResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -1646,7 +1648,7 @@ pub mod davit_server {
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Davit>::exec(&inner, request).await
+                                <T as Davit>::open_exec(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -1657,7 +1659,7 @@ pub mod davit_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = ExecSvc(inner);
+                        let method = OpenExecSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -1673,11 +1675,11 @@ pub mod davit_server {
                     };
                     Box::pin(fut)
                 }
-                "/davit.v1.Davit/Attach" => {
+                "/davit.v1.Davit/OpenAttach" => {
                     #[allow(non_camel_case_types)]
-                    struct AttachSvc<T: Davit>(pub Arc<T>);
+                    struct OpenAttachSvc<T: Davit>(pub Arc<T>);
                     impl<T: Davit> tonic::server::UnaryService<super::AttachRequest>
-                    for AttachSvc<T> {
+                    for OpenAttachSvc<T> {
                         type Response = super::AttachResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
@@ -1689,7 +1691,7 @@ pub mod davit_server {
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Davit>::attach(&inner, request).await
+                                <T as Davit>::open_attach(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -1700,7 +1702,7 @@ pub mod davit_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = AttachSvc(inner);
+                        let method = OpenAttachSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -69,7 +69,6 @@ pub enum Welcome {
 
 #[derive(Debug, Deserialize)]
 struct Catalogue {
-    #[serde(default)]
     repositories: Vec<String>,
 }
 

@@ -74,7 +74,7 @@ impl Attached {
         let request =
             admin::AttachRequest { container_id: container_id.clone(), stdin: wish == Wish::Write };
         let failed = doing(format!("attach to container {container_id}"));
-        let answer = daemon.davit.attach(request).await.map_err(failed)?.into_inner();
+        let answer = daemon.davit.open_attach(request).await.map_err(failed)?.into_inner();
         let admin::AttachResponse { url, tty, stdin } = answer;
         let terminal = if tty { Terminal::Yes } else { Terminal::No };
         let input = if stdin { Input::Passed } else { Input::Left };

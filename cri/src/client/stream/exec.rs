@@ -31,7 +31,7 @@ pub(crate) async fn exec(mut daemon: Daemon, args: ExecArgs) -> Result<ExitCode,
         cwd: workdir.unwrap_or_default(),
         env: env.iter().filter_map(|text| passed_on(text)).collect(),
     };
-    let answer = daemon.davit.exec(request).await.map_err(doing(format!("exec in {id}")))?;
+    let answer = daemon.davit.open_exec(request).await.map_err(doing(format!("exec in {id}")))?;
     let socket = Socket::connect(&answer.into_inner().url).await?;
     let manner = Manner {
         terminal: if tty { Terminal::Yes } else { Terminal::No },
