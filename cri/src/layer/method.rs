@@ -83,7 +83,6 @@ const METHODS: &[Method] = &[
     method("CreateCheckpoint"),
     method("ListCheckpoints"),
     method("RemoveCheckpoint"),
-    method("Usage"),
 ];
 
 impl Method {
