@@ -121,8 +121,8 @@ on_one!(a_pull_is_explained_and_nobody_asked, |t| {
     assert_eq!(json["registry"], host(&image));
     let endpoints = json["endpoints"].as_array().context("endpoints")?;
     ensure!(!endpoints.is_empty() && endpoints.iter().all(|one| one["user"] == ""), "{json}");
-    let refused = t.davit(&["image", "explain", "NO/such"])?;
-    ensure!(errors(&refused).contains("NO/such"), "{}", errors(&refused));
+    let refused = t.davit(&["image", "explain", "no/SUCH"])?;
+    ensure!(errors(&refused).contains("no/SUCH"), "{}", errors(&refused));
     let found = t.davit_ok(&["search", host(&image), "test/busy"])?;
     assert_eq!(found, format!("{}/davit-test/busybox", host(&image)));
     assert_eq!(t.davit_ok(&["search", host(&image), "no-such-word"])?, "");
