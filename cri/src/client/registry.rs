@@ -19,7 +19,8 @@ const PASSWORD: u64 = 64 << 10;
 pub(crate) async fn login(mut daemon: Daemon, args: LoginArgs) -> Result<(), ClientError> {
     let LoginArgs { username, password_stdin, authfile, registry } = args;
     let path = place(authfile)?;
-    let (username, password) = ask(username, password_stdin)?;
+    let (username, password) =
+        if password_stdin { read_password(username) } else { ask(username) }?;
     let request = admin::LoginRequest {
         registry: registry.clone(),
         username: username.clone(),
@@ -54,14 +55,17 @@ fn place(authfile: Option<PathBuf>) -> Result<PathBuf, ClientError> {
     Ok(authfile.map_or_else(auth_file::own_path, Ok)?)
 }
 
-fn ask(username: Option<String>, from_stdin: bool) -> Result<(String, String), ClientError> {
-    if from_stdin {
-        let username = username.ok_or(ClientError::NoUser)?;
-        let mut password = String::new();
-        let read = std::io::stdin().lock().take(PASSWORD).read_to_string(&mut password);
-        read.map_err(ClientError::Password)?;
-        return Ok((username, password.trim_end_matches(['\r', '\n']).to_owned()));
-    }
+/// From the standard input, which a script gives.
+fn read_password(username: Option<String>) -> Result<(String, String), ClientError> {
+    let username = username.ok_or(ClientError::NoUser)?;
+    let mut password = String::new();
+    let read = std::io::stdin().lock().take(PASSWORD).read_to_string(&mut password);
+    read.map_err(ClientError::Password)?;
+    Ok((username, password.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// Of whoever sits at the terminal.
+fn ask(username: Option<String>) -> Result<(String, String), ClientError> {
     if !std::io::stdin().is_terminal() {
         return Err(ClientError::NoPassword);
     }

@@ -96,12 +96,9 @@ impl Fake {
 
 fn args(line: &str) -> RunArgs {
     let words = line.split_whitespace().map(std::ffi::OsString::from);
-    match parse(words).unwrap() {
-        Action::Client(_, ClientCommand::Run(args)) => *args,
-        other => {
-            panic!("{other:?}")
-        }
-    }
+    let action = parse(words).unwrap();
+    let Action::Client(_, ClientCommand::Run(args)) = action else { panic!("{action:?}") };
+    *args
 }
 
 #[tokio::test]

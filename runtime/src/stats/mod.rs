@@ -37,6 +37,9 @@ use tokio::sync::Semaphore;
 
 /// How many threads walk layers at once, whatever the number of containers.
 const WALKERS: usize = 2;
+/// How many threads read the files of one answer, and the containers for which one is enough: the kernel makes most of them up as they are read.
+const READERS: usize = 2;
+const ENOUGH: usize = 16;
 /// How long an answer waits for the first walk of a layer. Those who have been walked before are not waited for.
 const FIRST_WALK: Duration = Duration::from_millis(100);
 
@@ -99,8 +102,18 @@ pub(crate) async fn containers(
     let places: Vec<Place> =
         wanted.iter().map(|(pod, container)| place(shared, pod, container)).collect();
     walk_layers(shared, places.iter()).await;
-    let shared = Arc::clone(shared);
-    blocking(move || places.into_iter().map(|place| measured(&shared, place)).collect()).await
+    let share = places.len().div_ceil(READERS).max(ENOUGH);
+    let mut rest = places.into_iter();
+    let shares = std::iter::from_fn(|| {
+        let places: Vec<Place> = rest.by_ref().take(share).collect();
+        let shared = Arc::clone(shared);
+        (!places.is_empty()).then(|| {
+            blocking(move || {
+                places.into_iter().map(|place| measured(&shared, place)).collect::<Vec<_>>()
+            })
+        })
+    });
+    futures_util::future::join_all(shares).await.into_iter().flatten().collect()
 }
 
 /// Measures pods and their containers.

@@ -197,10 +197,9 @@ impl Backend for Nowhere {
 
 /// The flags of this command line.
 pub(crate) fn flags(line: &str) -> ServeFlags {
-    match parse(line.split_whitespace().map(std::ffi::OsString::from)).unwrap() {
-        Action::Serve(flags) => *flags,
-        other => panic!("{other:?}"),
-    }
+    let action = parse(line.split_whitespace().map(std::ffi::OsString::from)).unwrap();
+    let Action::Serve(flags) = action else { panic!("{action:?}") };
+    *flags
 }
 
 /// An open runtime that is none, with methods that answer nothing. Version answers each time that `go_on` is notified.
