@@ -4,7 +4,7 @@
 //! [`crate::counters`]. Every label is of a fixed set and resolved when this is made (those of an OCI runtime's handler at its first pod), so
 //! that what is measured costs a few atomic operations and no look-up. Nothing here grows with time.
 //!
-//! A step of a pod's start is measured from [`Step::begin`] until what that gave is dropped; it is a span for whoever traces, and nothing to
+//! A step of a pod's start is measured from `Step::begin` until what that gave is dropped; it is a span for whoever traces, and nothing to
 //! others.
 
 use prometheus::core::Collector;

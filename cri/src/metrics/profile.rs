@@ -1,6 +1,6 @@
 //! A CPU profile in the format of pprof (`go tool pprof`, and what else reads it).
 //!
-//! Owns the message, as far as it is filled in: https://github.com/google/pprof/blob/main/proto/profile.proto. The sampling is a library's; its
+//! Owns the message, as far as it is filled in: <https://github.com/google/pprof/blob/main/proto/profile.proto>. The sampling is a library's; its
 //! own encoder is of another version of protobuf than everything else here. A release is built without symbols, so its frames are addresses.
 //!
 //! One profile at a time: the kernel has one timer for it.

@@ -117,7 +117,7 @@ impl Images {
         Ok(images)
     }
 
-    /// What [`Self::open`] found broken.
+    /// What `open` found broken.
     #[must_use]
     pub fn quarantined(&self) -> &[Quarantined] {
         &self.0.quarantined
