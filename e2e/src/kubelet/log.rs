@@ -16,6 +16,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("code = Canceled desc = context canceled", "it ends, and gives up what it is about to ask"),
     ("code = NotFound desc = no container has the id", "it asks after what it has just removed"),
     ("use of closed network connection", "a client that has all it wanted has left"),
+    ("Error on socket receive", "the same, told by the kubelet's own end of a client's WebSocket"),
     ("Error proxying data from", "the same, while bytes were on their way to it"),
     ("Partial failure issuing cadvisor.ContainerInfoV2", "a cgroup that it has not measured yet"),
     ("Housekeeping took longer than expected", "the machine is busy with other tests"),

@@ -3,7 +3,7 @@
 use davit_e2e::prelude::*;
 use davit_e2e::pty::Pty;
 use rustix::termios::LocalModes;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -165,19 +165,20 @@ on_both!(a_container_is_attached_to_left_and_come_back_to, |t| {
 on_both!(a_signal_to_attach_is_the_containers, |t| {
     let pod = t.pod("trapper", |_| {})?;
     t.run(&pod, "trapper", |config| {
-        config.command = sh("trap 'echo hup; exit 6' HUP; echo ready; while :; do sleep 0.1; done");
+        let script = "trap 'echo hup; exit 6' HUP; while :; do echo tick; sleep 0.1; done";
+        config.command = sh(script);
     })?;
     let mut command = davit(t, &["attach", "trapper"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let child = command.spawn()?;
-    eventually(Duration::from_secs(20), "it is attached", || {
-        Ok((t.davit_ok(&["logs", "trapper"])?.contains("ready")).then_some(()))
-    })?;
-    pause(Duration::from_secs(1));
+    let mut child = command.spawn()?;
+    let mut output = BufReader::new(child.stdout.take().context("its output")?);
+    let mut told = String::new();
+    // It is attached once it tells something.
+    output.read_line(&mut told)?;
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::HUP)?;
-    let out = child.wait_with_output()?;
-    assert_eq!((out.status.code(), said(&out.stdout)), (Some(6), "hup\n".to_owned()));
+    output.read_to_string(&mut told)?;
+    assert_eq!((child.wait()?.code(), told.lines().next_back()), (Some(6), Some("hup")), "{told}");
     Ok(())
 });
 

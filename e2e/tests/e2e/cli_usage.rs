@@ -64,7 +64,7 @@ on_one!(top_is_live_and_quits, |t| {
     pty.type_in("q")?;
     pty.ends_with(0)?;
     // The screen is as it was.
-    assert!(pty.shown().contains("\x1b[?1049l"), "{:?}", pty.shown());
+    pty.wait_for("\x1b[?1049l")?;
     let mut plain = davit(t, &["top"]);
     plain.env("NO_COLOR", "1");
     let mut pty = Pty::start(&plain, (160, 30))?;

@@ -64,7 +64,7 @@ fn passes_no_other_descriptor_and_no_blocked_signal() {
     shell
         .arg("-c")
         .unwrap()
-        .arg("ls /proc/$$/fd; grep -E 'Sig(Blk|Ign)' /proc/$$/status; echo $A")
+        .arg("ls /proc/$$/fd; grep -E 'Sig(Blk|Ign)' /proc/self/status; echo $A")
         .unwrap();
     shell.env("A", "b").unwrap().env("PATH", "/usr/bin:/bin").unwrap();
     let spawned = shell.spawn(ok).unwrap();
