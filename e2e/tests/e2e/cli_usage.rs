@@ -24,15 +24,20 @@ fn davit(t: &Test, arguments: &[&str]) -> Command {
 
 on_both!(what_containers_use_is_told, |t| {
     let (spin, rest) = busy(t)?;
-    let json = t.davit_ok(&["stats", "--no-stream", "--format", "json"])?;
-    let json: Value = serde_json::from_str(&json)?;
-    let of = |id: &str| {
-        let all = json.as_array().into_iter().flatten();
-        all.into_iter().find(|one| one["id"] == id).cloned().context("not measured")
-    };
-    let (spin_use, rest_use) = (of(&spin)?, of(&rest)?);
     let cpu = |one: &Value| one["cpu_percent"].as_f64().context("no CPU");
-    assert!(cpu(&spin_use)? > 5.0 && cpu(&rest_use)? < 5.0, "{json}");
+    // A container that has just begun has worked for that, and a busy machine gives to each as it likes.
+    let what = "the one that works has more of the CPU";
+    let (json, spin_use, rest_use) = eventually(Duration::from_secs(30), what, || {
+        let json = t.davit_ok(&["stats", "--no-stream", "--format", "json"])?;
+        let json: Value = serde_json::from_str(&json)?;
+        let of = |id: &str| {
+            let all = json.as_array().into_iter().flatten();
+            all.into_iter().find(|one| one["id"] == id).cloned().context("not measured")
+        };
+        let (spin_use, rest_use) = (of(&spin)?, of(&rest)?);
+        let told = cpu(&spin_use)? > 5.0 && cpu(&rest_use)? < 5.0;
+        Ok(told.then_some((json, spin_use, rest_use)))
+    })?;
     assert_eq!(rest_use["memory_limit"], 64 << 20);
     assert!(
         spin_use["pids"].as_u64() >= Some(1) && spin_use["memory"].as_u64() > Some(0),
