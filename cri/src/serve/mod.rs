@@ -221,6 +221,14 @@ impl Serving {
             .layer(through(Bound::new(most)))
             .layer(through(calls.clone()))
             .service(opened.routes.clone());
+        let streams = opened.streams.clone();
+        let gauge: Box<dyn prometheus::core::Collector> = Box::new(streams.gauge());
+        for collector in (opened.collectors)().into_iter().chain([gauge]) {
+            registry.register(collector).context("register metrics")?;
+        }
+        let metrics = Metrics::new(registry, Arc::clone(&opened.counters));
+        // Before the first call is answered: who has had an answer is not told that davit isn't ready.
+        site.open(Arc::new(metrics.context("register metrics")?));
         let end = CancellationToken::new();
         let life = accept::Life { stopping: calls.stopping(), end: end.clone() };
         for listener in bound.listeners {
@@ -231,13 +239,6 @@ impl Serving {
                 config.max_connections(),
             ));
         }
-        let streams = opened.streams.clone();
-        let gauge: Box<dyn prometheus::core::Collector> = Box::new(streams.gauge());
-        for collector in (opened.collectors)().into_iter().chain([gauge]) {
-            registry.register(collector).context("register metrics")?;
-        }
-        let metrics = Metrics::new(registry, Arc::clone(&opened.counters));
-        site.open(Arc::new(metrics.context("register metrics")?));
         tokio::spawn(streams.clone().serve(bound.streams.listener, calls.stopping()));
         Ok(Self { calls, end, streams, listeners: bound.files })
     }
