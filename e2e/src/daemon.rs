@@ -20,7 +20,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// How long a daemon may take until its socket answers.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 /// How long it may take to end: it lets running calls finish for 15 s.
 const STOP: Duration = Duration::from_secs(20);
 

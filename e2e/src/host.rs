@@ -7,6 +7,8 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Between two looks.
@@ -42,13 +44,25 @@ pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// A TCP port of 127.0.0.1 that was free a moment ago.
+/// Below those that the kernel gives to whoever asks for any, be it for a connection: none of these is taken behind a test's back.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+/// A TCP port of 127.0.0.1 that is free and that no other test of this process gets, so that a daemon that is killed finds it free again.
 ///
 /// # Errors
-/// If none can be bound.
+/// If all are taken.
 pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind a free port")?;
-    Ok(listener.local_addr().context("read the port")?.port())
+    static NEXT: OnceLock<AtomicU32> = OnceLock::new();
+    // Another process with tests begins somewhere else.
+    let next = NEXT.get_or_init(|| AtomicU32::new(std::process::id().wrapping_mul(509)));
+    for _ in PORTS {
+        let offset = next.fetch_add(1, Ordering::Relaxed) % u32::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(offset).context("an offset within the range")?;
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {PORTS:?} is free")
 }
 
 /// The file's text, or nothing if it is not there.

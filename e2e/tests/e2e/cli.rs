@@ -128,7 +128,7 @@ on_one!(a_published_port_leads_into_the_container, |t| {
         &publish,
         "registry.k8s.io/e2e-test-images/httpd:2.4.39-4",
     ])?;
-    eventually(Duration::from_secs(10), "the server answers", || {
+    eventually(Duration::from_secs(30), "the server answers", || {
         let text = crate::network::fetch(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         Ok(text.is_ok_and(|text| text.contains("It works!")).then_some(()))
     })?;

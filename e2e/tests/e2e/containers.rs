@@ -78,7 +78,7 @@ on_both!(what_is_not_asked_for_is_the_images, |t| {
     assert_eq!(t.exec(&id, "id -u; id -g; pwd")?, "1234\n1235\n/work");
     assert_eq!(t.exec(&id, "tr '\\0' ' ' < /proc/1/cmdline")?, "sleep 1000");
     assert_eq!(t.exec(&id, "cat /volume/from-image")?, "kept");
-    let lines = eventually(Duration::from_secs(5), "the entrypoint speaks", || {
+    let lines = eventually(Duration::from_secs(30), "the entrypoint speaks", || {
         let lines = t.log(&t.cri.status(&id)?)?;
         Ok((!lines.is_empty()).then_some(lines))
     })?;
@@ -95,7 +95,7 @@ on_both!(arguments_replace_the_images_command_and_keep_its_entrypoint, |t| {
             c.command = words(command);
             c.args = words(args);
         })?;
-        eventually(Duration::from_secs(5), "the container speaks", || {
+        eventually(Duration::from_secs(30), "the container speaks", || {
             Ok(t.log(&t.cri.status(&id)?)?.first().map(|line| line.content.clone()))
         })
     };
@@ -229,7 +229,7 @@ on_both!(a_terminal_is_one, |t| {
         c.tty = true;
         c.command = sh("test -t 0 && test -t 1 && echo terminal; exec sleep 1000");
     })?;
-    let line = eventually(Duration::from_secs(5), "the container speaks", || {
+    let line = eventually(Duration::from_secs(30), "the container speaks", || {
         Ok(t.log(&t.cri.status(&id)?)?.into_iter().next())
     })?;
     assert_eq!((line.stream.as_str(), line.content.trim_end()), ("stdout", "terminal"));

@@ -283,7 +283,7 @@ fn inspect(t: &Test) -> Result<()> {
 
 fn logs(t: &Test) -> Result<()> {
     let id = container(t)?;
-    eventually(Duration::from_secs(5), "the log shows", || {
+    eventually(Duration::from_secs(30), "the log shows", || {
         Ok((t.crictl(&["logs", &id])? == "started").then_some(()))
     })?;
     assert_eq!(t.crictl(&["logs", "--tail", "0", &id])?, "");
@@ -415,7 +415,7 @@ fn run(t: &Test) -> Result<()> {
 fn events(t: &Test) -> Result<()> {
     let mut events = Live::start(&mut t.crictl_command(&["events", "--output", "json"])?)?;
     // It says nothing before the first event, and those before it listens are not told.
-    let id = eventually(Duration::from_secs(10), "an event is told", || {
+    let id = eventually(Duration::from_secs(30), "an event is told", || {
         let id = t.crictl(&["runp", &pod_file(t, "eventful")?])?;
         t.crictl(&["rmp", "--force", &id])?;
         t.watch(&id);

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::fs::File;
 use std::io::Write as _;
 
-const WITHIN: Duration = Duration::from_secs(20);
+const WITHIN: Duration = Duration::from_secs(40);
 const FULL: &str = "No space left on device";
 
 /// A small disk of the test's own at this place.

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt as _;
 use tonic::Status;
 
-const WITHIN: Duration = Duration::from_secs(20);
+const WITHIN: Duration = Duration::from_secs(40);
 const IMAGE: &str = "davit-test/busybox:latest";
 const PULLED: &str = "davit-test/busybox:one";
 
@@ -239,7 +239,7 @@ fn clean(t: &Test) -> Result<()> {
     }
     t.cri.remove_image(&t.registry.reference(PULLED)).context("remove the image")?;
     let mut left = Vec::new();
-    let looked = eventually(Duration::from_secs(3), "nothing is left", || {
+    let looked = eventually(Duration::from_secs(5), "nothing is left", || {
         left = leaks::find(&t.settings(), t.daemon().pid(), &[])?;
         for (dir, few) in [("containers", 0), ("images", 1)] {
             let names = davit_e2e::host::names_in(&t.settings().root().join(dir))?;

@@ -208,7 +208,7 @@ on_one!(a_layer_that_lies_about_itself_is_refused, |t| {
         assert!(status.message().to_lowercase().contains(text), "{name}: {status:?}");
         assert!(t.cri.list_images()?.is_empty(), "{name}");
         // What was begun of it is out of sight at once; its files go in the background.
-        eventually(Duration::from_secs(10), "nothing is left of the layer", || {
+        eventually(Duration::from_secs(30), "nothing is left of the layer", || {
             let layers = davit_e2e::host::names_in(&t.settings().root().join("layers"))?;
             Ok(layers.is_empty().then_some(()))
         })?;

@@ -14,7 +14,7 @@ use tonic::Status;
 const LIMIT: u64 = 6;
 /// What giving up may take besides.
 const SLACK: Duration = Duration::from_secs(25);
-const WITHIN: Duration = Duration::from_secs(10);
+const WITHIN: Duration = Duration::from_secs(40);
 
 /// Writes a program into the test's directory.
 /// Hangs, in two processes; one of them in a session of its own. Both are found by their last argument.

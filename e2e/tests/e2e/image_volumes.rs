@@ -104,7 +104,7 @@ on_both!(a_volume_outlives_its_image_and_a_restart_of_the_daemon, |t| {
     let kept = layers()?.len();
     t.cri.stop(&id, 0)?;
     t.cri.remove(&id)?;
-    eventually(Duration::from_secs(10), "the image's layers are gone", || {
+    eventually(Duration::from_secs(30), "the image's layers are gone", || {
         Ok((layers()?.len() + 2 == kept).then_some(()))
     })
 });

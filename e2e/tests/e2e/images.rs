@@ -54,7 +54,7 @@ on_one!(three_tags_are_one_image_and_removing_one_removes_it, |t| {
     assert!(t.cri.list_images()?.is_empty());
     t.cri.remove_image(&ids[0])?;
     // The layer is out of sight at once; its files go in the background.
-    eventually(Duration::from_secs(10), "its layer is gone", || {
+    eventually(Duration::from_secs(30), "its layer is gone", || {
         Ok(unpacked(t)?.is_empty().then_some(()))
     })?;
     Ok(())
@@ -230,7 +230,7 @@ on_one!(what_a_registry_spoils_is_refused_and_nothing_of_it_stays, |t| {
             assert!(status.message().to_lowercase().contains(text), "{fault:?}: {status:?}");
         }
         assert!(t.cri.list_images()?.is_empty(), "{fault:?}");
-        eventually(Duration::from_secs(10), "nothing is left of the layers", || {
+        eventually(Duration::from_secs(30), "nothing is left of the layers", || {
             Ok(unpacked(t)?.is_empty().then_some(()))
         })?;
     }

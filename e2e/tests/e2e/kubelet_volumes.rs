@@ -203,7 +203,7 @@ on_both!(mounts_travel_as_a_volumes_propagation_says, |t| {
             )?;
             let pod = k.ready("travel")?;
             let word = shared.0.join("of-container/word");
-            eventually(Duration::from_secs(10), "the container's mount is the host's too", || {
+            eventually(Duration::from_secs(30), "the container's mount is the host's too", || {
                 Ok(word.exists().then_some(()))
             })?;
             let seen = "cat /volume/of-container/word 2>/dev/null || echo nothing";

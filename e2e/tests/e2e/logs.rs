@@ -55,13 +55,13 @@ on_both!(after_a_reopen_lines_go_to_the_new_file_and_none_is_lost, |t| {
     let path = PathBuf::from(t.cri.status(&id)?.log_path);
     let rotated = path.with_extension("rotated");
     let length = |path: &Path| -> Result<u64> { Ok(std::fs::metadata(path)?.len()) };
-    eventually(Duration::from_secs(5), "the container speaks", || {
+    eventually(Duration::from_secs(30), "the container speaks", || {
         Ok((length(&path)? > 500).then_some(()))
     })?;
     std::fs::rename(&path, &rotated)?;
     t.cri.reopen_log(&id)?;
     let frozen = length(&rotated)?;
-    eventually(Duration::from_secs(5), "the new file grows", || {
+    eventually(Duration::from_secs(30), "the new file grows", || {
         Ok((length(&path)? > 500).then_some(()))
     })?;
     assert_eq!(length(&rotated)?, frozen, "the old file grew after the answer");

@@ -85,7 +85,7 @@ fn recount(t: &Test, paused: u64) -> Result<Counted> {
     let ready = pods.iter().filter(|pod| pod.state() == PodSandboxState::SandboxReady).count();
     Ok([
         ("created", of(ContainerState::ContainerCreated)),
-        ("running", of(ContainerState::ContainerRunning) - paused),
+        ("running", of(ContainerState::ContainerRunning).saturating_sub(paused)),
         ("paused", paused),
         ("stopped", of(ContainerState::ContainerExited)),
         ("ready", ready as u64),

@@ -36,7 +36,7 @@ fn server(t: &Test, name: &str, ports: Vec<PortMapping>) -> Result<(Pod, IpAddr)
         c.command.clear();
     })?;
     let ip = ip(t, &pod)?;
-    eventually(Duration::from_secs(10), "the server answers", || Ok(fetch((ip, 80).into()).ok()))?;
+    eventually(Duration::from_secs(30), "the server answers", || Ok(fetch((ip, 80).into()).ok()))?;
     Ok((pod, ip))
 }
 

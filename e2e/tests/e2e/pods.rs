@@ -177,7 +177,7 @@ on_both!(with_a_shared_pid_namespace_containers_see_each_other, |t| {
         share(c);
         c.command = sh("exec sleep 4321");
     })?;
-    eventually(Duration::from_secs(5), "the other container's process shows", || {
+    eventually(Duration::from_secs(30), "the other container's process shows", || {
         Ok(t.exec(&one, "ps -o args")?.contains("sleep 4321").then_some(()))
     })?;
     assert_eq!(ns(t.pid(&one)?, "pid")?, ns(t.pid(&two)?, "pid")?);

@@ -142,7 +142,7 @@ on_one!(del_is_called_for_every_attachment_that_is_known, setup: recorded, |t| {
         // The power goes while the plugin is at work on one.
         std::thread::scope(|scope| {
             let hangs = scope.spawn(|| t.try_pod("hangs", |_| ()));
-            eventually(Duration::from_secs(10), "the plugin hangs", || {
+            eventually(Duration::from_secs(30), "the plugin hangs", || {
                 let calls = std::fs::read_to_string(t.dir.join("calls"))?;
                 Ok((calls.lines().filter(|line| line.starts_with("ADD ")).count() == 4).then_some(()))
             })?;
@@ -158,7 +158,7 @@ on_one!(del_is_called_for_every_attachment_that_is_known, setup: recorded, |t| {
         assert!(t.cri.pods(None)?.is_empty(), "{run:?}");
         let expected: BTreeSet<String> = ready.iter().cloned().chain([hung]).collect();
         // While davit serves already.
-        eventually(Duration::from_secs(10), "DEL is called for all of them", || {
+        eventually(Duration::from_secs(30), "DEL is called for all of them", || {
             Ok((deleted(t)? == expected && leases(t)?.is_empty()).then_some(()))
         })?;
         let text = std::fs::read_to_string(t.dir.join("calls"))?;
@@ -182,12 +182,12 @@ on_one!(a_plugin_that_fails_then_is_asked_again_and_holds_up_nobody, setup: reco
     assert_eq!(t.exec(&id, "echo well")?, "well");
     // Not while davit itself is at it, which it is now and then.
     let network = format!("network of pod {}", gone.id);
-    eventually(Duration::from_secs(10), "the check finds the network", || {
+    eventually(Duration::from_secs(30), "the check finds the network", || {
         let check = t.davit(&["check"])?;
         Ok(String::from_utf8_lossy(&check.stdout).contains(&network).then_some(()))
     })?;
     std::fs::remove_file(t.dir.join("refuse"))?;
-    eventually(Duration::from_secs(10), "only the new pod has an address", || {
+    eventually(Duration::from_secs(30), "only the new pod has an address", || {
         t.davit_ok(&["repair"])?;
         Ok((leases(t)?.len() == 1).then_some(()))
     })?;

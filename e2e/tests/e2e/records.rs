@@ -65,7 +65,7 @@ fn pod_dir(t: &Test, id: &str) -> PathBuf {
 /// The bystander runs, the process of the victim does not, the log names `id`.
 fn check(t: &Test, scene: &Scene, id: &str, what: &str) -> Result<()> {
     assert_eq!(t.exec(&scene.bystander, "echo well")?, "well", "{what}");
-    eventually(Duration::from_secs(5), what, || {
+    eventually(Duration::from_secs(30), what, || {
         Ok((!Path::new(&format!("/proc/{}", scene.pid)).exists()).then_some(()))
     })?;
     let log = t.daemon().log();
@@ -180,7 +180,7 @@ on_one!(
         t.daemon().spawn()?;
         assert_eq!(t.exec(&scene.bystander, "echo well")?, "well");
         ensure!(begun.elapsed() < Duration::from_secs(5), "others waited {:?}", begun.elapsed());
-        eventually(Duration::from_secs(5), "the pod is not ready", || {
+        eventually(Duration::from_secs(30), "the pod is not ready", || {
             let state = t.cri.pod_status(&scene.victim.id)?.state();
             Ok((state == PodSandboxState::SandboxNotready).then_some(()))
         })?;
@@ -206,7 +206,7 @@ on_one!(a_pid_that_was_given_to_another_process_is_not_taken_for_the_shim, |t| {
     let shim = rustix::process::Pid::from_raw(i32::try_from(shim)?).context("the shim's pid")?;
     rustix::process::kill_process(shim, rustix::process::Signal::KILL)?;
     t.daemon().spawn()?;
-    eventually(Duration::from_secs(5), "the pod is not ready", || {
+    eventually(Duration::from_secs(30), "the pod is not ready", || {
         let state = t.cri.pod_status(&scene.victim.id)?.state();
         Ok((state == PodSandboxState::SandboxNotready).then_some(()))
     })?;

@@ -32,7 +32,7 @@ on_both!(containers_go_on_and_their_logs_with_them, |t| {
     for way in WAYS {
         go(t, way)?;
         let seen = last_number(&path)?;
-        eventually(Duration::from_secs(5), "the log grows without a daemon", || {
+        eventually(Duration::from_secs(30), "the log grows without a daemon", || {
             Ok((last_number(&path)? > seen + 20).then_some(()))
         })?;
         t.daemon().spawn()?;
@@ -68,7 +68,7 @@ on_both!(an_end_that_nobody_saw_is_told_afterwards, |t| {
         go(t, way)?;
         let inside = format!("/proc/{pid}/root{gate}");
         std::fs::File::create(&inside).with_context(|| format!("make {inside}"))?;
-        eventually(Duration::from_secs(5), "the container ends without a daemon", || {
+        eventually(Duration::from_secs(30), "the container ends without a daemon", || {
             Ok((!Path::new(&format!("/proc/{pid}")).exists()).then_some(()))
         })?;
         t.daemon().spawn()?;

@@ -118,7 +118,7 @@ on_both!(a_shim_that_died_while_no_daemon_was_there_is_found_out, |t| {
     t.daemon().kill()?;
     let exit = t.settings().state().join("pods").join(&pod.id);
     let exit = exit.join("containers").join(&quick).join("exit.json");
-    eventually(Duration::from_secs(10), "the shim writes an exit down", || {
+    eventually(Duration::from_secs(30), "the shim writes an exit down", || {
         Ok((exit.exists() && !Path::new(&format!("/proc/{quick_pid}")).exists()).then_some(()))
     })?;
     kill(shim)?;

@@ -103,7 +103,7 @@ on_both!(a_running_container_can_be_removed, |t| {
 
 /// A signal before the trap is set would kill where the test wants to see it caught.
 fn wait_for_word(t: &Test, id: &str) -> Result<()> {
-    eventually(Duration::from_secs(10), "the container says that it is ready", || {
+    eventually(Duration::from_secs(30), "the container says that it is ready", || {
         let lines = t.log(&t.cri.status(id)?)?;
         Ok(lines
             .iter()

@@ -74,7 +74,7 @@ on_both!(a_terminal_can_be_left_and_come_back_to, |t| {
     for transport in TRANSPORTS {
         let mut terminal = Crictl::new(t)?
             .on_terminal(&["attach", "-i", "-t", "--transport", transport, &id], (90, 40))?;
-        eventually(Duration::from_secs(10), "the terminal has the size", || {
+        eventually(Duration::from_secs(30), "the terminal has the size", || {
             terminal.say("stty size\n")?;
             terminal.listen(Duration::from_millis(200))?;
             Ok(terminal.said().contains("40 90").then_some(()))
@@ -126,7 +126,7 @@ on_both!(a_client_that_does_not_read_holds_up_nobody, |t| {
     let size = |path: &Path| -> Result<u64> { Ok(std::fs::metadata(path)?.len()) };
     let mut before = size(&path)?;
     for _ in 0..5 {
-        eventually(Duration::from_secs(10), "the log goes on", || {
+        eventually(Duration::from_secs(30), "the log goes on", || {
             Ok((size(&path)? > before + (1 << 20)).then_some(()))
         })?;
         before = size(&path)?;

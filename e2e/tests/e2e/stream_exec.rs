@@ -129,13 +129,13 @@ on_both!(a_terminal_has_the_size_of_the_clients, |t| {
         terminal.say("tty; stty size; echo ready-$((1+1))\n")?;
         terminal.expect("ready-2")?;
         assert!(terminal.said().contains("/dev/pts/"), "{}", terminal.said());
-        eventually(Duration::from_secs(10), "the terminal has the size", || {
+        eventually(Duration::from_secs(30), "the terminal has the size", || {
             terminal.say("stty size\n")?;
             terminal.listen(Duration::from_millis(200))?;
             Ok(terminal.said().contains("30 100").then_some(()))
         })?;
         terminal.resize((77, 22))?;
-        eventually(Duration::from_secs(10), "the terminal changes its size", || {
+        eventually(Duration::from_secs(30), "the terminal changes its size", || {
             terminal.say("stty size\n")?;
             terminal.listen(Duration::from_millis(200))?;
             Ok(terminal.said().contains("22 77").then_some(()))
@@ -159,7 +159,7 @@ on_both!(a_client_that_is_killed_takes_its_command_with_it, |t| {
             let mut child =
                 Crictl::new(t)?.exec_with(&["-i"], transport, &id, &["sh", "-c", script]);
             let mut child = child.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-            eventually(Duration::from_secs(10), "the command runs", || {
+            eventually(Duration::from_secs(30), "the command runs", || {
                 Ok(t.exec(&id, "ps -o args")?.contains("sleep 4242").then_some(()))
             })?;
             child.kill()?;
@@ -172,7 +172,7 @@ on_both!(a_client_that_is_killed_takes_its_command_with_it, |t| {
             .with_context(|| format!("{transport}: {script}"))?;
         }
     }
-    eventually(Duration::from_secs(5), "no descriptor is left", || {
+    eventually(Duration::from_secs(30), "no descriptor is left", || {
         Ok((stage(t).descriptors()? <= before + 2).then_some(()))
     })
 });

@@ -57,7 +57,7 @@ fn server(t: &Test, name: &str) -> Result<Pod> {
         c.image = Some(davit_e2e::cri::spec(&image));
         c.command.clear();
     })?;
-    eventually(Duration::from_secs(10), "the server answers", || {
+    eventually(Duration::from_secs(30), "the server answers", || {
         Ok(t.exec(&id, "wget -qO- http://127.0.0.1 | grep -c works").ok())
     })?;
     Ok(pod)
@@ -105,7 +105,7 @@ on_both!(whoever_closes_first_loses_nothing, |t| {
     let id = t.run(&pod, "main", |c| {
         c.command = sh("nc -ll -p 8001 -e sh -c 'echo early' & nc -ll -p 8002 -e sh -c 'wc -c' & trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done");
     })?;
-    eventually(Duration::from_secs(10), "both listen", || {
+    eventually(Duration::from_secs(30), "both listen", || {
         let listening = t.exec(&id, "netstat -ltn")?;
         Ok((listening.contains(":8001") && listening.contains(":8002")).then_some(()))
     })?;
@@ -167,7 +167,7 @@ on_one!(a_forwarding_leaves_nothing_and_bytes_go_fast, |t| {
     let id = t.run(&pod, "main", |c| {
         c.command = sh("nc -ll -p 8000 -e dd if=/dev/zero bs=1M count=1024 & trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done");
     })?;
-    eventually(Duration::from_secs(10), "it listens", || {
+    eventually(Duration::from_secs(30), "it listens", || {
         Ok(t.exec(&id, "netstat -ltn")?.contains(":8000").then_some(()))
     })?;
     let before = stage(t).descriptors()?;
@@ -187,7 +187,7 @@ on_one!(a_forwarding_leaves_nothing_and_bytes_go_fast, |t| {
         let rss = stage(t).rss()? >> 20;
         ensure!(rss < 100, "the daemon has {rss} MiB");
     }
-    eventually(Duration::from_secs(5), "no descriptor is left", || {
+    eventually(Duration::from_secs(30), "no descriptor is left", || {
         Ok((stage(t).descriptors()? <= before + 2).then_some(()))
     })
 });

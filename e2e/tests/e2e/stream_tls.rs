@@ -211,7 +211,7 @@ on_one!(
         let second = written(t)?;
         assert_ne!(first, second);
         t.daemon().signal(Signal::HUP)?;
-        eventually(Duration::from_secs(10), "the new certificate is shown", || {
+        eventually(Duration::from_secs(30), "the new certificate is shown", || {
             // The old one is of an authority that is not known any more.
             Ok(shown(t, &address).ok().filter(|shown| *shown == second).map(drop))
         })?;
@@ -234,7 +234,7 @@ on_one!(
             };
             assert!(!said(&t.daemon().log()));
             t.daemon().signal(Signal::HUP)?;
-            eventually(Duration::from_secs(10), "the broken file is named", || {
+            eventually(Duration::from_secs(30), "the broken file is named", || {
                 Ok(said(&t.daemon().log()).then_some(()))
             })?;
             assert_eq!(shown(t, &address)?, second, "{name}");

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 /// Fields of records that came after the first version, all of them with a meaning when they are missing.
 const LATER: [&str; 5] = ["userns", "selinux", "cdi_devices", "id_mappings", "volume_layers"];
-const WITHIN: Duration = Duration::from_secs(20);
+const WITHIN: Duration = Duration::from_secs(40);
 
 /// A `davit-shim` of another age beside today's davit, in this directory.
 fn disguise(directory: &Path, age: &str) -> Result<()> {

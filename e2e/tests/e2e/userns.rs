@@ -113,7 +113,7 @@ on_both!(users_are_those_of_the_namespace_and_no_others, |t| {
     assert_eq!(t.exec(&id, "id -u; id -g; id -G")?, "1000\n2000\n2000 3000");
     assert!(t.exec(&id, "touch /refused").is_err());
     let path = PathBuf::from(t.cri.status(&id)?.log_path);
-    eventually(Duration::from_secs(5), "its own output can be opened anew", || {
+    eventually(Duration::from_secs(30), "its own output can be opened anew", || {
         let lines = davit_e2e::test::parse_log(&std::fs::read_to_string(&path)?)?;
         Ok((lines.len() == 2).then_some(()))
     })?;
