@@ -1,11 +1,12 @@
 //! davit's interfaces: what crosses a socket, and what daemon and shim leave for each other on disk.
 //!
 //! Owns the `.proto` files beside it, the Rust code generated from them (checked in, so that building needs no protoc;
-//! `tests/generated.rs` regenerates and compares), their `Debug` where a field is secret, [`disk`], and how messages lie on a
-//! [`session`]'s connection. Owns no other behaviour: conversions from and to these types live with those who speak them.
+//! `tests/generated.rs` regenerates and compares), their `Debug` where a field is secret, [`disk`], how messages lie on a
+//! [`session`]'s connection, and how a [`sealed`] OCI runtime is told. Owns no other behaviour: conversions from and to these types live with those who speak them.
 
 pub mod disk;
 mod redact;
+pub mod sealed;
 pub mod session;
 
 /// CRI v1 as Kubernetes 1.36 has it: `RuntimeService` and `ImageService`, served to the kubelet and to crictl.

@@ -173,6 +173,7 @@ async fn parts(
         network,
         handlers,
         host,
+        sealed: Default::default(),
         shim_procs,
         counters: Arc::new(Counters::default()),
         metrics,

@@ -9,7 +9,8 @@ use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
 use crate::metrics::Metrics;
 use crate::network::Network;
-use crate::oci::{Handlers, Host};
+use crate::oci::sealed::{Copy, Sealed};
+use crate::oci::{Handler, Handlers, Host};
 use crate::places::Places;
 use crate::sandbox::{CgroupParent, Index, InvalidCgroupParent, SandboxSpec};
 use crate::stats::Walkers;
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) network: Network,
     pub(crate) handlers: Handlers,
     pub(crate) host: Host,
+    pub(crate) sealed: Sealed,
     pub(crate) cdi: Cdi,
     /// Containers of which a checkpoint is being made.
     pub(crate) checkpoints: Mutex<BTreeSet<ContainerId>>,
@@ -95,6 +97,11 @@ impl Shared {
         let Ok(group) = group else { return Vec::new() };
         let hierarchies = self.host.cgroups.layout().hierarchies();
         hierarchies.map(|one| one.mount.join(group.path())).collect()
+    }
+
+    /// The copy of a handler's executable that shims are to start, if there is to be one.
+    pub(crate) fn sealed(&self, handler: &Handler) -> Option<Arc<Copy>> {
+        if self.host.selinux.is_some() { None } else { self.sealed.of(handler) }
     }
 
     /// Where the pod's network namespace is pinned.

@@ -34,6 +34,7 @@ mod pod;
 mod process;
 mod reaper;
 mod rootfs;
+mod sealed;
 mod serve;
 mod service;
 mod session;

@@ -7,6 +7,7 @@
 use crate::error::Invalid;
 use crate::files;
 use crate::reaper::Reaper;
+use crate::sealed::Sealed;
 use crate::stdio::stream;
 use davit_proto::shim::OciRuntime;
 use davit_sys::process::{Command, SpawnError, Spawned};
@@ -15,6 +16,7 @@ use std::ffi::OsStr;
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How much of a log or of standard error is looked at.
@@ -35,6 +37,7 @@ pub(crate) struct Oci {
     systemd_cgroup: bool,
     arguments: Vec<String>,
     limit: Option<Duration>,
+    sealed: Option<Arc<Sealed>>,
 }
 
 /// What the runtime is asked to do with a container.
@@ -121,8 +124,11 @@ pub(crate) enum OciError {
 }
 
 impl Oci {
-    /// The runtime of a request, if it can be called.
-    pub(crate) fn checked(request: OciRuntime) -> Result<Self, Invalid> {
+    /// The runtime of a request, if it can be called; `sealed` is the one in memory.
+    pub(crate) fn checked(
+        request: OciRuntime,
+        sealed: Option<Arc<Sealed>>,
+    ) -> Result<Self, Invalid> {
         let OciRuntime { path, root, systemd_cgroup, args, timeout_ms } = request;
         crate::error::checked_path("runtime.path", &path)?;
         crate::error::checked_path("runtime.root", &root)?;
@@ -130,7 +136,8 @@ impl Oci {
             return Err(Invalid::new("runtime.args", bad, "it contains a NUL byte"));
         }
         let limit = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
-        Ok(Self { path: path.into(), root: root.into(), systemd_cgroup, arguments: args, limit })
+        let (path, root) = (path.into(), root.into());
+        Ok(Self { path, root, systemd_cgroup, arguments: args, limit, sealed })
     }
 
     /// The same runtime, for undoing: never without a limit.
@@ -200,7 +207,11 @@ impl Oci {
         log: &Path,
         stdio: [OwnedFd; 3],
     ) -> Result<Command, SpawnError> {
-        let mut command = Command::new(self.path.as_os_str(), stdio)?;
+        let path = self.path.as_os_str();
+        let mut command = match self.sealed.as_ref().and_then(|sealed| sealed.of(&self.path)) {
+            Some(copy) => Command::of_file(copy, path, stdio)?,
+            None => Command::new(path, stdio)?,
+        };
         // Nothing but this: a NOTIFY_SOCKET, for one, would change what runtimes do.
         command.env(
             "PATH",

@@ -7,6 +7,7 @@ use crate::error::Refusal;
 use crate::events::{Events, Subscription};
 use crate::namespaces::{NamespaceError, Pinned};
 use crate::reaper::{Ended, Reaper};
+use crate::sealed::Sealed;
 use crate::session::SESSIONS;
 use crate::userns::Userns;
 use davit_proto::shim::{Event, Exit, StateResponse, event};
@@ -34,6 +35,8 @@ pub(crate) struct Pod {
     pub(crate) events: Events,
     /// Places for sessions.
     pub(crate) sessions: Semaphore,
+    /// The OCI runtime in memory, if the daemon passed one.
+    pub(crate) sealed: Option<Arc<Sealed>>,
     /// The user namespace, if it has one of its own.
     pub(crate) userns: Option<Arc<Userns>>,
     containers: Mutex<Containers>,
@@ -69,7 +72,7 @@ pub(crate) enum ShutdownError {
 }
 
 impl Pod {
-    pub(crate) fn new(directory: PathBuf, pinned: Pinned) -> Self {
+    pub(crate) fn new(directory: PathBuf, pinned: Pinned, sealed: Option<Sealed>) -> Self {
         let reaper = Arc::new(Reaper::default());
         let init = if pinned.init().is_some() { Init::Lives } else { Init::None };
         Self {
@@ -77,6 +80,7 @@ impl Pod {
             reaper,
             events: Events::default(),
             sessions: Semaphore::new(SESSIONS),
+            sealed: sealed.map(Arc::new),
             userns: pinned.userns(),
             containers: Mutex::default(),
             pinned: Mutex::new(pinned),

@@ -8,6 +8,7 @@ use crate::config::{self, ConfigError};
 use crate::namespaces::{NamespaceError, Pinned};
 use crate::pod::Pod;
 use crate::process::{self, ProcessError};
+use crate::sealed::Sealed;
 use crate::service::Service;
 use crate::session::{self, SESSIONS};
 use davit_proto::disk::SHIM_FD;
@@ -62,6 +63,7 @@ fn step(step: &'static str) -> impl FnOnce(io::Error) -> ServeError {
 /// Is the shim of a pod, until it is told to end.
 pub(crate) fn run(pod_dir: &Path) -> Result<(), ServeError> {
     let socket = inherited::take(SHIM_FD)?;
+    let sealed = Sealed::take()?;
     let config = config::load(pod_dir)?;
     process::settle(&config.cgroup_procs, config.oom_score_adj)?;
     let signals = Signals::new(Wait::No).map_err(step("watch signals"))?;
@@ -81,7 +83,7 @@ pub(crate) fn run(pod_dir: &Path) -> Result<(), ServeError> {
     };
     let pinned = Pinned::make(&config)?;
     drop(config);
-    let pod = Arc::new(Pod::new(pod_dir.to_owned(), pinned));
+    let pod = Arc::new(Pod::new(pod_dir.to_owned(), pinned, sealed));
     runtime.block_on(serve(pod, listener, signals))
 }
 

@@ -91,6 +91,8 @@ mod restart;
 #[cfg(test)]
 mod rollback;
 #[cfg(test)]
+mod sealed;
+#[cfg(test)]
 mod security;
 #[cfg(test)]
 mod shim_loss;

@@ -21,6 +21,7 @@ mod namespaces;
 mod path;
 mod process;
 mod resources;
+pub mod sealed;
 mod seccomp;
 pub mod selinux;
 mod syscalls;

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::id::SandboxId;
 use crate::network::Attachment;
 use crate::oci::handlers::UserNamespaces;
+use crate::oci::sealed::Copy;
 use crate::shared::Shared;
 use crate::shim::spawn;
 use crate::store::{SandboxPhase, SandboxRecord, VERSION, reach, write_json};
@@ -40,6 +41,7 @@ pub(super) async fn create(
         let (handler, why) = (handler.name.clone(), why.clone());
         return Err(RunSandboxError::UserNamespaces { handler, why });
     }
+    let sealed = shared.sealed(handler);
     let handler = handler.name.clone();
     let has_netns = spec.network == NetworkMode::Pod;
     let mut record = SandboxRecord {
@@ -56,7 +58,7 @@ pub(super) async fn create(
         trouble: None,
     };
     let mut undo = Undo::default();
-    match steps(shared, &mut record, &mut undo).await {
+    match steps(shared, &mut record, sealed.as_deref(), &mut undo).await {
         Ok(shim) => Ok(Made { record, shim }),
         Err(error) => {
             let left = undo.run().await;
@@ -74,6 +76,7 @@ pub(super) async fn create(
 async fn steps(
     shared: &Arc<Shared>,
     record: &mut SandboxRecord,
+    sealed: Option<&Copy>,
     undo: &mut Undo<'static>,
 ) -> Result<Shim, RunSandboxError> {
     let directory = shared.layout.pod(&record.id);
@@ -105,7 +108,7 @@ async fn steps(
     );
     let step = steps.run_shim.begin();
     let config = shim_config(shared, record, &group);
-    record.shim = Some(spawn(&shared.config.shim, &directory, &config)?);
+    record.shim = Some(spawn(&shared.config.shim, &directory, &config, sealed)?);
     reach("run.shim")?;
     write_json(&record_file, record)?;
     reach("run.shim_record")?;

@@ -1,8 +1,10 @@
 //! A shim's start: its directory, its socket, its process.
 
 use super::process::start_time;
+use crate::oci::sealed::Copy;
 use crate::store::{ShimRecord, StoreError, write_json};
 use davit_proto::disk::{SHIM_CONFIG, SHIM_ENV, SHIM_FD, SHIM_LOG, SHIM_SOCKET, ShimConfig};
+use davit_proto::sealed;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -63,7 +65,7 @@ pub enum SpawnError {
     State(#[source] super::ShimError),
 }
 
-/// Starts the shim `executable` for the pod in `directory`, which it is told by `config`.
+/// Starts the shim `executable` for the pod in `directory`, which it is told by `config`, with a copy of the OCI runtime if there is one.
 ///
 /// The socket exists and listens before the shim does: whoever connects waits for it, and never has to ask whether it is there yet.
 ///
@@ -73,6 +75,7 @@ pub fn spawn(
     executable: &Path,
     directory: &Path,
     config: &ShimConfig,
+    sealed: Option<&Copy>,
 ) -> Result<ShimRecord, SpawnError> {
     write_json(&directory.join(SHIM_CONFIG), config)?;
     let prepare = |verb| {
@@ -96,6 +99,12 @@ pub fn spawn(
     );
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     davit_sys::inherit::inherit(&mut command, listener.into(), SHIM_FD);
+    // After the listener, whose number may be this one.
+    if let Some(copy) = sealed {
+        let fd = copy.descriptor().map_err(prepare("pass the OCI runtime"))?;
+        command.env(sealed::ENV, copy.original.to_env());
+        davit_sys::inherit::inherit(&mut command, fd, sealed::FD);
+    }
     // tokio reaps a child whose handle was dropped; that it has ended is seen on its pidfd, as after a restart.
     let child = tokio::process::Command::from(command)
         .spawn()

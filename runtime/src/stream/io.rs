@@ -3,7 +3,7 @@
 use super::line::{Hold, Verdict};
 use davit_sys::readiness;
 use rustix::io::Errno;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -36,10 +36,22 @@ impl AsyncWrite for Input {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let Some(fd) = &self.fd else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
         loop {
             let mut guard = ready!(fd.poll_write_ready(context))?;
-            match guard.try_io(|fd| write_now(fd.get_ref(), bytes)) {
+            match guard.try_io(|fd| write_now(fd.get_ref(), slices)) {
                 Ok(result) => return Poll::Ready(result),
                 Err(_would_block) => {}
             }
@@ -56,8 +68,8 @@ impl AsyncWrite for Input {
     }
 }
 
-fn write_now(fd: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
-    match rustix::io::write(fd, bytes) {
+fn write_now(fd: &OwnedFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    match rustix::io::writev(fd, slices) {
         // A terminal whose other side is closed.
         Err(Errno::IO) => Err(io::ErrorKind::BrokenPipe.into()),
         other => Ok(other?),

@@ -80,7 +80,8 @@ impl Command {
         Ok(Self { arguments, path, executable: None, environment: Vec::new(), stdio })
     }
 
-    /// The program in this open file, which nobody need be able to reach by a path. Its `argv[0]` is `name`.
+    /// The program in this open file, which nobody need be able to reach by a path. Its `argv[0]` is `name`. If that is a path, whole, the
+    /// program there is run where the file can't be.
     pub fn of_file(
         executable: OwnedFd,
         name: &OsStr,
@@ -207,7 +208,11 @@ impl Command {
                 &self.arguments,
                 &self.environment,
                 nix::fcntl::AtFlags::AT_EMPTY_PATH,
-            ),
+            )
+            .or_else(|error| match self.path.as_bytes() {
+                [b'/', ..] => nix::unistd::execve(&self.path, &self.arguments, &self.environment),
+                _ => Err(error),
+            }),
             None => nix::unistd::execve(&self.path, &self.arguments, &self.environment),
         };
         executed.map_err(|e| {

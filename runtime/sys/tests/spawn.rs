@@ -100,6 +100,9 @@ fn runs_a_file_that_has_no_path() {
     let none = Command::of_file(open("/etc/passwd"), OsStr::new("it"), [null(), null(), null()]);
     let (text, code) = finish(none.unwrap().spawn(ok).unwrap());
     assert_eq!((text.as_str(), code), ("exec it: Permission denied (os error 13)", NOT_STARTED));
+    let other =
+        Command::of_file(open("/etc/passwd"), OsStr::new("/bin/true"), [null(), null(), null()]);
+    assert_eq!(finish(other.unwrap().spawn(ok).unwrap()), (String::new(), 0));
 }
 
 fn a_child_that_only_works_tells_how_it_went() {

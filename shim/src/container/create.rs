@@ -89,8 +89,8 @@ impl Plan {
         let CreateRequest { own_pid_namespace, oom_score_adj, mapped_mounts, .. } = request;
         checked_name("id", &id)?;
         checked_path("bundle", &bundle)?;
-        let oci =
-            Oci::checked(runtime.ok_or_else(|| Invalid::new("runtime", "", "it is missing"))?)?;
+        let runtime = runtime.ok_or_else(|| Invalid::new("runtime", "", "it is missing"))?;
+        let oci = Oci::checked(runtime, pod.sealed.clone())?;
         let check = |rootfs| rootfs::check(rootfs, &pod.directory, pod.userns.as_deref());
         rootfs.as_ref().map_or(Ok(()), check)?;
         mapped_mounts.iter().try_for_each(|mount| mapped::check(mount, &pod.directory))?;

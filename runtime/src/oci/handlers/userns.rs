@@ -151,7 +151,7 @@ impl Trial<'_> {
             userns: Some(IdMappings { uids: vec![MAPPING], gids: vec![MAPPING] }),
             userns_rootfs: Some(rootfs(self.place.state)),
         };
-        let record = spawn(self.place.shim, &self.pod, &config)
+        let record = spawn(self.place.shim, &self.pod, &config, None)
             .map_err(|error| crate::error::chain(&error))?;
         let process = ProcessHandle::open(record).map_err(|error| error.to_string())?;
         process.ok_or_else(|| last_words(&self.pod))

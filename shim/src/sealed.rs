@@ -1,0 +1,32 @@
+//! The OCI runtime as the daemon passed it: a copy in memory that nobody can write to.
+//!
+//! Owns the decision to start that instead of the file: only for the same path, and while the file looks as it did. Whatever is amiss, the file
+//! is started: it is slower and no worse.
+
+use davit_proto::sealed::{ENV, FD, Original};
+use davit_sys::inherited::{self, InheritedError};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    original: Original,
+    fd: OwnedFd,
+}
+
+impl Sealed {
+    /// What the daemon passed, if it did. To be called before anything opens descriptors.
+    pub(crate) fn take() -> Result<Option<Self>, InheritedError> {
+        let Some(original) = std::env::var_os(ENV).and_then(|value| Original::from_env(&value))
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Self { original, fd: inherited::take(FD)? }))
+    }
+
+    /// Another descriptor of the copy, if it is one of the file at `path` as that is now.
+    pub(crate) fn of(&self, path: &Path) -> Option<OwnedFd> {
+        if self.original.is(path) { self.fd.try_clone().ok() } else { None }
+    }
+}
