@@ -130,7 +130,8 @@ on_both!(the_counters_are_right_everywhere_whatever_is_done_and_after_a_kill, se
     let counted = agree(t, "paused by hand", 1)?;
     let all: Vec<u64> = NAMES.iter().map(|name| counted[name]).collect();
     assert_eq!(all, [1, 1, 1, 1, 1, 1], "{counted:?}");
-    assert_eq!(Scrape::take(address(t)?)?.value("davit_shims")?, 1.0);
+    let shims = || Scrape::take(address(t)?)?.value("davit_shims");
+    eventually(NOTICED, "the stopped pod's shim is gone", || Ok((shims()? == 1.0).then_some(())))?;
     for round in ["after a kill", "after another"] {
         t.daemon().kill()?;
         t.daemon().spawn()?;

@@ -237,10 +237,8 @@ async fn output(output: Option<Output>, writer: &mut Option<Writer>) {
 async fn input(reader: Option<Reader>, stdin: Option<Input>, writer: &mut Option<Writer>) -> Eof {
     let mut eof = Eof::Process;
     if let (Some(mut reader), Some(mut stdin)) = (reader, stdin) {
-        // Straight from the buffers that the session has read into.
-        let copied = tokio::io::copy_buf(&mut reader, &mut stdin).await;
-        let ended = match copied {
-            Ok(_) => {
+        let ended = match reader.pass_on(&mut stdin).await {
+            Ok(()) => {
                 eof = Eof::Client;
                 stdin.shutdown().await
             }

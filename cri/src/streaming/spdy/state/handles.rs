@@ -82,19 +82,12 @@ impl State {
 
     /// The next piece of what the peer wrote.
     pub(in super::super) fn read(&mut self, id: u32, waker: &Waker) -> Taken {
+        if let Some(bytes) = self.read_now(id) {
+            return Taken::Bytes(bytes);
+        }
         let Some(slot) = self.slots.get_mut(&id) else {
             return Taken::Failed(Failure::Gone);
         };
-        if let Some(bytes) = slot.unread.pop_front() {
-            let charge = bytes.len().saturating_add(RECORD);
-            slot.charged = slot.charged.saturating_sub(charge);
-            let was_full = self.full.is_some() || self.charged >= self.limits.unread_session;
-            self.charged = self.charged.saturating_sub(charge);
-            if was_full && !self.is_full() {
-                wake(&mut self.driver);
-            }
-            return Taken::Bytes(bytes);
-        }
         match (slot.failure, slot.inbound) {
             (Some(Failure::Reset), _) => Taken::Failed(Failure::Reset),
             (_, Half::Finished) => Taken::End,
@@ -104,6 +97,20 @@ impl State {
                 Taken::Later
             }
         }
+    }
+
+    /// The next piece, if there is one; nobody waits for it.
+    pub(in super::super) fn read_now(&mut self, id: u32) -> Option<Bytes> {
+        let slot = self.slots.get_mut(&id)?;
+        let bytes = slot.unread.pop_front()?;
+        let charge = bytes.len().saturating_add(RECORD);
+        slot.charged = slot.charged.saturating_sub(charge);
+        let was_full = self.full.is_some() || self.charged >= self.limits.unread_session;
+        self.charged = self.charged.saturating_sub(charge);
+        if was_full && !self.is_full() {
+            wake(&mut self.driver);
+        }
+        Some(bytes)
     }
 
     /// Whether the stream has failed; the waker is kept if not.
