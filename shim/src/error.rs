@@ -34,6 +34,8 @@ pub(crate) enum Refusal {
     NoInit,
     #[error("the pod has {0} containers, the most it can have")]
     Full(usize),
+    #[error("the shim is not in its cgroup: {0}")]
+    Unsettled(String),
     #[error("the pod has {0} streams open, the most it can have")]
     Sessions(usize),
 }

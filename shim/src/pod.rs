@@ -9,9 +9,11 @@ use crate::namespaces::{NamespaceError, Pinned};
 use crate::reaper::{Ended, Reaper};
 use crate::sealed::Sealed;
 use crate::session::SESSIONS;
+use crate::stdio::stream;
 use crate::userns::Userns;
 use davit_proto::shim::{Event, Exit, StateResponse, event};
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +25,9 @@ const PROTOCOL: u32 = 2;
 const MAX_CONTAINERS: usize = 1024;
 /// How long the killed init of a shared PID namespace may take to be reaped.
 const INIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How much is heard of why the shim could not be moved.
+const MOVE_WORDS: u64 = 4096;
 
 /// How long after work memory is given back: a burst of work is not slowed down by it.
 const REST: Duration = Duration::from_millis(500);
@@ -42,6 +47,8 @@ pub(crate) struct Pod {
     containers: Mutex<Containers>,
     pinned: Mutex<Pinned>,
     init: watch::Sender<Init>,
+    /// Whether the shim is in its cgroups, or why it isn't; `None`: not yet.
+    settled: watch::Sender<Option<Result<(), String>>>,
     stopped: watch::Sender<bool>,
     worked: Notify,
 }
@@ -85,9 +92,31 @@ impl Pod {
             containers: Mutex::default(),
             pinned: Mutex::new(pinned),
             init: watch::Sender::new(init),
+            settled: watch::Sender::new(None),
             stopped: watch::Sender::new(false),
             worked: Notify::new(),
         }
+    }
+
+    /// Hears from the child that moves the shim into its cgroups, if there is one.
+    pub(crate) async fn settle_in(self: Arc<Self>, moving: Option<OwnedFd>) {
+        let settled = match moving {
+            None => Ok(()),
+            Some(moving) => match stream::read_to_end(moving, MOVE_WORDS).await {
+                Ok(words) if words.is_empty() => Ok(()),
+                Ok(words) => Err(String::from_utf8_lossy(&words).into_owned()),
+                Err(error) => Err(error.to_string()),
+            },
+        };
+        self.settled.send_replace(Some(settled));
+    }
+
+    /// Waits until the shim is in its cgroups: no container comes to be before.
+    pub(crate) async fn settled(&self) -> Result<(), Refusal> {
+        let mut settled = self.settled.subscribe();
+        // The sender lives as long as `self`, so this cannot fail.
+        let settled = settled.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
+        settled.unwrap_or(Ok(())).map_err(Refusal::Unsettled)
     }
 
     /// The container of that id.

@@ -1,6 +1,8 @@
 //! What the shim makes of its own process before it serves.
 
 use crate::files;
+use davit_sys::process::SpawnError;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Why the process could not be set up.
@@ -12,11 +14,8 @@ pub(crate) enum ProcessError {
     Cgroup { path: PathBuf, source: std::io::Error },
 }
 
-/// Becomes the reaper of all that descends from it, leaves the daemon's session, cgroups and directory.
-pub(crate) fn settle(
-    cgroup_procs: &[PathBuf],
-    oom_score_adj: Option<i32>,
-) -> Result<(), ProcessError> {
+/// Becomes the reaper of all that descends from it, leaves the daemon's session and directory.
+pub(crate) fn settle(oom_score_adj: Option<i32>) -> Result<(), ProcessError> {
     let step = |step| move |e: rustix::io::Errno| ProcessError::Step { step, source: e.into() };
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(step("become a subreaper"))?;
@@ -27,7 +26,6 @@ pub(crate) fn settle(
     }
     rustix::process::chdir("/").map_err(step("change to /"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    join_cgroups(cgroup_procs)?;
     if let Some(value) = oom_score_adj {
         // The daemon probed what can be set; where it is refused all the same, a shim in more danger beats none.
         if let Err(e) =
@@ -37,6 +35,25 @@ pub(crate) fn settle(
         }
     }
     Ok(())
+}
+
+/// Has a child move this process into the cgroups whose `cgroup.procs` files these are. Answers where it is heard: it says nothing and ends if all is well; `None`:
+/// there is nothing to do. The kernel makes whoever moves a
+/// process first in a while wait for all processors to have taken notice, ten milliseconds or more, which the shim can use. What an OCI runtime moves
+/// soon after goes at once.
+pub(crate) fn begin_move(cgroup_procs: &[PathBuf]) -> Result<Option<OwnedFd>, SpawnError> {
+    if cgroup_procs.is_empty() {
+        return Ok(None);
+    }
+    let shim = rustix::process::getpid().as_raw_pid().to_string();
+    let mover = davit_sys::process::fork(|| {
+        let moved = cgroup_procs.iter().try_for_each(|path| {
+            files::write_kernel(path, &shim)
+                .map_err(|source| ProcessError::Cgroup { path: path.clone(), source })
+        });
+        moved.map_err(|error| crate::error::chain(&error))
+    })?;
+    Ok(Some(mover.failure))
 }
 
 /// Moves this process into the cgroups whose `cgroup.procs` files these are.

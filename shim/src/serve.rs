@@ -50,6 +50,8 @@ pub(crate) enum ServeError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Process(#[from] ProcessError),
+    #[error("move the shim into its cgroups")]
+    Move(#[from] davit_sys::process::SpawnError),
     #[error("make the pod's namespaces")]
     Namespaces(#[from] NamespaceError),
     #[error("{step}")]
@@ -65,8 +67,10 @@ pub(crate) fn run(pod_dir: &Path) -> Result<(), ServeError> {
     let socket = inherited::take(SHIM_FD)?;
     let sealed = Sealed::take()?;
     let config = config::load(pod_dir)?;
-    process::settle(&config.cgroup_procs, config.oom_score_adj)?;
+    process::settle(config.oom_score_adj)?;
     let signals = Signals::new(Wait::No).map_err(step("watch signals"))?;
+    // Its end is seen among the signals, as an orphan's.
+    let moving = process::begin_move(&config.cgroup_procs)?;
     let listener = std::os::unix::net::UnixListener::from(socket);
     listener.set_nonblocking(true).map_err(step("use the listening socket"))?;
     // Before the namespaces: what comes after them would have to release them.
@@ -84,7 +88,10 @@ pub(crate) fn run(pod_dir: &Path) -> Result<(), ServeError> {
     let pinned = Pinned::make(&config)?;
     drop(config);
     let pod = Arc::new(Pod::new(pod_dir.to_owned(), pinned, sealed));
-    runtime.block_on(serve(pod, listener, signals))
+    runtime.block_on(async {
+        tokio::spawn(Arc::clone(&pod).settle_in(moving));
+        serve(pod, listener, signals).await
+    })
 }
 
 async fn serve(

@@ -240,6 +240,7 @@ impl ToStatus for Refusal {
             | Self::Pausing(_)
             | Self::NoInit
             | Self::Ending => tonic::Code::FailedPrecondition,
+            Self::Unsettled(_) => tonic::Code::Internal,
         }
     }
 }

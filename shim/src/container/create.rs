@@ -210,7 +210,10 @@ async fn build(pod: &Arc<Pod>, container: &Container, plan: Plan) -> Result<Born
     let prepare = || plan.prepare(pod.userns.as_deref());
     let called = plan.oci.run(&pod.reaper, call, prepare).await;
     let born = match called {
-        Ok(()) => adopt(container, &plan, &pid_file, &expecting, ours).await,
+        Ok(()) => match pod.settled().await {
+            Ok(()) => adopt(container, &plan, &pid_file, &expecting, ours).await,
+            Err(refusal) => Err(refusal.into()),
+        },
         Err(error) => Err(error.into()),
     };
     if born.is_err() {

@@ -1,8 +1,10 @@
 //! What fails leaves nothing.
 
 use crate::harness::{Pod, RUNTIMES, Setup, command, plain_config, put, sh};
+use davit_proto::disk::ShimConfig;
 use davit_proto::shim::OciRuntime;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tonic::Code;
 
@@ -59,6 +61,46 @@ async fn a_runtime_that_takes_too_long_is_killed_and_what_it_left_deleted() {
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(pod.processes(), Vec::<i32>::new());
     pod.finish().await;
+}
+
+#[tokio::test]
+async fn a_shim_that_cannot_be_in_its_cgroup_makes_no_container_and_says_why() {
+    let no_such = |config: &mut ShimConfig, _: &Path| {
+        config.cgroup_procs = vec!["/no/such/cgroup.procs".into()];
+    };
+    let mut pod = Pod::with(RUNTIMES[0], no_such).await;
+    let error = pod.create("c", &sh("sleep 1000")).await.unwrap_err();
+    assert_eq!(error.code(), Code::Internal, "{error}");
+    assert!(error.message().contains("/no/such/cgroup.procs: No such file"), "{error}");
+    assert_eq!(pod.processes(), Vec::<i32>::new());
+    pod.finish().await;
+}
+
+#[tokio::test]
+async fn a_shim_is_in_its_cgroup_when_there_is_a_container() {
+    let name = format!("davit-test-{}", crate::harness::random());
+    let hierarchies = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup/memory", "/sys/fs/cgroup"];
+    let there = |hierarchy: &&&str| Path::new(hierarchy).join("cgroup.procs").exists();
+    let cgroups: Vec<_> = hierarchies
+        .iter()
+        .filter(there)
+        .map(|hierarchy| Path::new(hierarchy).join(&name))
+        .collect();
+    assert!(!cgroups.is_empty());
+    cgroups.iter().for_each(|cgroup| std::fs::create_dir(cgroup).unwrap());
+    let own = |config: &mut ShimConfig, _: &Path| {
+        config.cgroup_procs = cgroups.iter().map(|cgroup| cgroup.join("cgroup.procs")).collect();
+    };
+    let mut pod = Pod::with(RUNTIMES[0], own).await;
+    assert_eq!(pod.run_to_end("c", &sh("exit 3")).await.code, 3);
+    for cgroup in &cgroups {
+        let inside = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+        assert_eq!(inside, format!("{}\n", pod.shim.id()), "{}", cgroup.display());
+    }
+    pod.finish().await;
+    for cgroup in &cgroups {
+        std::fs::remove_dir(cgroup).unwrap();
+    }
 }
 
 #[tokio::test]
