@@ -23,6 +23,7 @@ pub mod leaks;
 pub mod live;
 mod newer;
 pub mod old_shim;
+pub mod profile;
 pub mod prometheus;
 pub mod pty;
 pub mod registry;

@@ -23,6 +23,8 @@ mod cli_verbs;
 #[cfg(test)]
 mod containers;
 #[cfg(test)]
+mod cost;
+#[cfg(test)]
 mod crictl;
 #[cfg(test)]
 mod critest;
