@@ -6,6 +6,7 @@
 use super::check;
 use super::layer::{self, Layer};
 use super::load::{ConfigError, Sources};
+use super::timeouts::Times;
 use super::value::{
     AbsolutePath, CgroupDriver, Collector, HostPort, Interface, Listen, LogLevel, Name, Share,
     Span, Subnet,
@@ -155,16 +156,6 @@ impl Config {
         self.full.tracing.sampling.unwrap_or_default().get()
     }
 
-    /// How long nothing may happen on a stream.
-    pub(crate) fn stream_idle(&self) -> Duration {
-        span(self.full.timeouts.stream_idle, 4 * 60 * 60)
-    }
-
-    /// How long a client may take to open its streams.
-    pub(crate) fn stream_creation(&self) -> Duration {
-        span(self.full.timeouts.stream_creation, 30)
-    }
-
     /// Where the pid is written.
     pub(crate) fn pidfile(&self) -> Option<&Path> {
         self.full.pidfile.as_ref().map(AbsolutePath::as_path)
@@ -297,19 +288,9 @@ impl Config {
         }
     }
 
-    /// How long a CNI plugin may take.
-    pub(crate) fn cni_timeout(&self) -> Duration {
-        span(self.full.timeouts.cni, 120)
-    }
-
-    /// How long an OCI runtime may take.
-    pub(crate) fn runtime_timeout(&self) -> Duration {
-        span(self.full.timeouts.runtime, 60)
-    }
-
-    /// How long a shim may take.
-    pub(crate) fn shim_timeout(&self) -> Duration {
-        span(self.full.timeouts.shim, 10)
+    /// How long others may take.
+    pub(crate) fn times(&self) -> Times {
+        self.full.timeouts.times()
     }
 }
 
@@ -373,13 +354,7 @@ fn with_defaults(layer: Layer) -> Layer {
             subnet: layer.bridge.subnet.or(Some(SUBNET)),
             table: or_default(layer.bridge.table, "davit"),
         },
-        timeouts: layer::Timeouts {
-            cni: layer.timeouts.cni.or(Some(Span::seconds(120))),
-            runtime: layer.timeouts.runtime.or(Some(Span::seconds(60))),
-            shim: layer.timeouts.shim.or(Some(Span::seconds(10))),
-            stream_idle: layer.timeouts.stream_idle.or(Some(Span::seconds(4 * 60 * 60))),
-            stream_creation: layer.timeouts.stream_creation.or(Some(Span::seconds(30))),
-        },
+        timeouts: layer.timeouts.with_defaults(),
         limits: layer::Limits {
             connections: layer.limits.connections.or(Some(CONNECTIONS)),
             calls: layer.limits.calls.or(Some(CALLS)),
