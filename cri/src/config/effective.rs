@@ -131,6 +131,11 @@ impl Config {
         self.full.metrics_listen.map(|HostPort(address)| address)
     }
 
+    /// How often the status counters are logged; `None`: never.
+    pub(crate) fn metrics_interval(&self) -> Option<Duration> {
+        self.full.metrics_interval.map(Span::as_duration)
+    }
+
     /// Where the streams of exec, attach and port-forward are served.
     pub(crate) fn streaming_listen(&self) -> SocketAddr {
         self.full.streaming_listen.map_or(STREAMING, |HostPort(address)| address)
@@ -327,6 +332,7 @@ fn with_defaults(layer: Layer) -> Layer {
         state: or_default(layer.state, STATE),
         listen: layer.listen.filter(|listen| !listen.is_empty()).or(listen),
         metrics_listen: layer.metrics_listen,
+        metrics_interval: layer.metrics_interval,
         streaming_listen: layer.streaming_listen.or(Some(HostPort(STREAMING))),
         pidfile: layer.pidfile,
         cni_conf_dir: or_default(layer.cni_conf_dir, "/etc/cni/net.d"),

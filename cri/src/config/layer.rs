@@ -29,6 +29,9 @@ pub(crate) struct Layer {
     /// Where /metrics, /healthz and /readyz are served; nowhere unless given
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) metrics_listen: Option<HostPort>,
+    /// How often the status counters are written to the log; never unless given
+    #[arg(long, value_name = "TIME")]
+    pub(crate) metrics_interval: Option<Span>,
     /// Where the streams of exec, attach and port-forward are served
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) streaming_listen: Option<HostPort>,
@@ -316,6 +319,7 @@ impl Layer {
             state: over.state.or(self.state),
             listen: over.listen.or(self.listen),
             metrics_listen: over.metrics_listen.or(self.metrics_listen),
+            metrics_interval: over.metrics_interval.or(self.metrics_interval),
             streaming_listen: over.streaming_listen.or(self.streaming_listen),
             pidfile: over.pidfile.or(self.pidfile),
             cni_conf_dir: over.cni_conf_dir.or(self.cni_conf_dir),

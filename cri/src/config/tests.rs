@@ -175,7 +175,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
 fn a_refusal_names_source_key_and_value() {
     let long = format!("--state=/{}", "a".repeat(100));
     let long: &[&str] = &[&long];
-    let cases: [(&str, &[&str], &[&str]); 23] = [
+    let cases: [(&str, &[&str], &[&str]); 25] = [
         ("", long, &["command line", "state", "too long"]),
         ("subnett = 1", &[], &["config.toml", "\"subnett\"", "bridge.subnet"]),
         ("root = 'relative'", &[], &["config.toml:1", "root", "\"relative\"", "absolute"]),
@@ -195,6 +195,8 @@ fn a_refusal_names_source_key_and_value() {
         ("[limits]\ncreations = 0", &[], &["config.toml", "limits.creations", "\"0\"", "65536"]),
         ("", &["--limits-connections=65537"], &["command line", "limits.connections", "65537"]),
         ("sweep_interval = '0s'", &[], &["config.toml", "sweep_interval", "\"0s\""]),
+        ("metrics_interval = '900ms'", &[], &["config.toml", "metrics_interval", "less than a s"]),
+        ("", &["--metrics-interval=1ms"], &["command line", "metrics_interval", "\"1ms\""]),
         ("[timeouts]\nstart = '25h'", &[], &["config.toml:2", "start", "\"25h\"", "24h"]),
         ("max_log_line = 5", &[], &["max_log_line", "\"5\"", "1024"]),
         ("listen = ['unix:///a', 'unix:///a']", &[], &["listen", "unix:///a", "twice"]),
@@ -243,6 +245,13 @@ fn a_start_may_take_as_long_as_any_command_unless_it_has_a_time_of_its_own() {
         assert_eq!(times(config), expected, "{file} {args:?}");
         assert_eq!(times(dumped), expected, "{file} {args:?}");
     }
+}
+
+#[test]
+fn counters_are_not_told_unless_it_is_said_how_often() {
+    assert_eq!(load_with("", &[]).unwrap().metrics_interval(), None);
+    let config = load_with("metrics_interval = '1s'", &[]).unwrap();
+    assert_eq!(config.metrics_interval().map(|every| every.as_secs()), Some(1));
 }
 
 #[test]

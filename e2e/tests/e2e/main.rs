@@ -99,6 +99,8 @@ mod silent_shim;
 #[cfg(test)]
 mod soak;
 #[cfg(test)]
+mod startup;
+#[cfg(test)]
 mod stats;
 #[cfg(test)]
 mod stop;
