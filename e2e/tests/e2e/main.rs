@@ -77,6 +77,8 @@ mod network;
 #[cfg(test)]
 mod overload;
 #[cfg(test)]
+mod package;
+#[cfg(test)]
 mod pause;
 #[cfg(test)]
 mod pods;
