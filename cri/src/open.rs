@@ -32,7 +32,8 @@ const SHIM: &str = "davit-shim";
 /// In one line, what keeps it from working at all.
 pub(crate) async fn open(config: Arc<Config>, urls: Urls) -> anyhow::Result<Opened> {
     let runtime = Runtime::open(runtime_config(&config)?).await?;
-    let limits = Limits { idle: config.stream_idle(), creation: config.stream_creation() };
+    let times = config.times();
+    let limits = Limits { idle: times.stream_idle, creation: times.stream_creation };
     let streams = Server::new(urls.clone(), Arc::new(runtime.clone()), limits)?;
     let keyring = Keyring::new(config.registry_auth_file().map(Path::to_owned));
     let services = Services {
@@ -82,8 +83,9 @@ pub(crate) fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
         creations: config.max_creations(),
         sweep_interval: config.sweep_interval(),
         deadlines: Deadlines {
-            shim: config.shim_timeout(),
-            runtime: config.runtime_timeout(),
+            shim: config.times().shim,
+            runtime: config.times().runtime,
+            start: config.times().start,
             ..Deadlines::default()
         },
         state,
@@ -103,7 +105,7 @@ fn network(config: &Config) -> anyhow::Result<NetworkConfig> {
     Ok(NetworkConfig {
         cni_conf_dir: config.cni_conf_dir().to_owned(),
         cni_bin_dirs: vec![config.cni_bin_dir().to_owned(), PathBuf::from(DEBIAN_CNI)],
-        cni_timeout: config.cni_timeout(),
+        cni_timeout: config.times().cni,
         bridge: BridgeConfig {
             name: bridge.name,
             subnet: bridge.subnet.to_string().parse().context("bridge.subnet")?,

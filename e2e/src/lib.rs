@@ -9,6 +9,7 @@ pub mod arguments;
 pub mod bench;
 pub mod boot;
 pub mod chaos;
+pub mod chroot;
 pub mod cni;
 pub mod collector;
 pub mod cri;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The older one speaks version 1 of the interface, in its first form: no sessions (what isn't HTTP/2 is hung up on), no Update, Checkpoint or Thaw, no time of a
-//! start, no field in its configuration that came later. The newer one says version 3, and tells of events that nobody has heard of.
+//! start nor for one, no field in its configuration that came later. The newer one says version 3, and tells of events that nobody has heard of.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use davit_proto::disk::SHIM_CONFIG;
@@ -231,7 +231,11 @@ impl Shim for Proxy {
     }
 
     async fn start(&self, r: Request<StartRequest>) -> Result<Response<StartResponse>, Status> {
-        self.client().start(r.into_inner()).await
+        let mut request = r.into_inner();
+        if self.age == Age::Old {
+            request.timeout_ms = 0;
+        }
+        self.client().start(request).await
     }
 
     async fn signal(&self, r: Request<SignalRequest>) -> Result<Response<SignalResponse>, Status> {

@@ -50,8 +50,10 @@ pub struct RuntimeConfig {
 pub struct Deadlines {
     /// A shim: to come up, and to answer a call that runs no OCI runtime.
     pub shim: Duration,
-    /// One run of an OCI runtime.
+    /// One run of an OCI runtime, but to start a container.
     pub runtime: Duration,
+    /// One run of an OCI runtime that starts a container. One that takes longer is killed.
+    pub start: Duration,
     /// A container that got SIGKILL: to end.
     pub kill: Duration,
     /// Output that comes after the command of an exec has ended, because a child of it holds the pipe.
@@ -63,6 +65,7 @@ impl Default for Deadlines {
         Self {
             shim: Duration::from_secs(10),
             runtime: Duration::from_secs(60),
+            start: Duration::from_secs(60),
             kill: Duration::from_secs(30),
             drain: Duration::from_secs(5),
         }

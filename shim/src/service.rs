@@ -83,7 +83,7 @@ impl Shim for Service {
     ) -> Result<Response<StartResponse>, Status> {
         let pod = Arc::clone(&self.pod);
         let started_at =
-            detached(async move { start::start(&pod, &request.into_inner().id).await }).await?;
+            detached(async move { start::start(&pod, request.into_inner()).await }).await?;
         Ok(Response::new(StartResponse { started_at }))
     }
 

@@ -8,6 +8,7 @@ use super::layer::{self, Layer};
 use super::load::{ConfigError, Sources};
 use super::value::{AbsolutePath, HandlerKind, Listen, Name};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// One directory for both would mix what a boot must forget with what it must keep.
 pub(super) fn directories(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
@@ -49,6 +50,11 @@ pub(super) fn limits(full: &Layer, sources: &Sources) -> Result<(), ConfigError>
     if !(1024..=1 << 20).contains(&line) {
         let set = |layer: &Layer| layer.max_log_line.is_some();
         return Err(sources.wrong(set, "max_log_line", &line, "is not between 1024 and 1048576"));
+    }
+    let told = full.metrics_interval.map(|every| (every, every.as_duration()));
+    if let Some((every, _)) = told.filter(|(_, every)| *every < Duration::from_secs(1)) {
+        let set = |layer: &Layer| layer.metrics_interval.is_some();
+        return Err(sources.wrong(set, "metrics_interval", &every, "is less than a second"));
     }
     counts(full, sources)?;
     let listen = full.listen.as_deref().unwrap_or_default();

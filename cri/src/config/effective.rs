@@ -6,6 +6,7 @@
 use super::check;
 use super::layer::{self, Layer};
 use super::load::{ConfigError, Sources};
+use super::timeouts::Times;
 use super::value::{
     AbsolutePath, CgroupDriver, Collector, HostPort, Interface, Listen, LogLevel, Name, Share,
     Span, Subnet,
@@ -130,6 +131,11 @@ impl Config {
         self.full.metrics_listen.map(|HostPort(address)| address)
     }
 
+    /// How often the status counters are logged; `None`: never.
+    pub(crate) fn metrics_interval(&self) -> Option<Duration> {
+        self.full.metrics_interval.map(Span::as_duration)
+    }
+
     /// Where the streams of exec, attach and port-forward are served.
     pub(crate) fn streaming_listen(&self) -> SocketAddr {
         self.full.streaming_listen.map_or(STREAMING, |HostPort(address)| address)
@@ -153,16 +159,6 @@ impl Config {
     /// The share of calls that are traced where the caller does not say.
     pub(crate) fn trace_share(&self) -> f64 {
         self.full.tracing.sampling.unwrap_or_default().get()
-    }
-
-    /// How long nothing may happen on a stream.
-    pub(crate) fn stream_idle(&self) -> Duration {
-        span(self.full.timeouts.stream_idle, 4 * 60 * 60)
-    }
-
-    /// How long a client may take to open its streams.
-    pub(crate) fn stream_creation(&self) -> Duration {
-        span(self.full.timeouts.stream_creation, 30)
     }
 
     /// Where the pid is written.
@@ -297,19 +293,9 @@ impl Config {
         }
     }
 
-    /// How long a CNI plugin may take.
-    pub(crate) fn cni_timeout(&self) -> Duration {
-        span(self.full.timeouts.cni, 120)
-    }
-
-    /// How long an OCI runtime may take.
-    pub(crate) fn runtime_timeout(&self) -> Duration {
-        span(self.full.timeouts.runtime, 60)
-    }
-
-    /// How long a shim may take.
-    pub(crate) fn shim_timeout(&self) -> Duration {
-        span(self.full.timeouts.shim, 10)
+    /// How long others may take.
+    pub(crate) fn times(&self) -> Times {
+        self.full.timeouts.times()
     }
 }
 
@@ -346,6 +332,7 @@ fn with_defaults(layer: Layer) -> Layer {
         state: or_default(layer.state, STATE),
         listen: layer.listen.filter(|listen| !listen.is_empty()).or(listen),
         metrics_listen: layer.metrics_listen,
+        metrics_interval: layer.metrics_interval,
         streaming_listen: layer.streaming_listen.or(Some(HostPort(STREAMING))),
         pidfile: layer.pidfile,
         cni_conf_dir: or_default(layer.cni_conf_dir, "/etc/cni/net.d"),
@@ -373,13 +360,7 @@ fn with_defaults(layer: Layer) -> Layer {
             subnet: layer.bridge.subnet.or(Some(SUBNET)),
             table: or_default(layer.bridge.table, "davit"),
         },
-        timeouts: layer::Timeouts {
-            cni: layer.timeouts.cni.or(Some(Span::seconds(120))),
-            runtime: layer.timeouts.runtime.or(Some(Span::seconds(60))),
-            shim: layer.timeouts.shim.or(Some(Span::seconds(10))),
-            stream_idle: layer.timeouts.stream_idle.or(Some(Span::seconds(4 * 60 * 60))),
-            stream_creation: layer.timeouts.stream_creation.or(Some(Span::seconds(30))),
-        },
+        timeouts: layer.timeouts.with_defaults(),
         limits: layer::Limits {
             connections: layer.limits.connections.or(Some(CONNECTIONS)),
             calls: layer.limits.calls.or(Some(CALLS)),

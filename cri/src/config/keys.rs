@@ -3,9 +3,8 @@
 //! serde refuses an unknown key too ([`Layer`] denies them), but without the path that leads to it and without a guess at what was
 //! meant; so keys are looked through first.
 
-use super::layer::{
-    Bridge, Handler, Layer, Limits, MetricsTls, StreamingTls, Timeouts, Tls, Tracing,
-};
+use super::layer::{Bridge, Handler, Layer, Limits, MetricsTls, StreamingTls, Tls, Tracing};
+use super::timeouts::Timeouts;
 use serde::Deserialize;
 use serde::de::{self, Visitor};
 

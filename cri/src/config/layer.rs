@@ -4,6 +4,7 @@
 //! flag `--bridge-name`), and what `davit config dump` writes, so that none of the three can lack a key of the others. Doc comments
 //! here are the help texts. Owns no default: those are in [`super::effective`].
 
+use super::timeouts::Timeouts;
 use super::value::{
     AbsolutePath, CgroupDriver, Collector, HandlerKind, HostPort, Interface, Listen, LogLevel,
     Name, Share, Span, Subnet,
@@ -28,6 +29,9 @@ pub(crate) struct Layer {
     /// Where /metrics, /healthz and /readyz are served; nowhere unless given
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) metrics_listen: Option<HostPort>,
+    /// How often the status counters are written to the log; never unless given
+    #[arg(long, value_name = "TIME")]
+    pub(crate) metrics_interval: Option<Span>,
     /// Where the streams of exec, attach and port-forward are served
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) streaming_listen: Option<HostPort>,
@@ -124,27 +128,6 @@ pub(crate) struct Bridge {
     /// The built-in network's nftables table
     #[arg(long = "bridge-table", id = "bridge-table", value_name = "NAME")]
     pub(crate) table: Option<Name>,
-}
-
-/// `[timeouts]`: how long a call to somebody else's program may take before it is given up.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Timeouts {
-    /// How long a CNI plugin may take
-    #[arg(long = "timeouts-cni", id = "timeouts-cni", value_name = "TIME")]
-    pub(crate) cni: Option<Span>,
-    /// How long an OCI runtime may take for one of its commands
-    #[arg(long = "timeouts-runtime", id = "timeouts-runtime", value_name = "TIME")]
-    pub(crate) runtime: Option<Span>,
-    /// How long a shim may take to answer
-    #[arg(long = "timeouts-shim", id = "timeouts-shim", value_name = "TIME")]
-    pub(crate) shim: Option<Span>,
-    /// How long nothing may happen on a stream of exec, attach or port-forward before it is cut
-    #[arg(long = "timeouts-stream-idle", id = "timeouts-stream-idle", value_name = "TIME")]
-    pub(crate) stream_idle: Option<Span>,
-    /// How long a client may take to open the streams that its exec or attach has
-    #[arg(long = "timeouts-stream-creation", id = "timeouts-stream-creation", value_name = "TIME")]
-    pub(crate) stream_creation: Option<Span>,
 }
 
 /// `[limits]`: how much there may be at once; each from 1 to 65536.
@@ -336,6 +319,7 @@ impl Layer {
             state: over.state.or(self.state),
             listen: over.listen.or(self.listen),
             metrics_listen: over.metrics_listen.or(self.metrics_listen),
+            metrics_interval: over.metrics_interval.or(self.metrics_interval),
             streaming_listen: over.streaming_listen.or(self.streaming_listen),
             pidfile: over.pidfile.or(self.pidfile),
             cni_conf_dir: over.cni_conf_dir.or(self.cni_conf_dir),
@@ -360,13 +344,7 @@ impl Layer {
                 subnet: over.bridge.subnet.or(self.bridge.subnet),
                 table: over.bridge.table.or(self.bridge.table),
             },
-            timeouts: Timeouts {
-                cni: over.timeouts.cni.or(self.timeouts.cni),
-                runtime: over.timeouts.runtime.or(self.timeouts.runtime),
-                shim: over.timeouts.shim.or(self.timeouts.shim),
-                stream_idle: over.timeouts.stream_idle.or(self.timeouts.stream_idle),
-                stream_creation: over.timeouts.stream_creation.or(self.timeouts.stream_creation),
-            },
+            timeouts: self.timeouts.under(over.timeouts),
             limits: Limits {
                 connections: over.limits.connections.or(self.limits.connections),
                 calls: over.limits.calls.or(self.limits.calls),

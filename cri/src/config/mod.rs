@@ -18,6 +18,7 @@ mod load;
 mod reload;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod value;
 
 pub(crate) use effective::{Config, Handler, Tls};

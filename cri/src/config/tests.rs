@@ -98,8 +98,11 @@ fn the_getters_agree_with_the_defaults_that_are_dumped() {
     assert_eq!(config.pod_cgroup_parent().as_str(), "davit-pods");
     assert_eq!(config.handlers().len(), 0);
     assert_eq!(full.streaming_listen.unwrap().0, config.streaming_listen());
-    assert_eq!(full.timeouts.stream_idle.unwrap().as_duration(), config.stream_idle());
-    assert_eq!(full.timeouts.stream_creation.unwrap().as_duration(), config.stream_creation());
+    assert_eq!(full.timeouts.stream_idle.unwrap().as_duration(), config.times().stream_idle);
+    assert_eq!(
+        full.timeouts.stream_creation.unwrap().as_duration(),
+        config.times().stream_creation
+    );
     assert_eq!(full.sweep_interval.unwrap().as_duration(), config.sweep_interval());
     let limits = [config.max_connections(), config.max_calls(), config.max_creations()];
     let layer::Limits { connections, calls, creations } = full.limits;
@@ -124,7 +127,7 @@ fn what_is_dumped_gives_the_same_configuration_again() {
     let again = load_with(&dump(&config).unwrap(), &[]).unwrap();
     assert_eq!(again, config);
     assert_eq!(again.handlers()["runsc"].args, ["--a", "--b"]);
-    assert_eq!(again.cni_timeout().as_secs(), 90);
+    assert_eq!(again.times().cni.as_secs(), 90);
     assert_eq!(again.log_level(), LogLevel::Debug);
 }
 
@@ -140,7 +143,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
     for key in keys::fields_of::<Layer>() {
         let inner: &[&str] = match *key {
             "bridge" => keys::fields_of::<super::layer::Bridge>(),
-            "timeouts" => keys::fields_of::<super::layer::Timeouts>(),
+            "timeouts" => keys::fields_of::<super::timeouts::Timeouts>(),
             "limits" => keys::fields_of::<super::layer::Limits>(),
             "tls" => keys::fields_of::<super::layer::Tls>(),
             "streaming_tls" => keys::fields_of::<super::layer::StreamingTls>(),
@@ -172,7 +175,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
 fn a_refusal_names_source_key_and_value() {
     let long = format!("--state=/{}", "a".repeat(100));
     let long: &[&str] = &[&long];
-    let cases: [(&str, &[&str], &[&str]); 22] = [
+    let cases: [(&str, &[&str], &[&str]); 25] = [
         ("", long, &["command line", "state", "too long"]),
         ("subnett = 1", &[], &["config.toml", "\"subnett\"", "bridge.subnet"]),
         ("root = 'relative'", &[], &["config.toml:1", "root", "\"relative\"", "absolute"]),
@@ -192,6 +195,9 @@ fn a_refusal_names_source_key_and_value() {
         ("[limits]\ncreations = 0", &[], &["config.toml", "limits.creations", "\"0\"", "65536"]),
         ("", &["--limits-connections=65537"], &["command line", "limits.connections", "65537"]),
         ("sweep_interval = '0s'", &[], &["config.toml", "sweep_interval", "\"0s\""]),
+        ("metrics_interval = '900ms'", &[], &["config.toml", "metrics_interval", "less than a s"]),
+        ("", &["--metrics-interval=1ms"], &["command line", "metrics_interval", "\"1ms\""]),
+        ("[timeouts]\nstart = '25h'", &[], &["config.toml:2", "start", "\"25h\"", "24h"]),
         ("max_log_line = 5", &[], &["max_log_line", "\"5\"", "1024"]),
         ("listen = ['unix:///a', 'unix:///a']", &[], &["listen", "unix:///a", "twice"]),
         ("[metrics_tls]\ncert = '/c'", &[], &["metrics_tls", "\"/c\"", "cert and key"]),
@@ -221,6 +227,34 @@ fn traces_go_nowhere_unless_a_collector_is_named() {
 }
 
 #[test]
+fn a_start_may_take_as_long_as_any_command_unless_it_has_a_time_of_its_own() {
+    let times = |config: Config| {
+        let times = config.times();
+        (times.start.as_secs(), times.runtime.as_secs())
+    };
+    let cases: [(&str, &[&str], (u64, u64)); 5] = [
+        ("", &[], (60, 60)),
+        ("[timeouts]\nruntime = '5m'", &[], (300, 300)),
+        ("[timeouts]\nstart = '20s'", &[], (20, 60)),
+        ("[timeouts]\nstart = '20s'", &["--timeouts-runtime=2m"], (20, 120)),
+        ("[timeouts]\nstart = '20s'\nruntime = '5s'", &["--start-timeout=30s"], (30, 5)),
+    ];
+    for (file, args, expected) in cases {
+        let config = load_with(file, args).unwrap();
+        let dumped = load_with(&dump(&config).unwrap(), &[]).unwrap();
+        assert_eq!(times(config), expected, "{file} {args:?}");
+        assert_eq!(times(dumped), expected, "{file} {args:?}");
+    }
+}
+
+#[test]
+fn counters_are_not_told_unless_it_is_said_how_often() {
+    assert_eq!(load_with("", &[]).unwrap().metrics_interval(), None);
+    let config = load_with("metrics_interval = '1s'", &[]).unwrap();
+    assert_eq!(config.metrics_interval().map(|every| every.as_secs()), Some(1));
+}
+
+#[test]
 fn a_file_that_was_asked_for_must_be_there() {
     let error = load(&flags(&["--config", "/nonexistent/davit.toml"])).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/davit.toml"));
@@ -244,7 +278,7 @@ fn streams_may_be_served_anywhere_and_with_tls_that_asks_for_no_certificate() {
     let config = config.unwrap();
     assert_eq!(config.streaming_listen().to_string(), "0.0.0.0:10010");
     assert_eq!(config.streaming_tls().unwrap().client_ca, None);
-    assert_eq!(config.stream_idle().as_secs(), 60);
+    assert_eq!(config.times().stream_idle.as_secs(), 60);
     assert!(load_with("", &[]).unwrap().streaming_tls().is_none());
 }
 

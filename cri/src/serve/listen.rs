@@ -20,6 +20,14 @@ const BACKLOG: i32 = 1024;
 /// Why a listener could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
+    /// Somebody has made them for us.
+    #[error(
+        "LISTEN_FDS: {0} sockets were passed, and davit makes its own: no socket unit may belong to its service"
+    )]
+    Passed(usize),
+    /// `LISTEN_FDS` or `LISTEN_PID` makes no sense.
+    #[error("read LISTEN_FDS and LISTEN_PID")]
+    PassedWrong(#[source] io::Error),
     /// Another process has it.
     #[error("listen on {}: another process listens on it", .0.display())]
     Taken(PathBuf),
@@ -117,6 +125,17 @@ fn prompt(stream: TcpStream) -> io::Result<TcpStream> {
     sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(10))?;
     sockopt::set_tcp_keepcnt(&stream, 3)?;
     Ok(stream)
+}
+
+/// Sockets of the service manager's (socket activation) are refused rather than left unused: whoever connects to one would wait for ever.
+///
+/// # Errors
+/// [`ListenError::Passed`] with how many there are.
+pub(crate) fn refuse_passed() -> Result<(), ListenError> {
+    match sd_notify::listen_fds().map_err(ListenError::PassedWrong)?.len() {
+        0 => Ok(()),
+        count => Err(ListenError::Passed(count)),
+    }
 }
 
 /// Binds every address of the configuration, or none: what was bound is let go when a later one fails.

@@ -3,12 +3,12 @@
 //! Owns the order of things and nothing that a pod needs: when this process ends, however it ends, every container runs on.
 //!
 //! ```text
-//! config ─► locks ─► sockets bound ─► pidfile ─► runtime opened (recovery) ─► READY=1 ─► serving ──SIGHUP──► reload
-//!                                                                                          │
-//!    end ◄── images on disk ◄── drained, or 15 s, or a second signal ◄── STOPPING=1 ◄── SIGTERM, SIGINT
+//! config ─► signals ─► locks ─► sockets bound ─► pidfile ─► runtime opened (recovery) ─► READY=1 ─► version, drivers told ─► serving ──SIGHUP──► reload
+//!                                                                                                                  │
+//!                            end ◄── images on disk ◄── drained, or 15 s, or a second signal ◄── STOPPING=1 ◄── SIGTERM, SIGINT
 //! ```
 //!
-//! Callers that connect during recovery wait in the sockets' queues; none is answered from half-loaded state.
+//! Callers that connect during recovery wait in the sockets' queues; none is answered from half-loaded state. docs/startup.md tells each step.
 
 mod accept;
 mod drain;
@@ -20,9 +20,11 @@ mod pidfile;
 mod reload;
 mod services;
 mod signals;
+mod tell;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
+mod watchdog;
 
 pub(crate) use listen::{Listener, Stream};
 pub(crate) use services::{MESSAGE_MAX, Opened, Services};
@@ -30,6 +32,7 @@ pub(crate) use services::{MESSAGE_MAX, Opened, Services};
 use crate::config::{self, Config, ServeFlags};
 use crate::layer::{Bound, InFlight, Operations, Requests, through};
 use crate::metrics::{self, DebugOn, Metrics, Site};
+use crate::output;
 use crate::streaming::{Server, Urls};
 use crate::traces::Traces;
 use anyhow::Context;
@@ -51,6 +54,21 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// # Errors
 /// Whatever keeps the daemon from starting, in one line.
 pub(crate) fn main<F>(
+    flags: &ServeFlags,
+    open: impl FnOnce(Arc<Config>, Urls) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<Opened>>,
+{
+    let served = configured(flags, open);
+    if let Err(error) = &served {
+        notify::failed(&output::one_line(error));
+    }
+    served
+}
+
+/// From the configuration on.
+fn configured<F>(
     flags: &ServeFlags,
     open: impl FnOnce(Arc<Config>, Urls) -> F,
 ) -> anyhow::Result<()>
@@ -117,17 +135,20 @@ where
 {
     tracing::info!(version = crate::VERSION, pid = std::process::id(), "davit starts");
     let mut signals = Signals::new().context("take signals")?;
+    watchdog::start();
+    listen::refuse_passed()?;
     let _locks = [lock::take("root", config.root())?, lock::take("state", config.state())?];
     let mut bound = listen::bind(&config)?;
     let site = Site::new(DebugOn(config.debug()));
-    let scrapes = CancellationToken::new();
-    let _scrapes = scrapes.clone().drop_guard();
+    let end = CancellationToken::new();
+    let _end = end.clone().drop_guard();
     if let Some(listener) = bound.metrics.take() {
-        tokio::spawn(metrics::http::serve(listener, site.clone(), scrapes));
+        tokio::spawn(metrics::http::serve(listener, site.clone(), end.clone()));
     }
     let _pidfile = config.pidfile().map(pidfile::write).transpose()?;
     let config = Arc::new(config);
     let certificates = bound.certificates.clone();
+    notify::taking_up();
     let opened = tokio::select! {
         opened = open(Arc::clone(&config), Urls::new(&bound.streams.url)) => opened?,
         () = signals.stop() => {
@@ -135,21 +156,33 @@ where
             return Ok(());
         }
     };
-    for line in &opened.announcement {
-        tracing::info!("{line}");
-    }
-    let serving = Serving::start(bound, &opened, &config, &site)?;
+    // Whoever is told so and comes finds the sockets, and waits there for a moment at most.
     notify::ready();
-    tracing::info!("davit serves");
+    announce(&opened);
+    let serving = Serving::start(bound, &opened, &config, &site)?;
+    for address in config.listen() {
+        tracing::info!(%address, "davit serves");
+    }
+    if let Some(every) = config.metrics_interval() {
+        tell::spawn(every, Arc::clone(&opened.counters), end);
+    }
     let mut reload = reload::Reload::new(flags.clone(), config, (log, site.clone()), certificates);
     until_stopped(&mut signals, &mut reload, &serving, &opened).await;
-    notify::stopping();
+    notify::stopping(serving.calls.len());
     site.stop();
     let until = Instant::now() + drain::GRACE;
     serving.stop(&mut signals).await;
     bring_to_disk(&opened, until.max(Instant::now() + FLUSH), signals.stop()).await;
     tracing::info!("davit ends; containers run on");
     Ok(())
+}
+
+/// What serves from now on: its version, and what it drives.
+fn announce(opened: &Opened) {
+    tracing::info!(version = crate::VERSION, "davit is ready");
+    for line in &opened.announcement {
+        tracing::info!("{line}");
+    }
 }
 
 /// What was pulled a moment ago would not outlive a reboot: a stop is what comes before one. A disk that takes too long holds up nobody.

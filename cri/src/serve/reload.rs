@@ -7,6 +7,13 @@ use crate::metrics::{DebugOn, Site};
 use crate::output;
 use std::sync::Arc;
 
+/// What became of a new configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Over,
+    Refused,
+}
+
 /// The configuration in effect, and where it comes from.
 #[derive(Debug)]
 pub(crate) struct Reload {
@@ -39,18 +46,22 @@ impl Reload {
             Err(error) => {
                 let error = output::one_line(&anyhow::Error::new(error));
                 tracing::error!(error, "reload: the configuration is wrong; the old one stays");
+                notify::reload_refused();
             }
-            Ok(new) => self.take(new),
+            Ok(new) => match self.take(new) {
+                Taken::Over => notify::ready(),
+                Taken::Refused => notify::reload_refused(),
+            },
         }
-        notify::ready();
     }
 
-    fn take(&mut self, new: Config) {
+    /// Refused is told of here.
+    fn take(&mut self, new: Config) -> Taken {
         let fixed = config::unchangeable(&self.config, &new);
         if !fixed.is_empty() {
             let keys = fixed.join(", ");
             tracing::error!(keys, "reload: these need a restart; the old configuration stays");
-            return;
+            return Taken::Refused;
         }
         // The files' names are the same, but what they hold may be new.
         let read: Result<Vec<_>, _> =
@@ -63,12 +74,13 @@ impl Reload {
                     error,
                     "reload: the certificates are wrong; the old configuration stays"
                 );
-                return;
+                return Taken::Refused;
             }
         }
         self.log.set(new.log_level());
         self.site.set_debug(DebugOn(new.debug()));
         self.config = Arc::new(new);
         tracing::info!("reload: the new configuration is in effect");
+        Taken::Over
     }
 }

@@ -12,8 +12,7 @@ mod serve;
 mod store;
 
 pub use access::Auth;
-pub(crate) use store::write_whole;
-pub use store::{Digest, Store};
+pub use store::{Digest, Store, write_whole};
 
 use anyhow::{Context, Result};
 use serve::State;

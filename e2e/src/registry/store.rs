@@ -201,7 +201,7 @@ fn collect_names(dir: &Path, name: &str, names: &mut Vec<String>) -> Result<()> 
 }
 
 /// Writes a file so that nobody sees half of it.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().with_context(|| format!("{} has no directory", path.display()))?;
     let mut file = tempfile::NamedTempFile::new_in(dir)
         .with_context(|| format!("make a temporary file in {}", dir.display()))?;

@@ -139,6 +139,49 @@ on_both!(an_oci_runtime_that_hangs_in_start_is_given_up, setup: hanging_runtime,
     Ok(())
 });
 
+/// One that waits in its create while `DIR/slow-create` exists, too. A start has the limit of the others here, and any other command ten times as long.
+fn short_start(settings: &mut Settings) -> Result<()> {
+    let dir = settings.dir.display();
+    let script = format!(
+        "for word in \"$@\"; do\nwhile [ -e {dir}/slow-\"$word\" ]; do sleep 0.1; done\n\
+        [ ! -e {dir}/hang-\"$word\" ] || {{ {}; }}\ndone",
+        hang(&settings.dir),
+    );
+    settings.wrap_runtime(&script, LIMIT * 10)?;
+    let start = format!("[timeouts]\nstart = \"{LIMIT}s\"\n");
+    settings.tables = settings.tables.replace("[timeouts]\n", &start);
+    ensure!(settings.tables.contains(&start), "{}", settings.tables);
+    Ok(())
+}
+
+on_both!(a_container_that_does_not_start_in_its_time_is_killed, setup: short_start, |t| {
+    let (pod, id) = t.sleeper(|_| ())?;
+    // What is no start has the other limit: this takes longer than a start may.
+    t.set_flag("slow-create")?;
+    let slow = std::thread::scope(|scope| {
+        let created = scope.spawn(|| t.try_create(&pod, "slow", |_| ()));
+        pause(Duration::from_secs(LIMIT + 2));
+        let given_up = created.is_finished();
+        t.clear_flag("slow-create")?;
+        let created = created.join().unwrap();
+        ensure!(!given_up, "a create was not held up, or given up like a start: {created:?}");
+        Ok(created?)
+    })?;
+    let init = t.pid(&slow)?;
+    t.set_flag("hang-start")?;
+    let status = refusal(t, || t.cri.start(&slow), || others_go_on(t, Some(&pod)))?;
+    names(&status, Code::DeadlineExceeded, &["start container", &slow, RUNTIME])?;
+    ensure!(!Path::new(&format!("/proc/{init}")).exists(), "its init lives on");
+    let after = t.cri.status(&slow)?;
+    assert_eq!((after.state(), after.exit_code), (ContainerState::ContainerExited, 128));
+    ensure!(after.message.contains(RUNTIME), "{}", after.message);
+    assert_eq!(t.exec(&id, "echo well")?, "well");
+    t.clear_flag("hang-start")?;
+    t.cri.remove(&slow)?;
+    t.run(&pod, "slow", |_| ())?;
+    Ok(())
+});
+
 on_both!(an_oci_runtime_that_hangs_in_exec_is_given_up, setup: hanging_runtime, |t| {
     let (pod, id) = t.sleeper(|_| ())?;
     t.set_flag("hang-exec")?;

@@ -79,6 +79,8 @@ mod network;
 #[cfg(test)]
 mod overload;
 #[cfg(test)]
+mod package;
+#[cfg(test)]
 mod pause;
 #[cfg(test)]
 mod pods;
@@ -102,6 +104,8 @@ mod shim_loss;
 mod silent_shim;
 #[cfg(test)]
 mod soak;
+#[cfg(test)]
+mod startup;
 #[cfg(test)]
 mod stats;
 #[cfg(test)]

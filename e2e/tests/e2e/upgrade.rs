@@ -38,6 +38,37 @@ fn older(settings: &mut Settings) -> Result<()> {
     of_age(settings, "old")
 }
 
+/// An older shim, and an OCI runtime that waits in its start while `DIR/slow-start` exists. A start has 3 s; a shim 10 s more to answer.
+fn older_and_slow(settings: &mut Settings) -> Result<()> {
+    older(settings)?;
+    let dir = settings.dir.display();
+    let script = format!(
+        "for word in \"$@\"; do\nwhile [ -e {dir}/slow-\"$word\" ]; do sleep 0.1; done\ndone"
+    );
+    settings.wrap_runtime(&script, 60)?;
+    settings.tables = settings.tables.replace("[timeouts]\n", "[timeouts]\nstart = \"3s\"\n");
+    Ok(())
+}
+
+on_one!(a_start_that_hangs_below_an_older_shim_is_given_up_too, setup: older_and_slow, |t| {
+    let (pod, id) = t.sleeper(|_| ())?;
+    let slow = t.create(&pod, "slow", |_| ())?;
+    let init = t.pid(&slow)?;
+    t.set_flag("slow-start")?;
+    let refused = t.cri.start(&slow).err().context("it was not given up")?;
+    assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused:?}");
+    let told = refused.message();
+    ensure!(told.contains(&slow) && told.contains("within 13000 ms"), "{told}");
+    ensure!(!Path::new(&format!("/proc/{init}")).exists(), "its init lives on");
+    let after = t.cri.status(&slow)?;
+    assert_eq!((after.state(), after.exit_code), (ContainerState::ContainerExited, 128));
+    assert_eq!(t.exec(&id, "echo well")?, "well");
+    t.clear_flag("slow-start")?;
+    t.cri.remove(&slow)?;
+    t.run(&pod, "slow", |_| ())?;
+    Ok(())
+});
+
 fn newer(settings: &mut Settings) -> Result<()> {
     of_age(settings, "new")
 }

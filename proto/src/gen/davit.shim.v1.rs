@@ -100,7 +100,7 @@ pub struct OciRuntime {
     /// Further global arguments, in front of the verb.
     #[prost(string, repeated, tag = "4")]
     pub args: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// How long one call of it may take, in milliseconds; 0 means no limit.
+    /// How long one call of it may take, in milliseconds; 0 means no limit. StartRequest has its own.
     #[prost(uint64, tag = "5")]
     pub timeout_ms: u64,
 }
@@ -245,6 +245,10 @@ pub struct CreateResponse {
 pub struct StartRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    /// How long the OCI runtime may take for it, in milliseconds; 0: as long as OciRuntime.timeout_ms of Create says, which is what a shim that is older
+    /// than this field allows. One that is under way is joined with the time that it has.
+    #[prost(uint64, tag = "2")]
+    pub timeout_ms: u64,
 }
 /// The container's command runs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

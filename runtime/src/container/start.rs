@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Between two questions to an older shim.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Starts a container and answers when that was, in nanoseconds since the epoch.
+/// Starts a container and answers when that was, in nanoseconds since the epoch. The OCI runtime gets `limit` for it.
 ///
 /// # Errors
 /// [`StartContainerError::Shim`]: it has ended, or is about to.
@@ -24,7 +24,7 @@ pub(crate) async fn start(
 ) -> Result<i64, StartContainerError> {
     let store = |source| StartContainerError::Store { id: id.clone(), source };
     reach("start.asked").map_err(store)?;
-    let source = match client.start(id.as_str()).await {
+    let source = match client.start(id.as_str(), limit).await {
         Ok(at) => {
             reach("start.started").map_err(store)?;
             return Ok(at);

@@ -185,7 +185,7 @@ impl Pod {
         self.busy += 1;
         let shared = Arc::clone(&self.shared);
         self.job(async move {
-            let limit = shared.config.deadlines.runtime;
+            let limit = shared.config.deadlines.start;
             let started = id.clone();
             let queued = shared.metrics.steps.start_queue.begin();
             let running = Arc::clone(&shared);

@@ -194,14 +194,17 @@ impl ShimClient {
         Ok(self.measure(|calls| &calls.create, answer).await?.into_inner().pid)
     }
 
-    /// Starts a container; answers when that was.
+    /// Starts a container; answers when that was. The OCI runtime has `limit` for it, and it is the shim that gives it up; one that is older than this
+    /// limit allows it what the container was created with, and is waited for no longer either.
     ///
     /// # Errors
     /// [`ShimError`].
-    pub async fn start(&self, id: &str) -> Result<i64, ShimError> {
-        let request = StartRequest { id: id.to_owned() };
+    pub async fn start(&self, id: &str, limit: Duration) -> Result<i64, ShimError> {
+        let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1);
+        let request = StartRequest { id: id.to_owned(), timeout_ms };
         let mut wire = self.wire.clone();
         let answer = async move { wire.start(request).await.map_err(ShimError::of(id)) };
+        let answer = within(limit + self.deadline, "start a container", answer);
         Ok(self.measure(|calls| &calls.start, answer).await?.into_inner().started_at)
     }
 

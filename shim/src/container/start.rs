@@ -4,8 +4,10 @@ use super::{Container, Phase};
 use crate::error::Refusal;
 use crate::oci::{Call, CallStdio, OciError, Verb};
 use crate::pod::Pod;
+use davit_proto::shim::StartRequest;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why a container was not started.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +30,13 @@ enum Claim {
 
 /// Starts a container and answers when, in nanoseconds since the epoch. To be run in a task of its own. Whoever lost the answer asks again:
 /// a start that is under way is joined, and one that has succeeded answers as it did.
-pub(crate) async fn start(pod: &Pod, id: &str) -> Result<i64, StartError> {
-    let container = pod.container(id)?;
+pub(crate) async fn start(pod: &Pod, request: StartRequest) -> Result<i64, StartError> {
+    let StartRequest { id, timeout_ms } = request;
+    let container = pod.container(&id)?;
+    let limit = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
     loop {
         match claim(&container)? {
-            Claim::Ours => return run(pod, &container).await,
+            Claim::Ours => return run(pod, &container, limit).await,
             Claim::Done(at) => return Ok(at),
             Claim::Theirs => {
                 container.wait_until(|phase| !matches!(phase, Phase::Starting(_))).await;
@@ -41,11 +45,16 @@ pub(crate) async fn start(pod: &Pod, id: &str) -> Result<i64, StartError> {
     }
 }
 
-async fn run(pod: &Pod, container: &Container) -> Result<i64, StartError> {
+/// Without a `limit` the container's own counts.
+async fn run(pod: &Pod, container: &Container, limit: Option<Duration>) -> Result<i64, StartError> {
     let log = container.bundle.join("start.log");
     let call = Call { verb: Verb::Start, id: &container.id, log, stdio: CallStdio::Quiet };
     let before = crate::process::now();
-    let result = container.oci.run(&pod.reaper, call, || Ok::<(), Infallible>(())).await;
+    let oci = match limit {
+        Some(_) => &container.oci.within(limit),
+        None => &container.oci,
+    };
+    let result = oci.run(&pod.reaper, call, || Ok::<(), Infallible>(())).await;
     let now = crate::process::now();
     // It may have ended meanwhile, which may not be known here yet, and did not end before it started.
     let at = if container.living().is_ok_and(|init| init.lives()) { now } else { before };

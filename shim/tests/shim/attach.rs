@@ -213,7 +213,7 @@ async fn a_terminal_is_attached_to_before_the_start_and_resized() {
         session.control.resizer().resize(Size { width: 101, height: 31 });
         // There is nothing to see of it before the start.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        pod.client.start(StartRequest { id: "c".to_owned() }).await.unwrap();
+        pod.client.start(StartRequest { id: "c".to_owned(), timeout_ms: 0 }).await.unwrap();
         let mut seen = String::new();
         read_until(&mut session, &mut seen, "31 101\r\n").await;
         for n in 1..=10_000_u16 {
@@ -249,7 +249,7 @@ async fn a_short_command_on_a_terminal_loses_nothing() {
         let id = format!("n{n}");
         pod.create(&id, &with_terminal("echo a; echo b; printf last")).await.unwrap();
         let mut session = attach(&client, &id, OUT).await.unwrap();
-        pod.client.start(StartRequest { id: id.clone() }).await.unwrap();
+        pod.client.start(StartRequest { id: id.clone(), timeout_ms: 0 }).await.unwrap();
         assert_eq!(rest(&mut session).await, "a\r\nb\r\nlast");
         assert_eq!(session.control.ended().await.unwrap(), exited(0));
         pod.delete(&id).await;

@@ -319,7 +319,7 @@ impl Pod {
     /// Creates and starts; answers the init's pid.
     pub(crate) async fn run(&mut self, id: &str, container: &Container) -> u32 {
         let pid = self.create(id, container).await.unwrap();
-        self.client.start(StartRequest { id: id.to_owned() }).await.unwrap();
+        self.client.start(StartRequest { id: id.to_owned(), timeout_ms: 0 }).await.unwrap();
         pid
     }
 

@@ -17,7 +17,7 @@ async fn a_container_runs_to_its_exit_code_and_its_output_is_in_the_log() {
         assert_eq!((state.containers[0].pid, state.containers[0].started), (pid, false));
         let started_at = pod
             .client
-            .start(StartRequest { id: "c".into() })
+            .start(StartRequest { id: "c".into(), timeout_ms: 0 })
             .await
             .unwrap()
             .into_inner()
@@ -100,7 +100,7 @@ async fn an_operation_that_the_state_does_not_allow_is_refused() {
     let mut pod = Pod::new(RUNTIMES[0]).await;
     pod.run("c", &sh("sleep 1000")).await;
     assert_eq!(pod.create("c", &sh("true")).await.unwrap_err().code(), Code::FailedPrecondition);
-    let start = |id: &str| StartRequest { id: id.into() };
+    let start = |id: &str| StartRequest { id: id.into(), timeout_ms: 0 };
     assert_eq!(pod.client.start(start("none")).await.unwrap_err().code(), Code::NotFound);
     let error = pod.client.shutdown(davit_proto::shim::ShutdownRequest {}).await.unwrap_err();
     assert_eq!(
@@ -116,7 +116,7 @@ async fn a_start_whose_answer_was_lost_can_be_asked_for_again() {
     for runtime in RUNTIMES {
         let mut pod = Pod::new(runtime).await;
         pod.create("c", &sh("sleep 0.2; exit 4")).await.unwrap();
-        let start = || StartRequest { id: "c".into() };
+        let start = || StartRequest { id: "c".into(), timeout_ms: 0 };
         let (mut one, mut two) = (pod.client.clone(), pod.client.clone());
         // The first caller goes away while the start is under way; the second joins it.
         let lost =
@@ -201,7 +201,7 @@ async fn limits_change_while_a_container_waits_and_while_it_runs() {
         };
         pod.client.update(ask(r#"{"cpu":{"shares":512}}"#)).await.unwrap();
         assert_eq!(cpu_share(pid), "512", "{runtime}");
-        pod.client.start(StartRequest { id: "c".into() }).await.unwrap();
+        pod.client.start(StartRequest { id: "c".into(), timeout_ms: 0 }).await.unwrap();
         pod.client.update(ask(r#"{"cpu":{"shares":256}}"#)).await.unwrap();
         assert_eq!(cpu_share(pid), "256", "{runtime}");
         let refused = pod.client.update(ask("no JSON")).await.unwrap_err();

@@ -57,7 +57,7 @@ async fn a_containers_root_is_the_images_and_none_of_the_hosts() {
         let made = |path: &str| Directory { path: path.into(), uid: 7, gid: 8, mode: 0o700 };
         request.rootfs.as_mut().unwrap().make_dirs = vec![made("/deep/made"), made("/made")];
         pod.client.create(request).await.unwrap();
-        pod.client.start(StartRequest { id: "c".into() }).await.unwrap();
+        pod.client.start(StartRequest { id: "c".into(), timeout_ms: 0 }).await.unwrap();
         assert_eq!(pod.exit("c").await.code, 0);
         let expected = [" 0 100000 65536", "0:0", "0:0", "7:8", "5:6", "no device", "to the pipe"];
         assert_eq!(pod.log("c"), expected.map(|line| format!("stdout F {line}")), "{runtime}");

@@ -69,8 +69,18 @@ impl Home {
             .unwrap()
     }
 
-    /// The next thing that the service manager is told.
+    /// The next thing that the service manager is told, but for what is only for people.
     fn told(&self) -> String {
+        loop {
+            let told = self.said();
+            if !told.starts_with("STATUS=") {
+                return told;
+            }
+        }
+    }
+
+    /// The next thing that the service manager or people are told.
+    fn said(&self) -> String {
         let mut buffer = [0; 512];
         let length = self.notified.recv(&mut buffer).unwrap();
         String::from_utf8(buffer[..length].to_vec()).unwrap()
