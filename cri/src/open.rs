@@ -49,8 +49,11 @@ pub(crate) async fn open(config: Arc<Config>, urls: Urls) -> anyhow::Result<Open
         collectors: Arc::new(move || runtime.metrics().collectors()),
         state: Arc::new(move || state(&dumping)),
         flush: Arc::new(move || {
-            let images = flushing.images().clone();
-            Box::pin(async move { images.flush().await })
+            let runtime = flushing.clone();
+            Box::pin(async move {
+                runtime.flush_events().await;
+                runtime.images().flush().await
+            })
         }),
     })
 }
@@ -81,6 +84,7 @@ pub(crate) fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
         max_log_line: config.max_log_line(),
         creations: config.max_creations(),
         sweep_interval: config.sweep_interval(),
+        events_retain: config.events_retain_count(),
         deadlines: Deadlines {
             shim: config.shim_timeout(),
             runtime: config.runtime_timeout(),

@@ -101,6 +101,8 @@ fn the_getters_agree_with_the_defaults_that_are_dumped() {
     assert_eq!(full.timeouts.stream_idle.unwrap().as_duration(), config.stream_idle());
     assert_eq!(full.timeouts.stream_creation.unwrap().as_duration(), config.stream_creation());
     assert_eq!(full.sweep_interval.unwrap().as_duration(), config.sweep_interval());
+    let events = full.events_retain_count.map(|count| usize::try_from(count).unwrap());
+    assert_eq!(events, Some(config.events_retain_count()));
     let limits = [config.max_connections(), config.max_calls(), config.max_creations()];
     let layer::Limits { connections, calls, creations } = full.limits;
     let dumped = [connections, calls, creations].map(|count| usize::try_from(count.unwrap()));
@@ -172,7 +174,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
 fn a_refusal_names_source_key_and_value() {
     let long = format!("--state=/{}", "a".repeat(100));
     let long: &[&str] = &[&long];
-    let cases: [(&str, &[&str], &[&str]); 22] = [
+    let cases: [(&str, &[&str], &[&str]); 24] = [
         ("", long, &["command line", "state", "too long"]),
         ("subnett = 1", &[], &["config.toml", "\"subnett\"", "bridge.subnet"]),
         ("root = 'relative'", &[], &["config.toml:1", "root", "\"relative\"", "absolute"]),
@@ -192,6 +194,8 @@ fn a_refusal_names_source_key_and_value() {
         ("[limits]\ncreations = 0", &[], &["config.toml", "limits.creations", "\"0\"", "65536"]),
         ("", &["--limits-connections=65537"], &["command line", "limits.connections", "65537"]),
         ("sweep_interval = '0s'", &[], &["config.toml", "sweep_interval", "\"0s\""]),
+        ("events_retain_count = 65537", &[], &["events_retain_count", "\"65537\"", "65536"]),
+        ("", &["--retain-count=70000"], &["command line", "events_retain_count", "70000"]),
         ("max_log_line = 5", &[], &["max_log_line", "\"5\"", "1024"]),
         ("listen = ['unix:///a', 'unix:///a']", &[], &["listen", "unix:///a", "twice"]),
         ("[metrics_tls]\ncert = '/c'", &[], &["metrics_tls", "\"/c\"", "cert and key"]),
