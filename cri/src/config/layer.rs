@@ -79,7 +79,7 @@ pub(crate) struct Layer {
     /// How often what belongs to nobody any more is looked for and removed
     #[arg(long, value_name = "TIME")]
     pub(crate) sweep_interval: Option<Span>,
-    /// How many events are stored, for those who ask later; 0: none
+    /// How many events are stored, for those who ask later (davit events); 0: none
     #[arg(long, visible_alias = "retain-count", value_name = "COUNT")]
     pub(crate) events_retain_count: Option<u32>,
     /// How much is logged

@@ -8,7 +8,7 @@
 //! No label is a name that somebody else can choose, but a handler's, which the configuration has: what a pod is called is nobody's label.
 
 mod counters;
-mod debug;
+pub(crate) mod debug;
 mod gauges;
 pub(crate) mod http;
 pub(crate) mod process;
