@@ -3,6 +3,7 @@
 //! Owns every flag but those of the daemon ([`crate::config::ServeFlags`]). Does nothing itself; an argument too many is an error.
 
 mod container;
+mod events;
 mod generated;
 mod image;
 mod listing;
@@ -10,6 +11,7 @@ mod stream;
 mod usage;
 
 pub(crate) use container::{Ids, InspectArgs, KillArgs, Limits, LogsArgs, StopArgs, UpdateArgs};
+pub(crate) use events::EventsArgs;
 pub(crate) use generated::{completion, man};
 pub(crate) use image::{
     CheckpointCommand, ExplainArgs, ImageCommand, LoginArgs, LogoutArgs, SearchArgs,
@@ -156,6 +158,16 @@ pub(crate) enum ClientCommand {
         after_help = "Examples:\n  davit logs -f --tail 10 web\n  davit logs --since 10m -t web"
     )]
     Logs(LogsArgs),
+    /// Show what has happened to pods, containers and images, and what goes on to happen
+    ///
+    /// Only what is new, unless --since or --after says from where, or --no-follow asks for all that is stored.
+    #[command(after_help = events::HELP)]
+    Events(EventsArgs),
+    /// Show all that the daemon knows, as JSON
+    ///
+    /// For debugging: its form is no promise and may change with each version.
+    #[command(after_help = "Example:\n  davit state | jq .counters")]
+    State,
     /// Run a command in a running container
     #[command(
         after_help = "Exits as the command does; 125 if davit failed, 126 if the command can't be run, 127 if there is none of its name.\n\
@@ -409,6 +421,15 @@ mod tests {
             "davit ps --sort weight",
             "davit ps --last 2 --latest",
             "davit logs --since yesterday-ish x",
+            "davit events x",
+            "davit events --filter colour=red",
+            "davit events --filter type=volume",
+            "davit events --since yesterday-ish",
+            "davit events --until 10parsecs",
+            "davit events --after -1",
+            "davit events --format table",
+            "davit events --stream=perhaps",
+            "davit state now",
             "davit kill -s NOSUCH x",
             "davit update x",
             "davit update --cpus 1",

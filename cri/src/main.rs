@@ -12,6 +12,7 @@
 //! | [`service`] | the gRPC services |
 //! | [`serve`] | the daemon's life: locks, sockets, signals, drain |
 //! | [`layer`] | what every call goes through |
+//! | [`state`] | all that the daemon knows, for debugging |
 //! | [`streaming`] | exec, attach and port-forward: what flows outside gRPC |
 //! | [`metrics`] | the counters, and the endpoint that shows them |
 //! | [`traces`] | what calls and pods' starts took, for a collector |
@@ -31,6 +32,7 @@ mod open;
 mod output;
 mod serve;
 mod service;
+mod state;
 mod streaming;
 mod traces;
 mod wipe;

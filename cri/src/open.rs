@@ -3,10 +3,10 @@
 //! Owns the translation from davit's configuration to the runtime's, and nothing after that.
 
 use crate::config::{CgroupDriver, Config};
-use crate::convert;
 use crate::metrics::Counters;
 use crate::serve::{Opened, Services};
 use crate::service::{Admin, Images, Keyring, RuntimeApi};
+use crate::state;
 use crate::streaming::{Limits, Server, Urls};
 use anyhow::Context as _;
 use davit_runtime::Runtime;
@@ -39,7 +39,7 @@ pub(crate) async fn open(config: Arc<Config>, urls: Urls) -> anyhow::Result<Open
     let services = Services {
         runtime: RuntimeApi::new(runtime.clone(), urls.clone()),
         image: Images::new(runtime.clone(), keyring.clone()),
-        davit: Admin::new(runtime.clone(), urls, keyring),
+        davit: Admin::new(runtime.clone(), urls, keyring, Arc::clone(&config)),
     };
     let (counting, dumping, flushing) = (runtime.clone(), runtime.clone(), runtime.clone());
     Ok(Opened {
@@ -48,10 +48,13 @@ pub(crate) async fn open(config: Arc<Config>, urls: Urls) -> anyhow::Result<Open
         streams,
         counters: Arc::new(move || Counters::of(&counting)),
         collectors: Arc::new(move || runtime.metrics().collectors()),
-        state: Arc::new(move || state(&dumping)),
+        state: Arc::new(move || state::of(&dumping, &config)),
         flush: Arc::new(move || {
-            let images = flushing.images().clone();
-            Box::pin(async move { images.flush().await })
+            let runtime = flushing.clone();
+            Box::pin(async move {
+                runtime.flush_events().await;
+                runtime.images().flush().await
+            })
         }),
     })
 }
@@ -82,6 +85,7 @@ pub(crate) fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
         max_log_line: config.max_log_line(),
         creations: config.max_creations(),
         sweep_interval: config.sweep_interval(),
+        events_retain: config.events_retain_count(),
         deadlines: Deadlines {
             shim: config.times().shim,
             runtime: config.times().runtime,
@@ -151,21 +155,6 @@ fn shim(config: &Config) -> anyhow::Result<PathBuf> {
     found
         .next()
         .with_context(|| format!("shim: {SHIM} is neither beside {} nor in PATH", own.display()))
-}
-
-/// Every pod and container, as the verbose statuses tell them.
-fn state(runtime: &Runtime) -> serde_json::Value {
-    let info = |info: BTreeMap<String, String>| -> serde_json::Value {
-        info.get("info").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
-    };
-    let pods = runtime.sandboxes().into_iter().map(|view| {
-        let containers = view.containers.iter();
-        let containers = containers.map(|(id, container)| (id.to_string(), info(convert::container_info(container, None))));
-        let containers: serde_json::Map<String, serde_json::Value> = containers.collect();
-        let pod = serde_json::json!({ "pod": info(convert::sandbox_info(&view)), "containers": containers });
-        (view.id.to_string(), pod)
-    });
-    serde_json::Value::Object(pods.collect())
 }
 
 fn announcement(runtime: &Runtime) -> Vec<String> {

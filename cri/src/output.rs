@@ -28,6 +28,27 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), OutputError> {
     forgiving(write_all(&mut io::stdout().lock(), bytes)).map_err(OutputError)
 }
 
+/// Whether somebody reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// As far as can be told.
+    There,
+    /// Not any more.
+    Gone,
+}
+
+/// The same for who would go on for ever: answers whether it is worth it.
+///
+/// # Errors
+/// As [`fn@print`].
+pub(crate) fn tell(bytes: &[u8]) -> Result<Audience, OutputError> {
+    match write_all(&mut io::stdout().lock(), bytes) {
+        Ok(()) => Ok(Audience::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Audience::Gone),
+        Err(error) => Err(OutputError(error)),
+    }
+}
+
 /// The same to standard error.
 ///
 /// # Errors

@@ -87,6 +87,8 @@ async fn end_pods(config: &Arc<Config>) -> anyhow::Result<usize> {
         bail!("{} of {count} pods are left: {}", failed.len(), failed.join("; "));
     }
     runtime.sweep().await;
+    // What is still to be written would come after the removal.
+    runtime.flush_events().await;
     runtime.network().purge().await.context("remove the bridge")?;
     Ok(count)
 }

@@ -233,7 +233,8 @@ fn table_families(table: &str) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Files and directories named after a pod or container that is gone, or that still speak of it.
+/// Files and directories named after a pod or container that is gone, or that still speak of it. The stored events do: that is
+/// what they are for.
 fn search_files(dir: &Path, ids: &[String], found: &mut Vec<String>) -> Result<()> {
     for name in names_in(dir)? {
         let path = dir.join(&name);
@@ -241,7 +242,7 @@ fn search_files(dir: &Path, ids: &[String], found: &mut Vec<String>) -> Result<(
         let named = ids.iter().any(|id| name.contains(id.as_str()));
         if named {
             found.push(format!("file {}", path.display()));
-        } else if metadata.is_dir() && name != "layers" {
+        } else if metadata.is_dir() && !matches!(&*name, "layers" | "events") {
             search_files(&path, ids, found)?;
         } else if metadata.is_file() && metadata.len() <= SEARCHED {
             let text = read_optional(&path)?.unwrap_or_default();

@@ -29,6 +29,8 @@ pub struct Counts {
     pub event_listeners: u64,
     /// Events that a listener was too slow for, each counted once for each such listener. It only grows.
     pub events_dropped: u64,
+    /// How often a listener was told that it was too slow. It only grows.
+    pub listeners_told: u64,
     /// Bytes of containers' logs that could not be written. It only grows; a restart counts anew, from what the shims of the pods that are there tell.
     pub log_dropped_bytes: u64,
 }
@@ -45,6 +47,7 @@ pub struct Counters {
     shims: AtomicI64,
     listeners: AtomicI64,
     events_dropped: AtomicU64,
+    listeners_told: AtomicU64,
     log_dropped: AtomicU64,
 }
 
@@ -102,8 +105,9 @@ impl Counters {
         self.log_dropped.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A listener was too slow for so many events.
+    /// A listener was too slow for so many events, and is told so.
     pub(crate) fn events_dropped(&self, events: u64) {
+        self.listeners_told.fetch_add(1, Ordering::Relaxed);
         self.events_dropped.fetch_add(events, Ordering::Relaxed);
     }
 
@@ -129,6 +133,7 @@ impl Counters {
             shims: read(&self.shims),
             event_listeners: read(&self.listeners),
             events_dropped: self.events_dropped.load(Ordering::Relaxed),
+            listeners_told: self.listeners_told.load(Ordering::Relaxed),
             log_dropped_bytes: self.log_dropped.load(Ordering::Relaxed),
         }
     }

@@ -3,16 +3,18 @@
 //! Owns the difference between two views of a pod, and the queue. Events come from the views that the pod's task publishes and from nothing else, so they
 //! agree with every list, and their order is that of the changes. An event carries the view that it came with: no status in it is older than what it
 //! tells. Publishing never waits: all listeners share one ring, and one that falls a whole ring behind is told so and ended, for a list that
-//! has a gap is worth nothing to those who follow it.
+//! has a gap is worth nothing to those who follow it. The journal, which keeps events, is told after the listeners and makes nobody wait either.
 //!
 //! ```text
 //! pod's task ──view──► between(before, after) ──► ring ──► listener ──► listener's client
-//!                                                   └────► one too slow: Lagged, end
+//!                                  │                └────► one too slow: Lagged, end
+//!                                  └──► journal (crate::journal): numbered, kept, replayed
 //! ```
 
 use crate::clock;
 use crate::container::{ContainerState, ContainerView};
 use crate::counters::{Counters, Listening};
+use crate::journal::Inbox;
 use crate::sandbox::{SandboxState, SandboxView};
 use std::sync::Arc;
 use tokio::sync::broadcast;
@@ -28,10 +30,16 @@ pub enum Change {
     Created,
     /// It runs; a pod is ready.
     Started,
+    /// A pod that was not ready is ready again. CRI has no word for it.
+    ReadyAgain,
+    /// Its limits were changed. CRI has no word for it.
+    Updated,
     /// It stands still: told by davit's own events, for which CRI has no word.
     Paused,
     /// It goes on.
     Resumed,
+    /// The OOM killer struck, which is why it has ended: told right before that. CRI has no word for it.
+    OomKilled,
     /// It has ended; a pod is not ready any more.
     Stopped,
     /// It is gone.
@@ -49,6 +57,8 @@ pub struct Event {
     pub at: i64,
     /// The pod as it was then; of one that is gone, as it was last.
     pub sandbox: Arc<SandboxView>,
+    /// The container, of one that is gone as it was last; `None`: it happened to the pod.
+    pub container: Option<Arc<ContainerView>>,
 }
 
 /// A listener did not keep up.
@@ -63,15 +73,15 @@ pub struct Lagged {
 #[derive(Debug)]
 pub(crate) struct Events {
     ring: broadcast::Sender<Event>,
-}
-
-impl Default for Events {
-    fn default() -> Self {
-        Self { ring: broadcast::Sender::new(RING) }
-    }
+    journal: Inbox,
 }
 
 impl Events {
+    /// Without listeners yet; all is kept by `journal`.
+    pub(crate) fn new(journal: Inbox) -> Self {
+        Self { ring: broadcast::Sender::new(RING), journal }
+    }
+
     /// Everything that happens from now on.
     pub(crate) fn listen(&self, counters: &Arc<Counters>) -> EventStream {
         EventStream { ring: self.ring.subscribe(), listening: counters.listen() }
@@ -79,13 +89,14 @@ impl Events {
 
     /// Tells what has happened to a pod that was `before` and is `after`, either of which may not be.
     pub(crate) fn tell(&self, before: Option<&Arc<SandboxView>>, after: Option<&Arc<SandboxView>>) {
-        if self.ring.receiver_count() == 0 {
-            return;
+        let events = between(before, after, clock::now());
+        if self.ring.receiver_count() > 0 {
+            for event in &events {
+                // The last listener has gone meanwhile: nobody minds.
+                drop(self.ring.send(event.clone()));
+            }
         }
-        for event in between(before, after, clock::now()) {
-            // The last listener has gone meanwhile: nobody minds.
-            drop(self.ring.send(event));
-        }
+        self.journal.pods(events);
     }
 }
 
@@ -172,13 +183,15 @@ fn between(
     at: i64,
 ) -> Vec<Event> {
     let Some(sandbox) = after.or(before) else { return Vec::new() };
-    let event =
-        |id: &str, change| Event { id: id.to_owned(), change, at, sandbox: Arc::clone(sandbox) };
-    let stage = |view: Option<&Arc<SandboxView>>| view.map_or(Stage::Absent, |v| of_sandbox(v));
-    let of_pod = steps(stage(before), stage(after), Ran::Yes);
-    let of_pod = of_pod.into_iter().map(|change| event(sandbox.id.as_str(), change));
+    let event = |id: &str, change, container: Option<&Arc<ContainerView>>| {
+        let container = container.map(Arc::clone);
+        Event { id: id.to_owned(), change, at, sandbox: Arc::clone(sandbox), container }
+    };
+    let of_pod = of_pod(before, after);
+    let of_pod = of_pod.into_iter().map(|change| event(sandbox.id.as_str(), change, None));
     let containers = of_containers(before, after);
-    let of_containers = containers.into_iter().map(|(id, change)| event(&id, change));
+    let of_containers =
+        containers.into_iter().map(|(view, change)| event(view.id.as_str(), change, Some(view)));
     if after.is_some() {
         of_pod.chain(of_containers).collect()
     } else {
@@ -186,29 +199,66 @@ fn between(
     }
 }
 
-fn of_containers(
-    before: Option<&Arc<SandboxView>>,
-    after: Option<&Arc<SandboxView>>,
-) -> Vec<(String, Change)> {
-    let mut found = Vec::new();
-    let views = |view: Option<&Arc<SandboxView>>| {
-        view.map(|view| view.containers.clone()).unwrap_or_default()
-    };
-    let (before, after) = (views(before), views(after));
-    let gone = before.iter().filter(|(id, _)| !after.contains_key(*id));
-    for (id, view) in after.iter().chain(gone) {
-        let old = before.get(id).map_or(Stage::Absent, |view| of_container(view));
-        let new = after.get(id).map_or(Stage::Absent, |view| of_container(view));
-        let ran = if view.state.started_at().is_some() { Ran::Yes } else { Ran::No };
-        found.extend(steps(old, new, ran).into_iter().map(|change| (id.to_string(), change)));
-        let was_paused = before.get(id).is_some_and(|view| view.state.paused_at().is_some());
-        match (was_paused, new == Stage::Started, view.state.paused_at().is_some()) {
-            (false, true, true) => found.push((id.to_string(), Change::Paused)),
-            (true, true, false) => found.push((id.to_string(), Change::Resumed)),
-            (false, _, _) | (true, _, _) => {}
+fn of_pod(before: Option<&Arc<SandboxView>>, after: Option<&Arc<SandboxView>>) -> Vec<Change> {
+    let stage = |view: Option<&Arc<SandboxView>>| view.map_or(Stage::Absent, |v| of_sandbox(v));
+    let mut changes = steps(stage(before), stage(after), Ran::Yes);
+    if let (Some(before), Some(after)) = (before, after) {
+        if (stage(Some(before)), stage(Some(after))) == (Stage::Stopped, Stage::Started) {
+            changes.push(Change::ReadyAgain);
+        }
+        // It is replaced by an update and by nothing else.
+        if !Arc::ptr_eq(&before.spec, &after.spec) {
+            changes.push(Change::Updated);
         }
     }
+    changes
+}
+
+fn of_containers<'a>(
+    before: Option<&'a Arc<SandboxView>>,
+    after: Option<&'a Arc<SandboxView>>,
+) -> Vec<(&'a Arc<ContainerView>, Change)> {
+    let views =
+        |view: Option<&'a Arc<SandboxView>>| view.into_iter().flat_map(|view| &view.containers);
+    let find =
+        |view: Option<&'a Arc<SandboxView>>, id| view.and_then(|view| view.containers.get(id));
+    let gone = views(before).filter(|(id, _)| find(after, id).is_none());
+    let mut found = Vec::new();
+    for (id, view) in views(after).chain(gone) {
+        let changes = of_one_container(find(before, id), find(after, id), view);
+        found.extend(changes.into_iter().map(|change| (view, change)));
+    }
     found
+}
+
+/// `view` is the later of the two.
+fn of_one_container(
+    before: Option<&Arc<ContainerView>>,
+    after: Option<&Arc<ContainerView>>,
+    view: &ContainerView,
+) -> Vec<Change> {
+    let stage = |view: Option<&Arc<ContainerView>>| view.map_or(Stage::Absent, |v| of_container(v));
+    let (old, new) = (stage(before), stage(after));
+    let ran = if view.state.started_at().is_some() { Ran::Yes } else { Ran::No };
+    let mut changes = steps(old, new, ran);
+    if let Some(end) = changes.iter().position(|change| *change == Change::Stopped)
+        && view.state.was_oom_killed()
+    {
+        changes.insert(end, Change::OomKilled);
+    }
+    let was_paused = before.is_some_and(|view| view.state.paused_at().is_some());
+    match (was_paused, new == Stage::Started, view.state.paused_at().is_some()) {
+        (false, true, true) => changes.push(Change::Paused),
+        (true, true, false) => changes.push(Change::Resumed),
+        (false, _, _) | (true, _, _) => {}
+    }
+    if let (Some(before), Some(after)) = (before, after)
+        // It is replaced by an update and by nothing else.
+        && !Arc::ptr_eq(&before.spec, &after.spec)
+    {
+        changes.push(Change::Updated);
+    }
+    changes
 }
 
 #[cfg(test)]
@@ -253,8 +303,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_pods_life_is_told_and_listeners_are_counted() {
-        let (events, counters) = (Events::default(), Arc::new(Counters::default()));
-        let (ready, stopped) = (pod(SandboxState::Ready), pod(SandboxState::NotReady));
+        let events = Events::new(Inbox::default());
+        let counters = Arc::new(Counters::default());
+        let ready = pod(SandboxState::Ready);
+        let stopped = SandboxView { state: SandboxState::NotReady, ..SandboxView::clone(&ready) };
+        let stopped = Arc::new(stopped);
         events.tell(None, Some(&ready));
         let mut stream = events.listen(&counters);
         assert_eq!(counters.read().event_listeners, 1);
@@ -279,15 +332,46 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_does_not_read_is_told_what_it_missed_and_holds_up_nobody() {
-        let (events, counters) = (Events::default(), Arc::new(Counters::default()));
+        let events = Events::new(Inbox::default());
+        let counters = Arc::new(Counters::default());
         let (mut slow, mut quick) = (events.listen(&counters), events.listen(&counters));
-        let (ready, stopped) = (pod(SandboxState::Ready), pod(SandboxState::NotReady));
+        let ready = pod(SandboxState::Ready);
+        let stopped = SandboxView { state: SandboxState::NotReady, ..SandboxView::clone(&ready) };
+        let stopped = Arc::new(stopped);
         for _ in 0..=RING {
             events.tell(Some(&ready), Some(&stopped));
             assert_eq!(quick.next().await.unwrap().unwrap().change, Change::Stopped);
         }
         assert_eq!(slow.next().await.unwrap().unwrap_err(), Lagged { missed: 1 });
         assert_eq!(counters.read().events_dropped, 1);
+    }
+
+    #[test]
+    fn what_only_davits_own_events_tell_is_told_where_it_belongs() {
+        use crate::container::{ContainerEvent, ContainerState};
+        let told = |before: &Arc<SandboxView>, after: &Arc<SandboxView>| -> Vec<Change> {
+            between(Some(before), Some(after), 1).iter().map(|event| event.change).collect()
+        };
+        let running = ContainerState::Running { pid: 2, started_at: 1, paused_at: None };
+        let mut one = crate::oci::testing::container_view();
+        one.state = running.clone();
+        let mut before = SandboxView::clone(&pod(SandboxState::Ready));
+        before.containers.insert(one.id.clone(), Arc::new(one.clone()));
+        let mut after = before.clone();
+        one.state =
+            running.next(ContainerEvent::Exited { at: 3, code: 137, oom_killed: true }).unwrap();
+        after.containers.insert(one.id.clone(), Arc::new(one));
+        let before = Arc::new(before);
+        let after = Arc::new(after);
+        assert_eq!(told(&before, &after), [Change::OomKilled, Change::Stopped]);
+        let mut updated = SandboxView::clone(&after);
+        updated.spec = Arc::new(crate::sandbox::SandboxSpec::clone(&after.spec));
+        updated.state = SandboxState::NotReady;
+        let updated = Arc::new(updated);
+        assert_eq!(told(&after, &updated), [Change::Stopped, Change::Updated]);
+        let mut again = SandboxView::clone(&updated);
+        again.state = SandboxState::Ready;
+        assert_eq!(told(&updated, &Arc::new(again)), [Change::ReadyAgain]);
     }
 
     proptest! {
@@ -308,8 +392,8 @@ mod tests {
             let rank = |change: &Change| match change {
                 Change::Created => 0,
                 Change::Started => 1,
-                Change::Paused | Change::Resumed => 2,
-                Change::Stopped => 3,
+                Change::Paused | Change::Resumed | Change::Updated | Change::ReadyAgain => 2,
+                Change::OomKilled | Change::Stopped => 3,
                 Change::Deleted => 4,
             };
             prop_assert!(told.windows(2).all(|pair| rank(&pair[0]) < rank(&pair[1])), "{told:?}");

@@ -16,6 +16,7 @@ mod exec;
 mod freezer;
 pub mod id;
 pub mod image;
+pub mod journal;
 mod laps;
 pub mod metrics;
 pub mod network;

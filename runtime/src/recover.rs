@@ -11,6 +11,7 @@ use crate::container::ContainerState;
 use crate::counters::Counters;
 use crate::events::Events;
 use crate::id::{ContainerId, SandboxId};
+use crate::journal::Journal;
 use crate::laps::Laps;
 use crate::metrics::Metrics;
 use crate::oci::{Handlers, Host};
@@ -153,6 +154,9 @@ async fn parts(
     let metrics = Metrics::default();
     let images = image::Images::open(config.images.clone(), Arc::clone(&metrics.pulls)).await?;
     laps.lap("images");
+    let journal = Journal::open(&layout.events(), config.events_retain).await;
+    images.tell(journal.inbox());
+    laps.lap("events");
     let network = network::Network::open(config.network.clone(), Arc::clone(&metrics.cni)).await?;
     laps.lap("network");
     let shim_procs = shim_procs(&config, &host.cgroups).await?;
@@ -177,7 +181,8 @@ async fn parts(
         shim_procs,
         counters: Arc::new(Counters::default()),
         metrics,
-        events: Events::default(),
+        events: Events::new(journal.inbox()),
+        journal,
         walkers: Walkers::default(),
         index: Index::default(),
     })

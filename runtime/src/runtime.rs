@@ -19,6 +19,7 @@ use crate::exec::{self, ExecOutput};
 use crate::freezer;
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
+use crate::journal::{Ahead, Reader, Start, Stored};
 use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::oci::{Handlers, Host};
@@ -348,6 +349,25 @@ impl Runtime {
     #[must_use]
     pub fn events(&self) -> EventStream {
         self.shared.events.listen(&self.shared.counters)
+    }
+
+    /// What has happened and happens to pods, containers and images, as the journal has it.
+    ///
+    /// # Errors
+    /// [`Ahead`]: nothing has the number that was asked for.
+    pub fn journal(&self, start: Start) -> Result<Reader, Ahead> {
+        self.shared.journal.read(start, &self.shared.counters)
+    }
+
+    /// How the journal stands.
+    #[must_use]
+    pub fn stored_events(&self) -> Stored {
+        self.shared.journal.stored()
+    }
+
+    /// Waits until what has happened so far is written to the journal, as far as it can be.
+    pub async fn flush_events(&self) {
+        self.shared.journal.flush().await;
     }
 
     /// What these containers use now. One that does not run has a writable layer and nothing else.

@@ -7,6 +7,7 @@ use crate::counters::Counters;
 use crate::events::Events;
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::oci::sealed::{Copy, Sealed};
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) metrics: Metrics,
     pub(crate) events: Events,
+    pub(crate) journal: Journal,
     pub(crate) walkers: Walkers,
     pub(crate) index: Index,
     /// Where pods and containers are made and containers started.

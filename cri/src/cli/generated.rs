@@ -68,7 +68,7 @@ mod tests {
         for verb in [
             "ps", "pods", "images", "inspect", "logs", "exec", "attach", "wait", "start", "stop",
             "kill", "pause", "resume", "update", "stats", "top", "rmi", "login", "logout",
-            "search",
+            "search", "events", "state",
         ] {
             let command = root.find_subcommand(verb).unwrap_or_else(|| panic!("{verb}"));
             let help = command.clone().render_long_help().to_string();

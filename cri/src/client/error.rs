@@ -141,6 +141,22 @@ pub(crate) enum ClientError {
     /// Signals can't be taken.
     #[error("take signals")]
     Signals(#[source] io::Error),
+    /// Nothing that happens is both.
+    #[error("--filter: nothing of type {types} has the event {events}")]
+    NoEvent {
+        /// As given.
+        types: String,
+        /// As given.
+        events: String,
+    },
+    /// The stream of events was cut.
+    #[error("events: the daemon has ended{}: {}", last.map(|last| format!(" (--after {last} goes on from here)")).unwrap_or_default(), told(status))]
+    EventsEnded {
+        /// The number of the last one.
+        last: Option<u64>,
+        /// What was said.
+        status: Box<Status>,
+    },
     /// A signal came before the container ran.
     #[error("interrupted")]
     Interrupted,
@@ -164,7 +180,9 @@ impl ClientError {
                 matches!(code, 126 | 127).then_some(code)
             }
             Self::Interrupted => Some(130),
-            Self::Executor(_)
+            Self::NoEvent { .. }
+            | Self::EventsEnded { .. }
+            | Self::Executor(_)
             | Self::Connect { .. }
             | Self::Incomplete { .. }
             | Self::Output(_)

@@ -111,7 +111,7 @@ pub(crate) fn show<R: Row>(rows: &[R], written: &Written) -> Result<(), ClientEr
 }
 
 /// The members of an object.
-fn fields(value: &Value) -> BTreeSet<String> {
+pub(crate) fn fields(value: &Value) -> BTreeSet<String> {
     value.as_object().into_iter().flat_map(|object| object.keys().cloned()).collect()
 }
 

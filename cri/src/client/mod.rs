@@ -8,6 +8,8 @@ mod check;
 mod checkpoint;
 mod connect;
 mod error;
+mod event_filter;
+mod events;
 mod filter;
 mod find;
 mod format;
@@ -23,6 +25,7 @@ mod registry;
 mod rm;
 mod rmi;
 mod run;
+mod state;
 mod stats;
 mod stream;
 #[cfg(test)]
@@ -33,6 +36,8 @@ mod value;
 
 pub(crate) use act::SignalName;
 pub(crate) use connect::Address;
+pub(crate) use event_filter::EventFilter;
+pub(crate) use events::EventFormat;
 pub(crate) use filter::{Filter, Listed};
 pub(crate) use format::Format;
 pub(crate) use images::Image;
@@ -94,6 +99,8 @@ async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, C
         ClientCommand::Pods(args) => pods::pods(daemon, &args).await?,
         ClientCommand::Inspect(args) => return inspect::inspect(daemon, &args).await,
         ClientCommand::Logs(args) => logs::logs(daemon, &args).await?,
+        ClientCommand::Events(args) => events::events(daemon, &args).await?,
+        ClientCommand::State => state::state(daemon).await?,
         ClientCommand::Wait(ids) => return act::each(daemon, &ids.ids, &Act::Wait).await,
         ClientCommand::Start(ids) => return act::each(daemon, &ids.ids, &Act::Start).await,
         ClientCommand::Stop(args) => {

@@ -56,6 +56,12 @@ pub(super) fn limits(full: &Layer, sources: &Sources) -> Result<(), ConfigError>
         let set = |layer: &Layer| layer.metrics_interval.is_some();
         return Err(sources.wrong(set, "metrics_interval", &every, "is less than a second"));
     }
+    let events = full.events_retain_count.unwrap_or_default();
+    if events > 1 << 16 {
+        let set = |layer: &Layer| layer.events_retain_count.is_some();
+        let problem = "is not between 0 and 65536";
+        return Err(sources.wrong(set, "events_retain_count", &events, problem));
+    }
     counts(full, sources)?;
     let listen = full.listen.as_deref().unwrap_or_default();
     if listen.is_empty() {

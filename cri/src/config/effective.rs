@@ -254,6 +254,11 @@ impl Config {
         span(self.full.sweep_interval, SWEEP)
     }
 
+    /// How many events are stored.
+    pub(crate) fn events_retain_count(&self) -> usize {
+        count(self.full.events_retain_count, EVENTS)
+    }
+
     /// How many connections each listener serves at once.
     pub(crate) fn max_connections(&self) -> usize {
         count(self.full.limits.connections, CONNECTIONS)
@@ -301,6 +306,8 @@ impl Config {
 
 /// Seconds between two sweeps: a leak costs disk, not correctness.
 const SWEEP: u64 = 600;
+/// What containerd 0.2 kept: the lives of some dozens of pods.
+const EVENTS: u32 = 500;
 /// The kubelet has one, people at a shell a few.
 const CONNECTIONS: u32 = 1024;
 /// Endless ones included. The kubelet has a few dozen.
@@ -353,6 +360,7 @@ fn with_defaults(layer: Layer) -> Layer {
         pod_cgroup_parent: layer.pod_cgroup_parent.or_else(|| Some("davit-pods".to_owned())),
         max_log_line: layer.max_log_line.or(Some(16_384)),
         sweep_interval: layer.sweep_interval.or(Some(Span::seconds(SWEEP))),
+        events_retain_count: layer.events_retain_count.or(Some(EVENTS)),
         log_level: layer.log_level.or(Some(LogLevel::Info)),
         debug: layer.debug.or(Some(false)),
         bridge: layer::Bridge {

@@ -83,6 +83,9 @@ pub(crate) struct Layer {
     /// How often what belongs to nobody any more is looked for and removed
     #[arg(long, value_name = "TIME")]
     pub(crate) sweep_interval: Option<Span>,
+    /// How many events are stored, for those who ask later (davit events); 0: none
+    #[arg(long, visible_alias = "retain-count", value_name = "COUNT")]
+    pub(crate) events_retain_count: Option<u32>,
     /// How much is logged
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub(crate) log_level: Option<LogLevel>,
@@ -337,6 +340,7 @@ impl Layer {
             pod_cgroup_parent: over.pod_cgroup_parent.or(self.pod_cgroup_parent),
             max_log_line: over.max_log_line.or(self.max_log_line),
             sweep_interval: over.sweep_interval.or(self.sweep_interval),
+            events_retain_count: over.events_retain_count.or(self.events_retain_count),
             log_level: over.log_level.or(self.log_level),
             debug: over.debug.or(self.debug),
             bridge: Bridge {
@@ -357,12 +361,18 @@ impl Layer {
             },
             metrics_tls: self.metrics_tls.under(over.metrics_tls),
             tracing: self.tracing.under(over.tracing),
-            streaming_tls: StreamingTls {
-                cert: over.streaming_tls.cert.or(self.streaming_tls.cert),
-                key: over.streaming_tls.key.or(self.streaming_tls.key),
-                client_ca: over.streaming_tls.client_ca.or(self.streaming_tls.client_ca),
-            },
+            streaming_tls: self.streaming_tls.under(over.streaming_tls),
             handlers,
+        }
+    }
+}
+
+impl StreamingTls {
+    fn under(self, over: Self) -> Self {
+        Self {
+            cert: over.cert.or(self.cert),
+            key: over.key.or(self.key),
+            client_ca: over.client_ca.or(self.client_ca),
         }
     }
 }

@@ -104,6 +104,8 @@ fn the_getters_agree_with_the_defaults_that_are_dumped() {
         config.times().stream_creation
     );
     assert_eq!(full.sweep_interval.unwrap().as_duration(), config.sweep_interval());
+    let events = full.events_retain_count.map(|count| usize::try_from(count).unwrap());
+    assert_eq!(events, Some(config.events_retain_count()));
     let limits = [config.max_connections(), config.max_calls(), config.max_creations()];
     let layer::Limits { connections, calls, creations } = full.limits;
     let dumped = [connections, calls, creations].map(|count| usize::try_from(count.unwrap()));
@@ -175,7 +177,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
 fn a_refusal_names_source_key_and_value() {
     let long = format!("--state=/{}", "a".repeat(100));
     let long: &[&str] = &[&long];
-    let cases: [(&str, &[&str], &[&str]); 25] = [
+    let cases: [(&str, &[&str], &[&str]); 27] = [
         ("", long, &["command line", "state", "too long"]),
         ("subnett = 1", &[], &["config.toml", "\"subnett\"", "bridge.subnet"]),
         ("root = 'relative'", &[], &["config.toml:1", "root", "\"relative\"", "absolute"]),
@@ -198,6 +200,8 @@ fn a_refusal_names_source_key_and_value() {
         ("metrics_interval = '900ms'", &[], &["config.toml", "metrics_interval", "less than a s"]),
         ("", &["--metrics-interval=1ms"], &["command line", "metrics_interval", "\"1ms\""]),
         ("[timeouts]\nstart = '25h'", &[], &["config.toml:2", "start", "\"25h\"", "24h"]),
+        ("events_retain_count = 65537", &[], &["events_retain_count", "\"65537\"", "65536"]),
+        ("", &["--retain-count=70000"], &["command line", "events_retain_count", "70000"]),
         ("max_log_line = 5", &[], &["max_log_line", "\"5\"", "1024"]),
         ("listen = ['unix:///a', 'unix:///a']", &[], &["listen", "unix:///a", "twice"]),
         ("[metrics_tls]\ncert = '/c'", &[], &["metrics_tls", "\"/c\"", "cert and key"]),

@@ -6,7 +6,7 @@ use davit_runtime::events::{Change, Event};
 
 /// One event, with the statuses of its moment; none for what CRI has no word for.
 pub(crate) fn event(event: &Event) -> Option<cri::ContainerEventResponse> {
-    let Event { id, change, at, sandbox } = event;
+    let Event { id, change, at, sandbox, container: _ } = event;
     let containers = sandbox.containers.values();
     Some(cri::ContainerEventResponse {
         container_id: id.clone(),
@@ -21,7 +21,11 @@ fn kind(change: Change) -> Option<cri::ContainerEventType> {
     match change {
         Change::Created => Some(cri::ContainerEventType::ContainerCreatedEvent),
         Change::Started => Some(cri::ContainerEventType::ContainerStartedEvent),
-        Change::Paused | Change::Resumed => None,
+        Change::Paused
+        | Change::Resumed
+        | Change::ReadyAgain
+        | Change::Updated
+        | Change::OomKilled => None,
         Change::Stopped => Some(cri::ContainerEventType::ContainerStoppedEvent),
         Change::Deleted => Some(cri::ContainerEventType::ContainerDeletedEvent),
     }

@@ -68,6 +68,8 @@ const METHODS: &[Method] = &[
     method("Info"),
     method("Pull"),
     endless("Logs"),
+    endless("Events"),
+    method("State"),
     endless("Wait"),
     endless("Check"),
     method("Pause"),

@@ -32,6 +32,12 @@ pub(crate) struct Counters {
     pub(crate) event_listeners: u64,
     /// Events that subscribers were too slow for. It only grows.
     pub(crate) events_dropped: u64,
+    /// How often a subscriber was told so. It only grows.
+    pub(crate) subscribers_lagged: u64,
+    /// Events that can be replayed.
+    pub(crate) events_retained: u64,
+    /// Events that could not be stored. It only grows.
+    pub(crate) events_not_stored: u64,
     /// Bytes of containers' logs that could not be written. It only grows.
     pub(crate) log_dropped_bytes: u64,
     /// How full the queues are.
@@ -46,6 +52,7 @@ impl Counters {
     pub(crate) fn of(runtime: &Runtime) -> Self {
         let counts = runtime.counters().read();
         let totals = runtime.images().totals();
+        let stored = runtime.stored_events();
         Self {
             containers_created: counts.containers_created,
             containers_running: counts.containers_running,
@@ -59,6 +66,9 @@ impl Counters {
             image_layer_bytes: totals.bytes,
             event_listeners: counts.event_listeners,
             events_dropped: counts.events_dropped,
+            subscribers_lagged: counts.listeners_told,
+            events_retained: stored.retained,
+            events_not_stored: stored.not_stored,
             log_dropped_bytes: counts.log_dropped_bytes,
             queues: runtime.queues(),
         }
@@ -79,6 +89,9 @@ impl Counters {
             image_layer_bytes: _,
             event_listeners,
             events_dropped: _,
+            subscribers_lagged: _,
+            events_retained: _,
+            events_not_stored: _,
             log_dropped_bytes,
             queues: _,
         } = self;
@@ -120,6 +133,9 @@ impl Counters {
             "imageLayerBytes": self.image_layer_bytes,
             "eventListeners": self.event_listeners,
             "eventsDropped": self.events_dropped,
+            "eventListenersLagged": self.subscribers_lagged,
+            "eventsRetained": self.events_retained,
+            "eventsNotStored": self.events_not_stored,
             "logDroppedBytes": self.log_dropped_bytes,
             "queues": {
                 "creations": queue(self.queues.creations),

@@ -7,7 +7,7 @@ use super::process;
 use serde_json::json;
 
 /// What the executor and the kernel know of the daemon's work.
-pub(super) fn tasks() -> serde_json::Value {
+pub(crate) fn tasks() -> serde_json::Value {
     let executor = tokio::runtime::Handle::try_current().ok().map(|handle| handle.metrics());
     let threads = process::thread_list().into_iter().map(|thread| {
         let process::Thread { id, name, state, cpu_seconds } = thread;
@@ -22,7 +22,7 @@ pub(super) fn tasks() -> serde_json::Value {
 }
 
 /// What memory is used for.
-pub(super) fn heap() -> serde_json::Value {
+pub(crate) fn heap() -> serde_json::Value {
     let davit_runtime::Heap { arena, used, free, mapped } = davit_runtime::heap();
     json!({
         "heap": { "arenaBytes": arena, "usedBytes": used, "freeBytes": free, "mappedBytes": mapped },

@@ -15,6 +15,8 @@ pub(super) struct Gauges {
     plain: Plain,
     log_dropped: IntCounter,
     events_dropped: IntCounter,
+    events_not_stored: IntCounter,
+    lagged: IntCounter,
     cpu: Counter,
     started: Gauge,
 }
@@ -26,6 +28,7 @@ struct Plain {
     layers: IntGauge,
     layer_bytes: IntGauge,
     subscribers: IntGauge,
+    retained: IntGauge,
     descriptors: IntGauge,
     most_descriptors: IntGauge,
     tasks: IntGauge,
@@ -55,6 +58,14 @@ impl Gauges {
                 "davit_events_dropped_total",
                 "Events that subscribers were too slow for.",
             )?,
+            events_not_stored: IntCounter::new(
+                "davit_events_not_stored_total",
+                "Events that could not be stored.",
+            )?,
+            lagged: IntCounter::new(
+                "davit_event_subscribers_lagged_total",
+                "How often a subscriber of events was told that it missed some.",
+            )?,
             cpu: Counter::new("process_cpu_seconds_total", "User and system CPU time.")?,
             started: Gauge::new(
                 "process_start_time_seconds",
@@ -75,12 +86,22 @@ impl Gauges {
     }
 
     fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        let Self { containers, pods, queues, plain, log_dropped, events_dropped, cpu, started } =
-            self;
+        let Self {
+            containers,
+            pods,
+            queues,
+            plain,
+            log_dropped,
+            events_dropped,
+            events_not_stored,
+            lagged,
+            cpu,
+            started,
+        } = self;
         let vectors = [containers, pods].into_iter().chain(queues);
         let vectors = vectors.map(|one| Box::new(one.clone()) as Box<dyn Collector>);
         let plain = plain.all().map(|one| Box::new(one.clone()) as Box<dyn Collector>);
-        let counters = [log_dropped, events_dropped];
+        let counters = [log_dropped, events_dropped, events_not_stored, lagged];
         let counters = counters.map(|one| Box::new(one.clone()) as Box<dyn Collector>);
         let others: [Box<dyn Collector>; 2] = [Box::new(cpu.clone()), Box::new(started.clone())];
         vectors.chain(plain).chain(counters).chain(others).collect()
@@ -108,6 +129,8 @@ impl Gauges {
         }
         grown(&self.log_dropped, counters.log_dropped_bytes);
         grown(&self.events_dropped, counters.events_dropped);
+        grown(&self.events_not_stored, counters.events_not_stored);
+        grown(&self.lagged, counters.subscribers_lagged);
         self.plain.set(counters);
         let usage = process::usage();
         self.plain.resident.set(signed(usage.resident_bytes));
@@ -127,6 +150,7 @@ impl Plain {
                 "What unpacked layers take of the disk.",
             )?,
             subscribers: gauge("davit_event_subscribers", "Subscribers of events.")?,
+            retained: gauge("davit_events_retained", "Events that can be replayed.")?,
             descriptors: gauge("davit_open_fds", "The daemon's open file descriptors.")?,
             most_descriptors: gauge("process_max_fds", "How many file descriptors may be open.")?,
             tasks: gauge("davit_tasks", "The daemon's live asynchronous tasks.")?,
@@ -143,6 +167,7 @@ impl Plain {
             layers,
             layer_bytes,
             subscribers,
+            retained,
             descriptors,
             most_descriptors,
             tasks,
@@ -150,7 +175,7 @@ impl Plain {
             resident,
             heap,
         } = self;
-        let counted = [shims, images, layers, layer_bytes, subscribers];
+        let counted = [shims, images, layers, layer_bytes, subscribers, retained];
         counted.into_iter().chain([descriptors, most_descriptors, tasks, threads, resident, heap])
     }
 
@@ -160,6 +185,7 @@ impl Plain {
         self.layers.set(signed(counters.image_layers));
         self.layer_bytes.set(signed(counters.image_layer_bytes));
         self.subscribers.set(signed(counters.event_listeners));
+        self.retained.set(signed(counters.events_retained));
         self.descriptors.set(signed(process::descriptors()));
         self.most_descriptors.set(signed(process::most_descriptors()));
         self.tasks.set(signed(process::tasks()));

@@ -8,7 +8,7 @@
 //! No label is a name that somebody else can choose, but a handler's, which the configuration has: what a pod is called is nobody's label.
 
 mod counters;
-mod debug;
+pub(crate) mod debug;
 mod gauges;
 pub(crate) mod http;
 pub(crate) mod process;
@@ -79,6 +79,9 @@ mod tests {
             image_layer_bytes: 4096,
             log_dropped_bytes: 17,
             events_dropped: 3,
+            subscribers_lagged: 2,
+            events_retained: 9,
+            events_not_stored: 5,
             queues: Queues {
                 creations: Queue { waiting: 5, busy: 16, places: 16 },
                 ..Queues::default()
@@ -104,6 +107,9 @@ mod tests {
             "# TYPE davit_log_dropped_bytes_total counter",
             "davit_log_dropped_bytes_total 17",
             "davit_events_dropped_total 3",
+            "davit_event_subscribers_lagged_total 2",
+            "davit_events_retained 9",
+            "davit_events_not_stored_total 5",
             "# TYPE process_cpu_seconds_total counter",
         ] {
             assert!(first.contains(line), "{line} is missing from {first}");

@@ -4,28 +4,28 @@ use super::check::{self, Aim};
 use super::logs::{LogError, Reader, Window};
 use super::registry::{self, Keyring};
 use super::status::{plain_status, status};
-use super::{checkpoints, standing, streams, usage};
+use super::{Streamed, checkpoints, happened, standing, state, streams, usage};
+use crate::config::Config;
 use crate::metrics::Counters;
 use crate::streaming::Urls;
 use davit_proto::admin::davit_server::Davit;
 use davit_proto::admin::pull_progress::Kind;
 use davit_proto::admin::{
     AttachRequest, AttachResponse, CheckReport, CheckRequest, CreateCheckpointRequest,
-    CreateCheckpointResponse, ExecRequest, ExecResponse, ExplainRequest, ExplainResponse, Handler,
-    InfoRequest, InfoResponse, KillRequest, KillResponse, LayerPlan, LayerProgress,
-    ListCheckpointsRequest, ListCheckpointsResponse, LogEntry, LoginRequest, LoginResponse,
-    LogsRequest, PauseRequest, PauseResponse, PullPlan, PullProgress, PullRequest,
+    CreateCheckpointResponse, Event, EventsRequest, ExecRequest, ExecResponse, ExplainRequest,
+    ExplainResponse, Handler, InfoRequest, InfoResponse, KillRequest, KillResponse, LayerPlan,
+    LayerProgress, ListCheckpointsRequest, ListCheckpointsResponse, LogEntry, LoginRequest,
+    LoginResponse, LogsRequest, PauseRequest, PauseResponse, PullPlan, PullProgress, PullRequest,
     RemoveCheckpointRequest, RemoveCheckpointResponse, ResumeRequest, ResumeResponse,
-    SearchRequest, SearchResponse, StandingsRequest, StandingsResponse, UsageRequest,
-    UsageResponse, WaitRequest, WaitResponse,
+    SearchRequest, SearchResponse, StandingsRequest, StandingsResponse, StatePiece, StateRequest,
+    UsageRequest, UsageResponse, WaitRequest, WaitResponse,
 };
 use davit_runtime::Runtime;
 use davit_runtime::container::{ContainerState, ContainerView, Motion, Signal};
 use davit_runtime::counters::Listening;
 use davit_runtime::image::{self, Auth, PullEvent};
-use std::pin::Pin;
+use std::sync::Arc;
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -38,22 +38,24 @@ pub(crate) struct Admin {
     runtime: Runtime,
     urls: Urls,
     keyring: Keyring,
+    config: Arc<Config>,
 }
 
 impl Admin {
-    /// Of this runtime; streams are met at `urls`, and pulls that bring no credentials get those of `keyring`.
-    pub(crate) fn new(runtime: Runtime, urls: Urls, keyring: Keyring) -> Self {
-        Self { runtime, urls, keyring }
+    /// Of this runtime; streams are met at `urls`, and pulls that bring no credentials get those of `keyring`. `config` is
+    /// only told.
+    pub(crate) fn new(runtime: Runtime, urls: Urls, keyring: Keyring, config: Arc<Config>) -> Self {
+        Self { runtime, urls, keyring, config }
     }
 }
-
-type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Davit for Admin {
     type PullStream = Streamed<PullProgress>;
     type LogsStream = Streamed<LogEntry>;
     type CheckStream = Streamed<CheckReport>;
+    type EventsStream = Streamed<Event>;
+    type StateStream = Streamed<StatePiece>;
 
     async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let InfoRequest {} = request.into_inner();
@@ -127,6 +129,22 @@ impl Davit for Admin {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn events(
+        &self,
+        request: Request<EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        happened::stream(&self.runtime, request.into_inner()).map(Response::new)
+    }
+
+    async fn state(
+        &self,
+        request: Request<StateRequest>,
+    ) -> Result<Response<Self::StateStream>, Status> {
+        let StateRequest {} = request.into_inner();
+        let (runtime, config) = (self.runtime.clone(), Arc::clone(&self.config));
+        state::stream(move || crate::state::of(&runtime, &config)).await.map(Response::new)
     }
 
     async fn check(

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::Write as _;
 
 const WITHIN: Duration = Duration::from_secs(40);
-const FULL: &str = "No space left on device";
+pub(crate) const FULL: &str = "No space left on device";
 
 /// A small disk of the test's own at this place.
 fn disk(settings: &mut Settings, path: PathBuf, options: &str) -> Result<()> {
@@ -37,7 +37,7 @@ fn fill_space(disk: &Path) -> Result<()> {
 }
 
 /// Takes all space and all names.
-fn fill(disk: &Path) -> Result<()> {
+pub(crate) fn fill(disk: &Path) -> Result<()> {
     let names = disk.join("fill.d");
     std::fs::create_dir(&names)?;
     for number in 0..100_000 {
@@ -50,7 +50,7 @@ fn fill(disk: &Path) -> Result<()> {
     bail!("{} has too many names to be filled", disk.display());
 }
 
-fn free(disk: &Path) -> Result<()> {
+pub(crate) fn free(disk: &Path) -> Result<()> {
     std::fs::remove_file(disk.join("fill"))?;
     davit_e2e::host::remove_tree(&disk.join("fill.d"))
 }
@@ -114,7 +114,7 @@ fn temporary_files(dir: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-fn small_state(settings: &mut Settings) -> Result<()> {
+pub(crate) fn small_state(settings: &mut Settings) -> Result<()> {
     disk(settings, settings.state(), "size=8m,nr_inodes=3000")
 }
 
@@ -197,7 +197,7 @@ on_both!(
     }
 );
 
-fn small_root(settings: &mut Settings) -> Result<()> {
+pub(crate) fn small_root(settings: &mut Settings) -> Result<()> {
     disk(settings, settings.root(), "size=64m,nr_inodes=6000")
 }
 

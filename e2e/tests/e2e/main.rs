@@ -53,6 +53,8 @@ mod images;
 #[cfg(test)]
 mod init_loss;
 #[cfg(test)]
+mod journal;
+#[cfg(test)]
 mod kubelet_lifecycle;
 #[cfg(test)]
 mod kubelet_node;

@@ -25,12 +25,12 @@ fn alerts(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/alerts").join(name)
 }
 
-fn with_metrics(settings: &mut Settings) -> Result<()> {
+pub(crate) fn with_metrics(settings: &mut Settings) -> Result<()> {
     settings.keys = format!("metrics_listen = \"127.0.0.1:{}\"\n", free_port()?);
     Ok(())
 }
 
-fn address(t: &Test) -> Result<SocketAddr> {
+pub(crate) fn address(t: &Test) -> Result<SocketAddr> {
     let keys = t.settings().keys;
     Ok(keys.split('"').nth(1).context("an address")?.parse()?)
 }
@@ -108,7 +108,7 @@ fn agree(t: &Test, what: &str, paused: u64) -> Result<Counted> {
 }
 
 /// Runs the OCI runtime by hand, as its own user would.
-fn by_hand(t: &Test, arguments: &[&str]) -> Result<()> {
+pub(crate) fn by_hand(t: &Test, arguments: &[&str]) -> Result<()> {
     let settings = t.settings();
     let mut command = Command::new(tools::oci_runtime(&settings.handler)?);
     command.arg("--root").arg(settings.state().join("oci").join(&settings.handler));

@@ -183,6 +183,101 @@ pub struct LogEntry {
     #[prost(int64, tag = "3")]
     pub time: i64,
 }
+/// Asks for Events. Of several values of one field one must fit, of labels all; different fields must all fit.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventsRequest {
+    /// Go on with what happens from now on; else the stream ends with what is kept.
+    #[prost(bool, tag = "1")]
+    pub follow: bool,
+    /// Begin with what is kept that happened no earlier: nanoseconds since the epoch. Without since and after, one who follows is told only what is new,
+    /// and others all that is kept.
+    #[prost(int64, optional, tag = "2")]
+    pub since: ::core::option::Option<i64>,
+    /// Nothing that happens later: nanoseconds since the epoch. Ends a follower then.
+    #[prost(int64, optional, tag = "3")]
+    pub until: ::core::option::Option<i64>,
+    /// Begin with the event after this number: for one who was cut off.
+    #[prost(uint64, optional, tag = "4")]
+    pub after: ::core::option::Option<u64>,
+    /// "pod", "container", "image", or one type such as "container.exited".
+    #[prost(string, repeated, tag = "5")]
+    pub types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Beginnings of ids, of whatever the event is of. An image's with or without "sha256:".
+    #[prost(string, repeated, tag = "6")]
+    pub ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Pods: beginnings of ids, or names. Their containers' events, too.
+    #[prost(string, repeated, tag = "7")]
+    pub pods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Containers: beginnings of ids, or names.
+    #[prost(string, repeated, tag = "8")]
+    pub containers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Images: beginnings of ids, or parts of names. Events of containers with such a name for their image, too.
+    #[prost(string, repeated, tag = "9")]
+    pub images: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Namespaces of pods, whole.
+    #[prost(string, repeated, tag = "10")]
+    pub namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// NAME or NAME=VALUE, of the pod or the container.
+    #[prost(string, repeated, tag = "11")]
+    pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Something that has happened; or, with the type "missed", that events are not told.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Event {
+    /// Grows with each event, over restarts and reboots. 0 with "missed".
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// When davit found it out, in nanoseconds since the epoch.
+    #[prost(int64, tag = "2")]
+    pub time: i64,
+    /// "pod.created", "pod.ready", "pod.notready", "pod.updated", "pod.removed", "container.created", "container.started", "container.paused",
+    /// "container.resumed", "container.updated", "container.oom", "container.exited", "container.removed", "image.pulled", "image.removed", "missed". There may
+    /// be more some day.
+    #[prost(string, tag = "3")]
+    pub r#type: ::prost::alloc::string::String,
+    /// The pod's, container's or image's.
+    #[prost(string, tag = "4")]
+    pub id: ::prost::alloc::string::String,
+    /// The same; an image's first name.
+    #[prost(string, tag = "5")]
+    pub name: ::prost::alloc::string::String,
+    /// The pod's id, of a container the one that it is in.
+    #[prost(string, tag = "6")]
+    pub pod_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub pod_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub namespace: ::prost::alloc::string::String,
+    /// The name of a container's image.
+    #[prost(string, tag = "9")]
+    pub image: ::prost::alloc::string::String,
+    /// The pod's or the container's, as many as 4 KiB hold.
+    #[prost(btree_map = "string, string", tag = "10")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// What else there is to tell: "exit_code", "reason" and so on; docs/rpcs.md has them all.
+    #[prost(btree_map = "string, string", tag = "11")]
+    pub attributes: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// With "missed": how many there were, of whatever type and thing. They are not kept any more, could not be kept, or the client was too slow for
+    /// them: the attribute "reason" says which.
+    #[prost(uint64, tag = "12")]
+    pub missed: u64,
+}
+/// Asks for State.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateRequest {}
+/// A piece of the state.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatePiece {
+    /// The pieces together are one JSON object.
+    #[prost(bytes = "vec", tag = "1")]
+    pub json: ::prost::alloc::vec::Vec<u8>,
+}
 /// Asks for Wait.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WaitRequest {
@@ -747,6 +842,51 @@ pub mod davit_client {
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Logs"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// What has happened to pods, containers and images, as far as it is kept, and what goes on to happen. INVALID_ARGUMENT for a type that there isn't;
+        /// OUT_OF_RANGE for a number that no event has yet.
+        pub async fn events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Event>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Events");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Events"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// All that the daemon knows, as JSON in pieces. For people who look for what is wrong: its form is no promise.
+        pub async fn state(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::StatePiece>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/State");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "State"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Answers when the container has exited: at once if it has already.
         pub async fn wait(
             &mut self,
@@ -1105,6 +1245,29 @@ pub mod davit_server {
             &self,
             request: tonic::Request<super::LogsRequest>,
         ) -> std::result::Result<tonic::Response<Self::LogsStream>, tonic::Status>;
+        /// Server streaming response type for the Events method.
+        type EventsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Event, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What has happened to pods, containers and images, as far as it is kept, and what goes on to happen. INVALID_ARGUMENT for a type that there isn't;
+        /// OUT_OF_RANGE for a number that no event has yet.
+        async fn events(
+            &self,
+            request: tonic::Request<super::EventsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::EventsStream>, tonic::Status>;
+        /// Server streaming response type for the State method.
+        type StateStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::StatePiece, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// All that the daemon knows, as JSON in pieces. For people who look for what is wrong: its form is no promise.
+        async fn state(
+            &self,
+            request: tonic::Request<super::StateRequest>,
+        ) -> std::result::Result<tonic::Response<Self::StateStream>, tonic::Status>;
         /// Answers when the container has exited: at once if it has already.
         async fn wait(
             &self,
@@ -1399,6 +1562,98 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LogsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/Events" => {
+                    #[allow(non_camel_case_types)]
+                    struct EventsSvc<T: Davit>(pub Arc<T>);
+                    impl<
+                        T: Davit,
+                    > tonic::server::ServerStreamingService<super::EventsRequest>
+                    for EventsSvc<T> {
+                        type Response = super::Event;
+                        type ResponseStream = T::EventsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/State" => {
+                    #[allow(non_camel_case_types)]
+                    struct StateSvc<T: Davit>(pub Arc<T>);
+                    impl<
+                        T: Davit,
+                    > tonic::server::ServerStreamingService<super::StateRequest>
+                    for StateSvc<T> {
+                        type Response = super::StatePiece;
+                        type ResponseStream = T::StateStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::state(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StateSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -272,6 +272,12 @@ impl ContainerState {
             Self::Creating | Self::Created { .. } => None,
         }
     }
+
+    /// Whether it has ended because the OOM killer struck.
+    #[must_use]
+    pub fn was_oom_killed(&self) -> bool {
+        matches!(self, Self::Exited(exit) if exit.reason == ExitReason::OomKilled)
+    }
 }
 
 impl ContainerEvent {

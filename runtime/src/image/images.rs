@@ -117,6 +117,11 @@ impl Images {
         Ok(images)
     }
 
+    /// From now on `journal` is told of pulls and removals.
+    pub(crate) fn tell(&self, journal: crate::journal::Inbox) {
+        self.0.store.tell(journal);
+    }
+
     /// What `open` found broken.
     #[must_use]
     pub fn quarantined(&self) -> &[Quarantined] {

@@ -15,12 +15,13 @@ pub use find::FindError;
 use super::files::{is_half_made, remove_tree, replace, suffix, sync_directory, write_new};
 use super::layers::{Layers, Quarantined};
 use super::{Digest, Image, ImageRef};
+use crate::journal::{Inbox, What};
 use davit_sys::failpoint::reach;
 use record::{CONFIG_FILE, ImageRecord, MANIFEST_FILE, RECORD_FILE};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -30,6 +31,8 @@ pub(crate) struct Store {
     layers: Arc<Layers>,
     snapshot: RwLock<Arc<Snapshot>>,
     writer: Mutex<()>,
+    /// Who is told what happens to images, once somebody wants to be.
+    journal: OnceLock<Inbox>,
 }
 
 /// What is here at one moment.
@@ -83,6 +86,7 @@ impl Store {
             layers,
             snapshot: RwLock::default(),
             writer: Mutex::default(),
+            journal: OnceLock::new(),
         };
         let mut records = BTreeMap::new();
         let mut broken = Vec::new();
@@ -112,6 +116,17 @@ impl Store {
     /// Where they are.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// From now on this is told what happens to images. The first one stays.
+    pub(crate) fn tell(&self, journal: Inbox) {
+        self.journal.get_or_init(|| journal);
+    }
+
+    fn happened(&self, what: What, image: &Arc<Image>) {
+        if let Some(journal) = self.journal.get() {
+            journal.image(what, image);
+        }
     }
 
     fn load(&self, id: &Digest) -> Result<(ImageRecord, String), String> {
@@ -189,6 +204,7 @@ impl Store {
         }
         snapshot.insert(id, Stored { record, image: Arc::clone(&image) });
         self.publish(snapshot);
+        self.happened(What::ImagePulled, &image);
         Ok(image)
     }
 
@@ -232,6 +248,7 @@ impl Store {
         reach("remove_image.asked")?;
         std::fs::rename(self.directory.join(id.hex()), &trash)?;
         self.publish(snapshot);
+        self.happened(What::ImageRemoved, &stored.image);
         self.layers.unname(&stored.record.layers);
         reach("remove_image.renamed")?;
         sync_directory(&self.directory)?;

@@ -7,8 +7,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// What is made below the root: by the images, by the pods, by the network (whose place the configuration names), by `davit run`, for the lock.
-const IN_ROOT: [&str; 6] = ["images", "layers", "containers", "network", "logs", "lock"];
+/// What is made below the root: by the images, by the pods, by the network (whose place the configuration names), by the journal, by `davit run`, for the lock.
+const IN_ROOT: [&str; 7] = ["images", "layers", "containers", "network", "events", "logs", "lock"];
 /// What is made below the state directory: by the pods, by the handlers and their trials, by the store, for the lock.
 const IN_STATE: [&str; 7] =
     ["pods", "rootfs", "quarantine", "oci", "handlers.json", "boot_id", "lock"];
@@ -112,6 +112,12 @@ impl Layout {
     #[must_use]
     pub fn boot_id(&self) -> PathBuf {
         self.state.join("boot_id")
+    }
+
+    /// The stored events.
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.root.join("events")
     }
 
     /// All writable layers.

@@ -171,6 +171,8 @@ impl Davit for Placeholder {
     );
 
     told_streams!(admin:
+        events(EventsRequest) -> EventsStream of Event,
+        state(StateRequest) -> StateStream of StatePiece,
         pull(PullRequest) -> PullStream of PullProgress,
         logs(LogsRequest) -> LogsStream of LogEntry,
         check(CheckRequest) -> CheckStream of CheckReport,

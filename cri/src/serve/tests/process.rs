@@ -142,6 +142,7 @@ async fn a_reload_is_taken_over_whole_or_not_at_all() {
     assert!(home.told().contains("READY=1"));
     for (text, logged) in [
         ("shim_cgroup = 'other'\nlog_level = 'error'", "shim_cgroup"),
+        ("events_retain_count = 3", "keys=\"events_retain_count\""),
         ("log_levle = 'debug'", "log_level"),
         ("log_level = 'debug'", "the new configuration is in effect"),
     ] {
