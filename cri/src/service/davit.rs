@@ -4,7 +4,7 @@ use super::check::{self, Aim};
 use super::logs::{LogError, Reader, Window};
 use super::registry::{self, Keyring};
 use super::status::{plain_status, status};
-use super::{checkpoints, standing, streams, usage};
+use super::{checkpoints, restore, standing, streams, usage};
 use crate::metrics::Counters;
 use crate::streaming::Urls;
 use davit_proto::admin::davit_server::Davit;
@@ -12,10 +12,11 @@ use davit_proto::admin::pull_progress::Kind;
 use davit_proto::admin::{
     AttachRequest, AttachResponse, CheckReport, CheckRequest, CreateCheckpointRequest,
     CreateCheckpointResponse, ExecRequest, ExecResponse, ExplainRequest, ExplainResponse, Handler,
-    InfoRequest, InfoResponse, KillRequest, KillResponse, LayerPlan, LayerProgress,
-    ListCheckpointsRequest, ListCheckpointsResponse, LogEntry, LoginRequest, LoginResponse,
-    LogsRequest, PauseRequest, PauseResponse, PullPlan, PullProgress, PullRequest,
-    RemoveCheckpointRequest, RemoveCheckpointResponse, ResumeRequest, ResumeResponse,
+    InfoRequest, InfoResponse, InspectCheckpointRequest, InspectCheckpointResponse, KillRequest,
+    KillResponse, LayerPlan, LayerProgress, ListCheckpointsRequest, ListCheckpointsResponse,
+    LogEntry, LoginRequest, LoginResponse, LogsRequest, PauseRequest, PauseResponse, PullPlan,
+    PullProgress, PullRequest, RemoveCheckpointRequest, RemoveCheckpointResponse,
+    RestoreCheckpointRequest, RestoreCheckpointResponse, ResumeRequest, ResumeResponse,
     SearchRequest, SearchResponse, StandingsRequest, StandingsResponse, UsageRequest,
     UsageResponse, WaitRequest, WaitResponse,
 };
@@ -222,6 +223,20 @@ impl Davit for Admin {
     ) -> Result<Response<ListCheckpointsResponse>, Status> {
         let ListCheckpointsRequest {} = request.into_inner();
         checkpoints::list(&self.runtime).map(Response::new)
+    }
+
+    async fn inspect_checkpoint(
+        &self,
+        request: Request<InspectCheckpointRequest>,
+    ) -> Result<Response<InspectCheckpointResponse>, Status> {
+        restore::inspect(&self.runtime, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn restore_checkpoint(
+        &self,
+        request: Request<RestoreCheckpointRequest>,
+    ) -> Result<Response<RestoreCheckpointResponse>, Status> {
+        restore::restore(&self.runtime, request.into_inner()).await.map(Response::new)
     }
 
     async fn remove_checkpoint(
