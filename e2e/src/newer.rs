@@ -6,6 +6,7 @@
 use crate::cri::{Cri, MESSAGE};
 use crate::test::{Pod, Test};
 use anyhow::{Context, Result};
+use davit_proto::admin::davit_client::DavitClient;
 use davit_proto::cri;
 use davit_proto::cri::image_service_client::ImageServiceClient;
 use davit_proto::cri::runtime_service_client::RuntimeServiceClient;
@@ -22,6 +23,12 @@ impl Cri {
     #[must_use]
     pub fn newer(&self) -> RuntimeServiceClient<tonic::transport::Channel> {
         RuntimeServiceClient::new(self.channel()).max_decoding_message_size(MESSAGE)
+    }
+
+    /// davit's own service.
+    #[must_use]
+    pub fn admin(&self) -> DavitClient<tonic::transport::Channel> {
+        DavitClient::new(self.channel()).max_decoding_message_size(MESSAGE)
     }
 
     /// The image service in full.

@@ -18,9 +18,10 @@ use davit_proto::shim::shim_server::{Shim, ShimServer};
 use davit_proto::shim::{
     CheckpointRequest, CheckpointResponse, CreateRequest, CreateResponse, DeleteRequest,
     DeleteResponse, Event, EventsRequest, ExecSyncOutput, ExecSyncRequest, PauseRequest,
-    PauseResponse, ReopenLogRequest, ReopenLogResponse, ResumeRequest, ResumeResponse,
-    ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse, StartRequest, StartResponse,
-    StateRequest, StateResponse, ThawRequest, ThawResponse, UpdateRequest, UpdateResponse,
+    PauseResponse, ReopenLogRequest, ReopenLogResponse, RestoreRequest, RestoreResponse,
+    ResumeRequest, ResumeResponse, ShutdownRequest, ShutdownResponse, SignalRequest,
+    SignalResponse, StartRequest, StartResponse, StateRequest, StateResponse, ThawRequest,
+    ThawResponse, UpdateRequest, UpdateResponse,
 };
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -278,6 +279,14 @@ impl Shim for Proxy {
     async fn update(&self, r: Request<UpdateRequest>) -> Result<Response<UpdateResponse>, Status> {
         self.must_be_new()?;
         self.client().update(r.into_inner()).await
+    }
+
+    async fn restore(
+        &self,
+        r: Request<RestoreRequest>,
+    ) -> Result<Response<RestoreResponse>, Status> {
+        self.must_be_new()?;
+        self.client().restore(r.into_inner()).await
     }
 
     async fn checkpoint(

@@ -84,6 +84,7 @@ pub(crate) struct OciCalls {
     pub(crate) delete: Call,
     pub(crate) update: Call,
     pub(crate) checkpoint: Call,
+    pub(crate) restore: Call,
     pub(crate) pause: Call,
     pub(crate) resume: Call,
 }
@@ -169,6 +170,7 @@ impl Metrics {
                 delete: call("delete"),
                 update: call("update"),
                 checkpoint: call("checkpoint"),
+                restore: call("restore"),
                 pause: call("pause"),
                 resume: call("resume"),
             })

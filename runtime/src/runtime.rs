@@ -3,6 +3,7 @@
 //! Owns the way from an id or a name to the pod's task, nothing else. Every change is made by that task: a caller that goes away, or whose deadline
 //! passes, takes nothing with it. What only reads, reads a snapshot.
 
+mod restore;
 mod streams;
 
 use crate::cdi::Cdi;
@@ -304,14 +305,15 @@ impl Runtime {
         location: PathBuf,
         timeout: Option<Duration>,
     ) -> Result<(), CheckpointError> {
-        let (_, view) = self.container(id)?;
+        let (sandbox, view) = self.container(id)?;
         let (id, handle) = self.shared.index.container(id)?;
         let not_running =
             || CheckpointError::NotRunning { id: id.clone(), state: view.state.name() };
         let target = handle.call(|reply| Command::Exec { id: id.clone(), reply }).await;
         let Ok(Ok(target)) = target else { return Err(not_running()) };
         let shared = Arc::clone(&self.shared);
-        let checkpoint = Checkpoint { shared, target, view: Arc::clone(&view), location, timeout };
+        let view = Arc::clone(&view);
+        let checkpoint = Checkpoint { shared, target, sandbox, view, location, timeout };
         // It goes on if the caller doesn't.
         let made = tokio::spawn(checkpoint::make(checkpoint)).await;
         made.unwrap_or_else(|error| Err(CheckpointError::Task(std::io::Error::other(error))))

@@ -65,6 +65,14 @@ pub(crate) enum Verb<'a> {
         images: &'a Path,
         work: &'a Path,
     },
+    /// Its processes run afterwards, without a start.
+    Restore {
+        bundle: &'a Path,
+        pid_file: &'a Path,
+        console_socket: Option<&'a Path>,
+        images: &'a Path,
+        work: &'a Path,
+    },
 }
 
 impl Verb<'_> {
@@ -78,6 +86,7 @@ impl Verb<'_> {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Checkpoint { .. } => "checkpoint",
+            Self::Restore { .. } => "restore",
         }
     }
 }
@@ -236,11 +245,15 @@ impl Oci {
         match verb {
             Verb::Create { bundle, pid_file, console_socket } => {
                 command.arg("--bundle")?.arg(bundle)?.arg("--pid-file")?.arg(pid_file)?;
-                if let Some(socket) = console_socket {
-                    command.arg("--console-socket")?.arg(socket)?;
-                }
+                console(&mut command, console_socket)?;
             }
             Verb::Start | Verb::Pause | Verb::Resume => {}
+            Verb::Restore { bundle, pid_file, console_socket, images, work } => {
+                command.arg("--detach")?.arg("--bundle")?.arg(bundle)?;
+                command.arg("--pid-file")?.arg(pid_file)?;
+                command.arg("--image-path")?.arg(images)?.arg("--work-path")?.arg(work)?;
+                console(&mut command, console_socket)?;
+            }
             Verb::Checkpoint { images, work } => {
                 command.arg("--image-path")?.arg(images)?.arg("--work-path")?.arg(work)?;
                 command.arg("--leave-running")?;
@@ -257,9 +270,7 @@ impl Oci {
                     .arg(process)?
                     .arg("--pid-file")?
                     .arg(pid_file)?;
-                if let Some(socket) = console_socket {
-                    command.arg("--console-socket")?.arg(socket)?;
-                }
+                console(&mut command, console_socket)?;
             }
             Verb::Update => {
                 command.arg("--resources")?.arg("-")?;
@@ -268,6 +279,14 @@ impl Oci {
         command.arg(id)?;
         Ok(command)
     }
+}
+
+/// Where the runtime is to send the terminal, if there is to be one.
+fn console(command: &mut Command, socket: Option<&Path>) -> Result<(), SpawnError> {
+    if let Some(socket) = socket {
+        command.arg("--console-socket")?.arg(socket)?;
+    }
+    Ok(())
 }
 
 /// The file of the runtime's log, for as long as the call takes.

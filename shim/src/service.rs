@@ -10,7 +10,9 @@ use crate::container::pause::PauseError;
 use crate::container::signal::SignalError;
 use crate::container::start::StartError;
 use crate::container::update::UpdateError;
-use crate::container::{checkpoint, create, delete, pause, pid_number, signal, start, update};
+use crate::container::{
+    checkpoint, create, delete, pause, pid_number, restore, signal, start, update,
+};
 use crate::error::{Invalid, Refusal, chain};
 use crate::events::Subscription;
 use crate::exec::{self, ExecError, Message};
@@ -21,9 +23,10 @@ use davit_proto::shim::shim_server::Shim;
 use davit_proto::shim::{
     CheckpointRequest, CheckpointResponse, CreateRequest, CreateResponse, DeleteRequest,
     DeleteResponse, EventsRequest, ExecSyncOutput, ExecSyncRequest, PauseRequest, PauseResponse,
-    ReopenLogRequest, ReopenLogResponse, ResumeRequest, ResumeResponse, ShutdownRequest,
-    ShutdownResponse, SignalRequest, SignalResponse, StartRequest, StartResponse, StateRequest,
-    StateResponse, ThawRequest, ThawResponse, UpdateRequest, UpdateResponse,
+    ReopenLogRequest, ReopenLogResponse, RestoreRequest, RestoreResponse, ResumeRequest,
+    ResumeResponse, ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse, StartRequest,
+    StartResponse, StateRequest, StateResponse, ThawRequest, ThawResponse, UpdateRequest,
+    UpdateResponse,
 };
 use futures_util::Stream;
 use std::pin::Pin;
@@ -161,6 +164,17 @@ impl Shim for Service {
         let pod = Arc::clone(&self.pod);
         detached(async move { checkpoint::thaw(&pod, &request.into_inner().id).await }).await?;
         Ok(Response::new(ThawResponse {}))
+    }
+
+    async fn restore(
+        &self,
+        request: Request<RestoreRequest>,
+    ) -> Result<Response<RestoreResponse>, Status> {
+        let pod = Arc::clone(&self.pod);
+        self.pod.worked();
+        let restored =
+            detached(async move { restore::restore(&pod, request.into_inner()).await }).await?;
+        Ok(Response::new(restored))
     }
 
     async fn pause(

@@ -80,6 +80,27 @@ pub(crate) enum CheckpointCommand {
         #[arg(value_name = "ID")]
         id: String,
     },
+    /// Make a container from a checkpoint; its processes go on where they were
+    ///
+    /// In a new pod, or in one that is there. What the restored processes may do is in the archive, in a form that nobody can check: restore only what you
+    /// would run as root.
+    #[command(
+        after_help = "Needs CRIU and the container's image; where one is missing, nothing is touched.\n\nExamples:\n  davit checkpoint restore before-upgrade\n  davit checkpoint restore --name web-again ./web.tar"
+    )]
+    Restore {
+        /// The new container's name; the one it had unless given
+        #[arg(long)]
+        name: Option<String>,
+        /// Restore it in this pod (an id, an unambiguous beginning of one, or a name) and not in a new one
+        #[arg(long, value_name = "POD")]
+        pod: Option<String>,
+        /// How many seconds it may take; 0: as davit sees fit
+        #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+        timeout: u32,
+        /// A checkpoint's name, or the path of an archive (with a `/` in it)
+        #[arg(value_name = "NAME|ARCHIVE")]
+        archive: String,
+    },
     /// List the checkpoints
     #[command(visible_alias = "ls", after_help = "Example:\n  davit checkpoint list -q")]
     List {

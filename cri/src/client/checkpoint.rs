@@ -1,4 +1,4 @@
-//! `davit checkpoint create|list|delete`.
+//! `davit checkpoint create|list|delete`, and the way to [`super::restore`].
 
 use super::act::complain;
 use super::connect::Daemon;
@@ -52,6 +52,10 @@ pub(crate) async fn checkpoint(
             let made = answer.into_inner().checkpoint.unwrap_or_default();
             output::print(&format!("{}\n", made.name))?;
             Ok(ExitCode::SUCCESS)
+        }
+        CheckpointCommand::Restore { name, pod, timeout, archive } => {
+            let wish = super::restore::Wish { archive, name, pod, timeout };
+            Box::pin(super::restore::restore(daemon, wish)).await
         }
         CheckpointCommand::List { written } => list(&mut daemon, &written).await,
         CheckpointCommand::Delete { names } => {

@@ -65,6 +65,15 @@ pub(crate) enum ClientError {
         /// All of them.
         names: String,
     },
+    /// There is no such archive.
+    #[error("find the archive {}", path.display())]
+    Archive {
+        /// As given.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The file of credentials.
     #[error(transparent)]
     AuthFile(#[from] AuthFileError),
@@ -191,6 +200,7 @@ impl ClientError {
             | Self::NoContainer(_)
             | Self::NoImage(_)
             | Self::Nothing(_)
+            | Self::Archive { .. }
             | Self::AuthFile(_)
             | Self::NoUser
             | Self::NoPassword

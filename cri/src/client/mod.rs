@@ -22,6 +22,7 @@ mod pods;
 mod ps;
 mod pull;
 mod registry;
+mod restore;
 mod rm;
 mod rmi;
 mod run;

@@ -81,6 +81,11 @@ fn cdi_device(at: usize, wire: cri::CdiDevice) -> Result<String, InvalidField> {
     Err(refuse(format!("CDI_devices[{at}]"), &name, "is not of the form vendor/class=name"))
 }
 
+/// Where an archive is.
+pub(crate) fn archive_path(path: String) -> Result<PathBuf, InvalidField> {
+    text::absolute("archive.path", path)
+}
+
 /// Where a checkpoint goes, and how long it may take.
 pub(crate) fn checkpoint(
     location: String,

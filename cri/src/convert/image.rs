@@ -39,6 +39,11 @@ pub(crate) fn image_request(
         let problem = format!("is not the pod's, which is {:?}", pod.handler);
         return Err(refuse(format!("{field}.runtime_handler"), &runtime_handler, problem));
     }
+    // Other runtimes take the path of a checkpoint's archive for an image.
+    if image.starts_with('/') {
+        let problem = "is a path and no image; a container is restored from a checkpoint by `davit checkpoint restore` only";
+        return Err(refuse(format!("{field}.image"), &image, problem));
+    }
     Ok(ImageRequest {
         image: text::word(&format!("{field}.image"), image)?,
         user_specified: user_specified_image,

@@ -168,6 +168,16 @@ pub(crate) fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// A device as it was given.
+pub(crate) fn device_to_cri(device: &DeviceSpec) -> cri::Device {
+    let DeviceSpec { container_path, host_path, permissions } = device;
+    cri::Device {
+        container_path: path_text(container_path),
+        host_path: path_text(host_path),
+        permissions: permissions.clone(),
+    }
+}
+
 /// One device of a container.
 pub(crate) fn device(at: usize, wire: cri::Device) -> Result<DeviceSpec, InvalidField> {
     let cri::Device { container_path, host_path, permissions } = wire;

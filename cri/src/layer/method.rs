@@ -84,6 +84,8 @@ const METHODS: &[Method] = &[
     method("Explain"),
     method("CreateCheckpoint"),
     method("ListCheckpoints"),
+    method("InspectCheckpoint"),
+    method("RestoreCheckpoint"),
     method("RemoveCheckpoint"),
 ];
 

@@ -1,7 +1,7 @@
 //! Checkpoints that davit keeps: made, listed and removed below its own root, in `checkpoints/NAME.tar`.
 //!
-//! Owns the names and the directory, which nobody but root can enter: an archive holds a container's memory. The making is the runtime's. No checkpoint is
-//! restored here, and none is ever made from an image.
+//! Owns the names and the directory, which nobody but root can enter: an archive holds a container's memory. The making is the runtime's. What is restored from them
+//! is in [`super::restore`].
 
 use super::status::plain_status;
 use davit_proto::admin::{
@@ -19,7 +19,7 @@ const SUFFIX: &str = ".tar";
 /// A name's length; with the suffix it is a file's.
 const NAME_MAX: usize = 128;
 /// How long it may take, in seconds, at most.
-const TIMEOUT_MAX: u32 = 3600;
+pub(super) const TIMEOUT_MAX: u32 = 3600;
 
 pub(super) async fn create(
     runtime: &Runtime,
@@ -91,7 +91,7 @@ fn directory(runtime: &Runtime) -> PathBuf {
     runtime.config().root.join("checkpoints")
 }
 
-fn place(runtime: &Runtime, name: &str) -> Result<PathBuf, Status> {
+pub(super) fn place(runtime: &Runtime, name: &str) -> Result<PathBuf, Status> {
     if !is_name(name) {
         let shown: String = name.chars().take(NAME_MAX).collect();
         return Err(Status::invalid_argument(format!(

@@ -4,7 +4,7 @@ use super::check::{self, Aim};
 use super::logs::{LogError, Reader, Window};
 use super::registry::{self, Keyring};
 use super::status::{plain_status, status};
-use super::{Streamed, checkpoints, happened, standing, state, streams, usage};
+use super::{Streamed, checkpoints, happened, restore, standing, state, streams, usage};
 use crate::config::Config;
 use crate::metrics::Counters;
 use crate::streaming::Urls;
@@ -13,12 +13,14 @@ use davit_proto::admin::pull_progress::Kind;
 use davit_proto::admin::{
     AttachRequest, AttachResponse, CheckReport, CheckRequest, CreateCheckpointRequest,
     CreateCheckpointResponse, Event, EventsRequest, ExecRequest, ExecResponse, ExplainRequest,
-    ExplainResponse, Handler, InfoRequest, InfoResponse, KillRequest, KillResponse, LayerPlan,
-    LayerProgress, ListCheckpointsRequest, ListCheckpointsResponse, LogEntry, LoginRequest,
-    LoginResponse, LogsRequest, PauseRequest, PauseResponse, PullPlan, PullProgress, PullRequest,
-    RemoveCheckpointRequest, RemoveCheckpointResponse, ResumeRequest, ResumeResponse,
-    SearchRequest, SearchResponse, StandingsRequest, StandingsResponse, StatePiece, StateRequest,
-    UsageRequest, UsageResponse, WaitRequest, WaitResponse,
+    ExplainResponse, Handler, InfoRequest, InfoResponse, InspectCheckpointRequest,
+    InspectCheckpointResponse, KillRequest, KillResponse, LayerPlan, LayerProgress,
+    ListCheckpointsRequest, ListCheckpointsResponse, LogEntry, LoginRequest, LoginResponse,
+    LogsRequest, PauseRequest, PauseResponse, PullPlan, PullProgress, PullRequest,
+    RemoveCheckpointRequest, RemoveCheckpointResponse, RestoreCheckpointRequest,
+    RestoreCheckpointResponse, ResumeRequest, ResumeResponse, SearchRequest, SearchResponse,
+    StandingsRequest, StandingsResponse, StatePiece, StateRequest, UsageRequest, UsageResponse,
+    WaitRequest, WaitResponse,
 };
 use davit_runtime::Runtime;
 use davit_runtime::container::{ContainerState, ContainerView, Motion, Signal};
@@ -240,6 +242,20 @@ impl Davit for Admin {
     ) -> Result<Response<ListCheckpointsResponse>, Status> {
         let ListCheckpointsRequest {} = request.into_inner();
         checkpoints::list(&self.runtime).map(Response::new)
+    }
+
+    async fn inspect_checkpoint(
+        &self,
+        request: Request<InspectCheckpointRequest>,
+    ) -> Result<Response<InspectCheckpointResponse>, Status> {
+        restore::inspect(&self.runtime, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn restore_checkpoint(
+        &self,
+        request: Request<RestoreCheckpointRequest>,
+    ) -> Result<Response<RestoreCheckpointResponse>, Status> {
+        restore::restore(&self.runtime, request.into_inner()).await.map(Response::new)
     }
 
     async fn remove_checkpoint(

@@ -14,6 +14,7 @@ mod image;
 mod lists;
 mod logs;
 mod registry;
+mod restore;
 mod runtime;
 mod standing;
 mod state;

@@ -4,7 +4,7 @@
 //! NotFound (gone: forget it) and on DeadlineExceeded from ExecSync (a probe that timed out); the others are for people.
 
 use davit_runtime::cdi::CdiError;
-use davit_runtime::checkpoint::CheckpointError;
+use davit_runtime::checkpoint::{ArchiveError, CheckpointError};
 use davit_runtime::container::{
     CreateContainerError, ExecError, KillContainerError, PauseContainerError, RemoveContainerError,
     ReopenLogError, StartContainerError, StopContainerError, UpdateContainerError, VolumeError,
@@ -135,10 +135,15 @@ impl WireError for CreateContainerError {
     fn code(&self) -> Code {
         match self {
             Self::Sandbox(error) => error.code(),
-            Self::SandboxNotReady { .. } | Self::Target { .. } => Code::FailedPrecondition,
-            Self::NameTaken { .. } => Code::AlreadyExists,
+            Self::SandboxNotReady { .. } | Self::Target { .. } | Self::Unfit { .. } => {
+                Code::FailedPrecondition
+            }
+            Self::NameTaken { .. } | Self::NameBusy { .. } => Code::AlreadyExists,
+            Self::Archive(error) => error.code(),
             Self::ImageUnknown { .. } => Code::NotFound,
-            Self::Image(_) | Self::Spec(_) | Self::UserFiles { .. } => Code::InvalidArgument,
+            Self::Image(_) | Self::Checkpoint { .. } | Self::Spec(_) | Self::UserFiles { .. } => {
+                Code::InvalidArgument
+            }
             Self::Volume(error) => error.code(),
             Self::Cdi(error) => error.code(),
             Self::Layers { .. }
@@ -146,7 +151,7 @@ impl WireError for CreateContainerError {
             | Self::Handler(_)
             | Self::Id(_)
             | Self::Store(_) => Code::Internal,
-            Self::Shim(error) => error.code(),
+            Self::Shim(error) | Self::Restore { source: error, .. } => error.code(),
         }
     }
 }
@@ -159,11 +164,37 @@ impl WireError for CheckpointError {
             | Self::Off
             | Self::Missing
             | Self::Broken(_)
+            | Self::Without { .. }
             | Self::Busy { .. } => Code::FailedPrecondition,
             Self::Location { .. } => Code::InvalidArgument,
             Self::Timeout { .. } | Self::Hung { .. } => Code::DeadlineExceeded,
             Self::Shim { source, .. } => source.code(),
             Self::Io { .. } | Self::Store(_) | Self::Encode(_) | Self::Task(_) => Code::Internal,
+        }
+    }
+}
+
+impl WireError for ArchiveError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Code::NotFound
+            }
+            Self::Tar { source, .. } | Self::Diff { source, .. } if source.is_local() => {
+                Code::Internal
+            }
+            Self::Open { .. } | Self::Store(_) => Code::Internal,
+            Self::File { .. }
+            | Self::Tar { .. }
+            | Self::Diff { .. }
+            | Self::Missing { .. }
+            | Self::Unknown { .. }
+            | Self::Kind { .. }
+            | Self::Json { .. }
+            | Self::Deleted { .. } => Code::InvalidArgument,
+            Self::Version { .. } | Self::Architecture { .. } | Self::UserNamespace { .. } => {
+                Code::FailedPrecondition
+            }
         }
     }
 }

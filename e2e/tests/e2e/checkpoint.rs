@@ -22,10 +22,14 @@ fn checkpoint_within(
     t.cri.wait(t.cri.newer().checkpoint_container(request)).map(drop)
 }
 
-/// Whether this machine's CRIU works with its kernel.
-fn criu_works() -> bool {
+/// Whether this machine's CRIU works with its kernel, and this OCI runtime with it: crun may have been built without.
+pub(crate) fn criu_works(t: &Test) -> Result<bool> {
     let run = std::process::Command::new("criu").arg("check").output();
-    run.is_ok_and(|output| output.status.success())
+    let runtime = davit_e2e::tools::oci_runtime(&t.settings().handler)?;
+    let told = std::process::Command::new(runtime).arg("--version").output()?;
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let usable = !told.starts_with("crun") || told.contains("+CRIU");
+    Ok(usable && run.is_ok_and(|output| output.status.success()))
 }
 
 on_both!(a_checkpoint_is_made_where_criu_works_and_refused_with_the_reason_elsewhere, |t| {
@@ -33,7 +37,7 @@ on_both!(a_checkpoint_is_made_where_criu_works_and_refused_with_the_reason_elsew
     t.exec(&id, "echo text > /made; rm /etc/group")?;
     let location = t.dir.join("checkpoint.tar");
     let answer = checkpoint(t, &id, &location);
-    if criu_works() {
+    if criu_works(t)? {
         answer.context("a checkpoint")?;
         let file = std::fs::File::open(&location)?;
         let mut archive = tar::Archive::new(file);
@@ -99,7 +103,7 @@ on_one!(
         script(&criu, "exit 0")?;
         let real = davit_e2e::tools::oci_runtime("crun")?;
         let slow = format!(
-            "for word; do [ \"$word\" != checkpoint ] || exec sleep 1000; done; exec {} \"$@\"",
+            "[ \"$1\" != --version ] || {{ {0} --version; echo +CRIU; exit; }}; for word; do [ \"$word\" != checkpoint ] || exec sleep 1000; done; exec {0} \"$@\"",
             real.display()
         );
         script(&crun, &slow)?;

@@ -135,7 +135,7 @@ on_one!(a_pull_is_explained_and_nobody_asked, |t| {
 
 on_both!(a_checkpoint_is_refused_before_anything_is_touched_where_criu_does_not_work, |t| {
     let (_, id) = t.sleeper(|_| {})?;
-    let works = Command::new("criu").arg("check").output().is_ok_and(|out| out.status.success());
+    let works = crate::checkpoint::criu_works(t)?;
     let made = t.davit(&["checkpoint", "create", "--name", "first", &id])?;
     if works {
         ensure!(made.status.success(), "{}", errors(&made));

@@ -95,6 +95,17 @@ fn start_another(t: &Test, scene: &Scene) -> Result<(), Status> {
     t.cri.start(&id)
 }
 
+/// What `davit checkpoint restore` asks; its own undo would hide the daemon's.
+fn restore(t: &Test, scene: &Scene) -> Result<(), Status> {
+    let archive = davit_proto::admin::Archive { name: "one".to_owned(), ..Default::default() };
+    let request = davit_proto::admin::RestoreCheckpointRequest {
+        archive: Some(archive),
+        pod_sandbox_id: scene.pod().id.clone(),
+        ..Default::default()
+    };
+    t.cri.wait(t.cri.admin().restore_checkpoint(request)).map(drop)
+}
+
 fn update(t: &Test, scene: &Scene) -> Result<(), Status> {
     let linux = LinuxContainerResources { cpu_shares: 512, ..LinuxContainerResources::default() };
     let request = UpdateContainerResourcesRequest {
@@ -138,6 +149,16 @@ fn row(operation: &str) -> Option<Row> {
                 t.cri.remove_pod(&scene.pod().id)?;
                 create(t, &pod(t).map_err(|error| Status::internal(format!("{error:#}")))?)
             },
+        },
+        "restore" => Row {
+            before: |t| {
+                if !t.settings().root().join("checkpoints/one.tar").exists() {
+                    crate::restore::checkpointed(t)?;
+                }
+                pod(t)
+            },
+            call: restore,
+            again: restore,
         },
         "start" => Row {
             before: created,
@@ -193,7 +214,10 @@ fn restart(t: &Test, failpoint: Option<(&str, Way)>) -> Result<()> {
     let asked = failpoint
         .map(|(step, way)| ("DAVIT_FAILPOINT".to_owned(), format!("{step}={}", action(way))));
     let waits = !failpoint.is_some_and(|(step, _)| step.starts_with("recover."));
-    daemon.set_env(asked.into_iter().collect());
+    let kept =
+        daemon.settings().env.clone().into_iter().filter(|(name, _)| name != "DAVIT_FAILPOINT");
+    let env = kept.chain(asked).collect();
+    daemon.set_env(env);
     if waits { daemon.spawn() } else { daemon.launch() }
 }
 
@@ -267,6 +291,7 @@ fn each_step(t: &Test, way: Way) -> Result<()> {
             drop(clean(t));
         }
     }
+    crate::restore::forgotten(t)?;
     println!("{way:?}: {} steps of {} operations", steps.len(), operations.len());
     ensure!(
         problems.is_empty(),
@@ -283,11 +308,17 @@ pub(crate) fn with_failpoints(settings: &mut Settings) -> Result<()> {
     Ok(())
 }
 
-on_one!(a_step_that_fails_once_is_undone_and_works_the_next_time, setup: with_failpoints, |t| {
+/// With a stand-in for CRIU, so that there is something to restore.
+fn with_checkpoints(settings: &mut Settings) -> Result<()> {
+    crate::restore::with_stand_ins(settings)?;
+    with_failpoints(settings)
+}
+
+on_one!(a_step_that_fails_once_is_undone_and_works_the_next_time, setup: with_checkpoints, |t| {
     each_step(t, Way::Error)
 });
 
-on_one!(killed_at_a_step_it_finds_order_again_and_the_retry_works, setup: with_failpoints, |t| {
+on_one!(killed_at_a_step_it_finds_order_again_and_the_retry_works, setup: with_checkpoints, |t| {
     each_step(t, Way::Kill)
 });
 

@@ -431,6 +431,32 @@ pub struct ThawRequest {
 /// The container goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ThawResponse {}
+/// Asks for Restore.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RestoreRequest {
+    /// The container, as for Create. The upper directory of its root holds what it had changed.
+    #[prost(message, optional, tag = "1")]
+    pub container: ::core::option::Option<CreateRequest>,
+    /// Where CRIU's images are.
+    #[prost(string, tag = "2")]
+    pub images: ::prost::alloc::string::String,
+    /// Where CRIU's log goes: an existing directory.
+    #[prost(string, tag = "3")]
+    pub work: ::prost::alloc::string::String,
+    /// How long the OCI runtime may take, in milliseconds; 0 means no limit.
+    #[prost(uint64, tag = "4")]
+    pub timeout_ms: u64,
+}
+/// The container goes on where it was.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreResponse {
+    /// The init's.
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+    /// Nanoseconds since the epoch.
+    #[prost(int64, tag = "2")]
+    pub started_at: i64,
+}
 /// Asks for Pause.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PauseRequest {
@@ -900,6 +926,32 @@ pub mod shim_client {
             req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "Thaw"));
             self.inner.unary(req, path, codec).await
         }
+        /// Makes a container out of what Checkpoint has written: the OCI runtime's `restore`. What Create makes is made in the same way; its processes run when
+        /// this answers. A shim that is older than this call answers UNIMPLEMENTED.
+        pub async fn restore(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RestoreRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RestoreResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/davit.shim.v1.Shim/Restore",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("davit.shim.v1.Shim", "Restore"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Freezes a container until Resume: the OCI runtime's `pause`. Success if it is frozen already, whoever did that. FAILED_PRECONDITION while it is
         /// being checkpointed. A shim that is older than this call answers UNIMPLEMENTED.
         pub async fn pause(
@@ -1061,6 +1113,12 @@ pub mod shim_server {
             &self,
             request: tonic::Request<super::ThawRequest>,
         ) -> std::result::Result<tonic::Response<super::ThawResponse>, tonic::Status>;
+        /// Makes a container out of what Checkpoint has written: the OCI runtime's `restore`. What Create makes is made in the same way; its processes run when
+        /// this answers. A shim that is older than this call answers UNIMPLEMENTED.
+        async fn restore(
+            &self,
+            request: tonic::Request<super::RestoreRequest>,
+        ) -> std::result::Result<tonic::Response<super::RestoreResponse>, tonic::Status>;
         /// Freezes a container until Resume: the OCI runtime's `pause`. Success if it is frozen already, whoever did that. FAILED_PRECONDITION while it is
         /// being checkpointed. A shim that is older than this call answers UNIMPLEMENTED.
         async fn pause(
@@ -1625,6 +1683,49 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ThawSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.shim.v1.Shim/Restore" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreSvc<T: Shim>(pub Arc<T>);
+                    impl<T: Shim> tonic::server::UnaryService<super::RestoreRequest>
+                    for RestoreSvc<T> {
+                        type Response = super::RestoreResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RestoreRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Shim>::restore(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

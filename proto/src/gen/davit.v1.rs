@@ -688,6 +688,74 @@ pub struct Checkpoint {
     #[prost(int64, tag = "4")]
     pub created_at: i64,
 }
+/// An archive: one that davit keeps, or a file on the daemon's host. One of the two is given.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Archive {
+    /// As ListCheckpoints has it.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Absolute. The file belongs to root, and nobody else can write it.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+}
+/// Asks for InspectCheckpoint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InspectCheckpointRequest {
+    #[prost(message, optional, tag = "1")]
+    pub archive: ::core::option::Option<Archive>,
+}
+/// What the archive holds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InspectCheckpointResponse {
+    /// The container's name.
+    #[prost(string, tag = "1")]
+    pub container_name: ::prost::alloc::string::String,
+    /// Its image's id, which is here.
+    #[prost(string, tag = "2")]
+    pub image_id: ::prost::alloc::string::String,
+    /// The image's name there.
+    #[prost(string, tag = "3")]
+    pub image_name: ::prost::alloc::string::String,
+    /// The handler of its pod.
+    #[prost(string, tag = "4")]
+    pub handler: ::prost::alloc::string::String,
+    /// It was privileged.
+    #[prost(bool, tag = "5")]
+    pub privileged: bool,
+    /// Its pod had the host's network.
+    #[prost(bool, tag = "6")]
+    pub host_network: bool,
+    /// Nanoseconds since the epoch.
+    #[prost(int64, tag = "7")]
+    pub checkpointed_at: i64,
+}
+/// Asks for RestoreCheckpoint.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RestoreCheckpointRequest {
+    #[prost(message, optional, tag = "1")]
+    pub archive: ::core::option::Option<Archive>,
+    /// A pod's id or an unambiguous prefix of one. Its containers have PID namespaces of their own, and it has no user namespace.
+    #[prost(string, tag = "2")]
+    pub pod_sandbox_id: ::prost::alloc::string::String,
+    /// The new container's name in the pod; empty: the one it had.
+    #[prost(string, tag = "3")]
+    pub container_name: ::prost::alloc::string::String,
+    /// How many seconds the OCI runtime may take; 0: as the daemon sees fit.
+    #[prost(uint32, tag = "4")]
+    pub timeout_s: u32,
+    /// Added to those that it had.
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+/// It runs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreCheckpointResponse {
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+}
 /// Asks for RemoveCheckpoint.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveCheckpointRequest {
@@ -1159,6 +1227,58 @@ pub mod davit_client {
                 .insert(GrpcMethod::new("davit.v1.Davit", "ListCheckpoints"));
             self.inner.unary(req, path, codec).await
         }
+        /// What an archive holds, once it is found whole and can be restored here: CRIU works, its image is here. Nothing is touched; FAILED_PRECONDITION says what
+        /// is missing.
+        pub async fn inspect_checkpoint(
+            &mut self,
+            request: impl tonic::IntoRequest<super::InspectCheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::InspectCheckpointResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/davit.v1.Davit/InspectCheckpoint",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("davit.v1.Davit", "InspectCheckpoint"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a container from an archive, in a pod that is there; its processes go on where they were. The errors of InspectCheckpoint and of CRI's CreateContainer;
+        /// nothing is left of a container that could not be restored.
+        pub async fn restore_checkpoint(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RestoreCheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RestoreCheckpointResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/davit.v1.Davit/RestoreCheckpoint",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("davit.v1.Davit", "RestoreCheckpoint"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Removes one of them.
         pub async fn remove_checkpoint(
             &mut self,
@@ -1348,6 +1468,24 @@ pub mod davit_server {
             request: tonic::Request<super::ListCheckpointsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListCheckpointsResponse>,
+            tonic::Status,
+        >;
+        /// What an archive holds, once it is found whole and can be restored here: CRIU works, its image is here. Nothing is touched; FAILED_PRECONDITION says what
+        /// is missing.
+        async fn inspect_checkpoint(
+            &self,
+            request: tonic::Request<super::InspectCheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::InspectCheckpointResponse>,
+            tonic::Status,
+        >;
+        /// Makes a container from an archive, in a pod that is there; its processes go on where they were. The errors of InspectCheckpoint and of CRI's CreateContainer;
+        /// nothing is left of a container that could not be restored.
+        async fn restore_checkpoint(
+            &self,
+            request: tonic::Request<super::RestoreCheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RestoreCheckpointResponse>,
             tonic::Status,
         >;
         /// Removes one of them.
@@ -2220,6 +2358,96 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListCheckpointsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/InspectCheckpoint" => {
+                    #[allow(non_camel_case_types)]
+                    struct InspectCheckpointSvc<T: Davit>(pub Arc<T>);
+                    impl<
+                        T: Davit,
+                    > tonic::server::UnaryService<super::InspectCheckpointRequest>
+                    for InspectCheckpointSvc<T> {
+                        type Response = super::InspectCheckpointResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::InspectCheckpointRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::inspect_checkpoint(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = InspectCheckpointSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/davit.v1.Davit/RestoreCheckpoint" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreCheckpointSvc<T: Davit>(pub Arc<T>);
+                    impl<
+                        T: Davit,
+                    > tonic::server::UnaryService<super::RestoreCheckpointRequest>
+                    for RestoreCheckpointSvc<T> {
+                        type Response = super::RestoreCheckpointResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RestoreCheckpointRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Davit>::restore_checkpoint(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreCheckpointSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

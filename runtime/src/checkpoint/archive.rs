@@ -19,6 +19,8 @@ pub(super) struct Parts {
     pub(super) dump_log: PathBuf,
     /// `config.dump`.
     pub(super) config: Vec<u8>,
+    /// `davit.dump`.
+    pub(super) davit: Vec<u8>,
 }
 
 /// Who the container is, in the words that tools for checkpoints read.
@@ -60,7 +62,7 @@ pub(super) fn write(parts: &Parts, location: &Path) -> Result<(), CheckpointErro
 }
 
 fn pack(parts: &Parts, temporary: &Path) -> Result<(), CheckpointError> {
-    let Parts { images, diff, spec, dump_log, config } = parts;
+    let Parts { images, diff, spec, dump_log, config, davit } = parts;
     let mut archive = tar::Builder::new(create(temporary)?);
     archive.follow_symlinks(false);
     archive.append_dir_all("checkpoint", images).map_err(failed("archive", images))?;
@@ -74,12 +76,14 @@ fn pack(parts: &Parts, temporary: &Path) -> Result<(), CheckpointError> {
     if dump_log.exists() {
         file("dump.log", dump_log)?;
     }
-    let mut header = tar::Header::new_gnu();
-    header.set_size(config.len() as u64);
-    header.set_mode(0o600);
-    archive
-        .append_data(&mut header, "config.dump", config.as_slice())
-        .map_err(failed("archive", temporary))?;
+    for (name, bytes) in [("config.dump", config), (super::dump::NAME, davit)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o600);
+        archive
+            .append_data(&mut header, name, bytes.as_slice())
+            .map_err(failed("archive", temporary))?;
+    }
     let file = archive.into_inner().map_err(failed("write", temporary))?;
     file.sync_all().map_err(failed("write", temporary))
 }
@@ -102,7 +106,8 @@ mod tests {
         create(&images.join("pages-1.img")).unwrap();
         let diff = Files { changed: write("changed"), deleted: write("deleted") };
         let (spec, dump_log) = (write("config.json"), write("dump"));
-        Parts { images, diff, spec, dump_log, config: b"{}".to_vec() }
+        let davit = b"{}".to_vec();
+        Parts { images, diff, spec, dump_log, config: b"{}".to_vec(), davit }
     }
 
     #[test]
@@ -127,6 +132,7 @@ mod tests {
             "checkpoint",
             "checkpoint/pages-1.img",
             "config.dump",
+            "davit.dump",
             "deleted.files",
             "dump.log",
             "rootfs-diff.tar",

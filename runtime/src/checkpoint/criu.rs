@@ -1,6 +1,8 @@
 //! Whether CRIU can be had here: asked each time, since it costs milliseconds beside a dump, and a kernel or a package may change.
 
 use super::CheckpointError;
+use crate::oci::Handler;
+use crate::oci::handlers::Kind;
 use crate::program;
 use std::io;
 use std::time::Duration;
@@ -11,6 +13,27 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// Tries CRIU with this kernel, for as long as `limit`.
 pub(super) async fn check(limit: Duration) -> Result<(), CheckpointError> {
     check_program("criu", limit.min(LIMIT)).await
+}
+
+/// Whether the OCI runtime can use it. crun says so only where it tells its version; what says nothing is believed to.
+pub(super) async fn check_runtime(
+    handler: &Handler,
+    limit: Duration,
+) -> Result<(), CheckpointError> {
+    if handler.kind != Kind::Crun {
+        return Ok(());
+    }
+    let mut command = tokio::process::Command::new(&handler.path);
+    command.arg("--version");
+    let said = match program::output(command, limit.min(LIMIT)).await {
+        Ok(Some(output)) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Ok(None) | Err(_) => return Ok(()),
+    };
+    if said.split_ascii_whitespace().any(|word| word == "+CRIU") {
+        return Ok(());
+    }
+    let (handler, path) = (handler.name.clone(), handler.path.clone());
+    Err(CheckpointError::Without { handler, path })
 }
 
 async fn check_program(program: &str, limit: Duration) -> Result<(), CheckpointError> {

@@ -1,12 +1,20 @@
 //! What a container has changed in its root: the writable layer, as an archive and a list of what is gone.
 
 use super::CheckpointError;
-use crate::image::is_whiteout;
+use crate::image::{OPAQUE, is_whiteout};
 use rustix::fs::{AtFlags, CWD};
 use std::fs::File;
+use std::io;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+/// The kernel's own limits for the list of a file's extended attributes, and for the value of one.
+const NAMES_MAX: usize = 64 << 10;
+const VALUE_MAX: usize = 64 << 10;
+/// Kept besides those in `user.`.
+const KEPT: [&str; 3] =
+    ["security.capability", "system.posix_acl_access", "system.posix_acl_default"];
 
 /// Where they go.
 #[derive(Debug, Clone)]
@@ -44,6 +52,7 @@ pub(super) fn failed<'a>(
 pub(super) fn read(upper: &Path, files: &Files) -> Result<(), CheckpointError> {
     let mut archive = tar::Builder::new(create(&files.changed)?);
     archive.follow_symlinks(false);
+    archive.append_dir(".", upper).map_err(failed("archive", upper))?;
     let mut deleted = Vec::new();
     let mut left = vec![PathBuf::new()];
     while let Some(directory) = left.pop() {
@@ -61,8 +70,15 @@ pub(super) fn read(upper: &Path, files: &Files) -> Result<(), CheckpointError> {
             if kind == rustix::fs::FileType::Socket {
                 continue;
             }
+            if kind == rustix::fs::FileType::RegularFile || kind == rustix::fs::FileType::Directory
+            {
+                attributes(&mut archive, &whole).map_err(failed("archive", &whole))?;
+            }
             archive.append_path_with_name(&whole, &inside).map_err(failed("archive", &whole))?;
             if kind == rustix::fs::FileType::Directory {
+                if is_opaque(&whole) {
+                    hide(&mut archive, &inside).map_err(failed("archive", &whole))?;
+                }
                 left.push(inside);
             }
         }
@@ -71,6 +87,46 @@ pub(super) fn read(upper: &Path, files: &Files) -> Result<(), CheckpointError> {
     deleted.sort();
     let text = serde_json::to_vec(&deleted)?;
     create(&files.deleted)?.write_all(&text).map_err(failed("write", &files.deleted))
+}
+
+/// Whether a directory hides what the layers below have in it.
+fn is_opaque(directory: &Path) -> bool {
+    let mut value = [0; 1];
+    rustix::fs::lgetxattr(directory, OPAQUE, &mut value).is_ok_and(|_| value == *b"y")
+}
+
+/// Says so as layers' archives do.
+fn hide(archive: &mut tar::Builder<File>, directory: &Path) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.set_mode(0o600);
+    archive.append_data(&mut header, directory.join(".wh..wh..opq"), io::empty())
+}
+
+/// Writes those extended attributes of a file, in front of it, that the applier of layers keeps: without its capabilities a program would not be what it was.
+fn attributes(archive: &mut tar::Builder<File>, path: &Path) -> io::Result<()> {
+    let mut names = vec![0; NAMES_MAX];
+    let length = match rustix::fs::llistxattr(path, &mut names) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(()),
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut kept: Vec<(String, Vec<u8>)> = Vec::new();
+    for name in names.get(..length).unwrap_or_default().split(|byte| *byte == 0) {
+        let Ok(name) = std::str::from_utf8(name) else { continue };
+        let wanted = name.starts_with("user.") || KEPT.contains(&name);
+        if wanted && !name.starts_with("user.overlay.") {
+            let mut value = vec![0; VALUE_MAX];
+            let length = rustix::fs::lgetxattr(path, name, &mut value)?;
+            value.truncate(length);
+            kept.push((format!("SCHILY.xattr.{name}"), value));
+        }
+    }
+    if kept.is_empty() {
+        return Ok(());
+    }
+    archive
+        .append_pax_extensions(kept.iter().map(|(name, value)| (name.as_str(), value.as_slice())))
 }
 
 #[cfg(test)]
@@ -91,6 +147,9 @@ mod tests {
             let path = upper.join(gone);
             rustix::fs::mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
         }
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(upper.join("etc/deep"), OPAQUE, b"y", flags).unwrap();
+        rustix::fs::setxattr(upper.join("etc/deep/file"), "user.kept", b"12", flags).unwrap();
         let files = Files::below(directory.path());
         read(&upper, &files).unwrap();
         let deleted: Vec<String> =
@@ -102,6 +161,12 @@ mod tests {
             let mut entry = entry.unwrap();
             let path = entry.path().unwrap().to_string_lossy().into_owned();
             let link = entry.link_name().unwrap().map(|to| to.to_string_lossy().into_owned());
+            if path == "etc/deep/file" {
+                let extensions = entry.pax_extensions().unwrap().unwrap();
+                let told: Vec<_> =
+                    extensions.map(|one| one.unwrap().key_bytes().to_vec()).collect();
+                assert_eq!(told, [b"SCHILY.xattr.user.kept".to_vec()]);
+            }
             let mut text = String::new();
             entry.read_to_string(&mut text).unwrap();
             found.insert(path.trim_end_matches('/').to_owned(), link.unwrap_or(text));
@@ -110,7 +175,14 @@ mod tests {
             found.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
         assert_eq!(
             found,
-            [("etc", ""), ("etc/deep", ""), ("etc/deep/file", "text"), ("link", "/etc/shadow")]
+            [
+                (".", ""),
+                ("etc", ""),
+                ("etc/deep", ""),
+                ("etc/deep/.wh..wh..opq", ""),
+                ("etc/deep/file", "text"),
+                ("link", "/etc/shadow")
+            ]
         );
     }
 }

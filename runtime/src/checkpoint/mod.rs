@@ -2,7 +2,8 @@
 //!
 //! Owns the archive and the order; the container is frozen and dumped by its pod's shim with the OCI runtime and CRIU. The layout is the one that
 //! podman began and the other runtimes share: `checkpoint/` with CRIU's images, `rootfs-diff.tar`, `deleted.files`, `spec.dump`, `config.dump`, and
-//! `dump.log`. There is no way back: an archive is never restored here, since whoever makes one decides what a restored container may do.
+//! `dump.log`; and `davit.dump`, from which davit makes the container again ([`read`], [`crate::container`]). Whoever makes an archive decides what the
+//! restored processes may do, so one is restored only by the verb for that, and never because an image says so.
 //!
 //! ```text
 //! CRIU tried ─► shim: frozen, dumped ─► diff of the root read ─► shim: thawed ─► archive packed beside its place ─► renamed
@@ -14,13 +15,19 @@
 mod archive;
 mod criu;
 mod diff;
+mod dump;
 mod error;
+mod read;
 
-pub use error::CheckpointError;
+pub use dump::{Dump, DumpedImage, DumpedPod};
+pub use error::{ArchiveError, CheckpointError};
+pub use read::Archive;
+pub(crate) use read::Unpacked;
 
 use crate::container::ContainerView;
 use crate::exec::ExecTarget;
 use crate::id::ContainerId;
+use crate::sandbox::SandboxView;
 use crate::shared::Shared;
 use crate::store::{ensure_dir, remove_tree};
 use davit_proto::shim::CheckpointRequest;
@@ -38,6 +45,7 @@ const HOLD: Duration = Duration::from_secs(120);
 pub(crate) struct Checkpoint {
     pub(crate) shared: Arc<Shared>,
     pub(crate) target: ExecTarget,
+    pub(crate) sandbox: Arc<SandboxView>,
     pub(crate) view: Arc<ContainerView>,
     pub(crate) location: PathBuf,
     pub(crate) timeout: Option<Duration>,
@@ -45,11 +53,11 @@ pub(crate) struct Checkpoint {
 
 /// Makes the archive, or leaves nothing of it. Mutates, so it belongs in a task of its own.
 pub(crate) async fn make(checkpoint: Checkpoint) -> Result<(), CheckpointError> {
-    if !checkpoint.shared.config.criu {
-        return Err(CheckpointError::Off);
+    let shared = &checkpoint.shared;
+    if shared.config.criu {
+        check_location(&checkpoint.location)?;
     }
-    check_location(&checkpoint.location)?;
-    criu::check(checkpoint.shared.config.deadlines.runtime).await?;
+    check_criu(shared, &checkpoint.sandbox.handler).await?;
     let id = &checkpoint.target.id;
     let _turn = Turn::take(&checkpoint.shared, id)?;
     let directory = checkpoint.shared.layout.writable(id).join("checkpoint");
@@ -68,6 +76,19 @@ pub(crate) async fn make(checkpoint: Checkpoint) -> Result<(), CheckpointError> 
         tracing::error!(container = %id, error = &error as &dyn std::error::Error, "left behind by a checkpoint");
     }
     made
+}
+
+/// Finds out whether containers of this handler can be checkpointed and restored here. Touches nothing.
+pub(crate) async fn check_criu(shared: &Shared, handler: &str) -> Result<(), CheckpointError> {
+    if !shared.config.criu {
+        return Err(CheckpointError::Off);
+    }
+    criu::check(shared.config.deadlines.runtime).await?;
+    match shared.handlers.get(handler) {
+        Ok(handler) => criu::check_runtime(handler, shared.config.deadlines.runtime).await,
+        // Who uses the handler says what is wrong with it.
+        Err(_) => Ok(()),
+    }
 }
 
 /// One checkpoint of a container at a time.
@@ -144,6 +165,7 @@ impl Checkpoint {
             spec: self.target.bundle.join("config.json"),
             dump_log: work.join("dump.log"),
             config: archive::config(&self.view)?,
+            davit: serde_json::to_vec(&Dump::of(&self.sandbox, &self.view))?,
         };
         let location = self.location.clone();
         blocking(move || archive::write(&parts, &location)).await

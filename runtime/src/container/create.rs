@@ -43,8 +43,16 @@ pub(crate) struct MadeContainer {
     pub(crate) layers: Vec<LayerHold>,
 }
 
+/// A container of which all is there but its processes.
+pub(super) struct Prepared {
+    pub(super) record: ContainerRecord,
+    pub(super) held: Held,
+    /// What its shim is to make.
+    pub(super) request: CreateRequest,
+}
+
 /// What a container's mounts are made of.
-struct Held {
+pub(super) struct Held {
     root: LayerHold,
     volumes: Vec<Volume>,
 }
@@ -56,7 +64,18 @@ const USER_FILE_LIMIT: u64 = 4 << 20;
 pub(crate) async fn create(creation: Creation) -> Result<MadeContainer, CreateContainerError> {
     let id = ContainerId::random()?;
     let mut undo = Undo::default();
-    match creation.steps(&id, &mut undo).await {
+    let made = creation.steps(&id, &mut undo).await;
+    finish(&creation, &id, undo, made).await
+}
+
+/// Undoes what was made if that came to nothing.
+pub(super) async fn finish(
+    creation: &Creation,
+    id: &ContainerId,
+    undo: Undo<'static>,
+    made: Result<MadeContainer, CreateContainerError>,
+) -> Result<MadeContainer, CreateContainerError> {
+    match made {
         Ok(made) => Ok(made),
         Err(error) => {
             let left = undo.run().await;
@@ -64,7 +83,7 @@ pub(crate) async fn create(creation: Creation) -> Result<MadeContainer, CreateCo
                 tracing::error!(container = %id, error = failed as &dyn std::error::Error, "left behind by a container that failed; it is tried again");
             }
             if !left.is_empty() {
-                tokio::spawn(remove_again(creation.removal(&id), creation.group(&id)));
+                tokio::spawn(remove_again(creation.removal(id), creation.group(id)));
             }
             Err(error)
         }
@@ -131,6 +150,24 @@ impl Creation {
         id: &ContainerId,
         undo: &mut Undo<'static>,
     ) -> Result<MadeContainer, CreateContainerError> {
+        let Prepared { record, held, request } = self.prepare(id, undo)?;
+        let steps = &self.shared.metrics.steps;
+        let step = steps.create_runtime.begin();
+        let pid = self.shim.client.create(request).await.map_err(CreateContainerError::Shim)?;
+        reach("create.made")?;
+        drop(step);
+        let _step = steps.create_commit.begin();
+        let made = self.commit(record, held, [ContainerEvent::Made { pid }])?;
+        reach("create.committed")?;
+        Ok(made)
+    }
+
+    /// Everything up to the call of its shim, whose undo is pushed.
+    pub(super) fn prepare(
+        &self,
+        id: &ContainerId,
+        undo: &mut Undo<'static>,
+    ) -> Result<Prepared, CreateContainerError> {
         let steps = &self.shared.metrics.steps;
         let step = steps.create_image.begin();
         let image = self.image()?;
@@ -172,18 +209,22 @@ impl Creation {
         let (client, gone) = (self.shim.client.clone(), id.clone());
         undo.push("the container's process", async move { end(&client, &gone).await });
         let request = self.request(&record, handler, (rootfs, mapped_mounts));
-        let step = steps.create_runtime.begin();
-        let pid = self.shim.client.create(request).await.map_err(CreateContainerError::Shim)?;
-        reach("create.made")?;
-        drop(step);
+        Ok(Prepared { record, held, request })
+    }
 
-        let _step = steps.create_commit.begin();
-        record.state =
-            ContainerState::Creating.next(ContainerEvent::Made { pid }).unwrap_or(record.state);
-        write_json(&self.shared.layout.container_record(&self.sandbox.id, id), &record)?;
+    /// Writes down what has become of it: the commit point.
+    pub(super) fn commit(
+        &self,
+        mut record: ContainerRecord,
+        held: Held,
+        events: impl IntoIterator<Item = ContainerEvent>,
+    ) -> Result<MadeContainer, StoreError> {
+        for event in events {
+            record.state = record.state.next(event).unwrap_or(record.state);
+        }
+        write_json(&self.shared.layout.container_record(&self.sandbox.id, &record.id), &record)?;
         let mut layers = vec![held.root];
         layers.extend(held.volumes.into_iter().map(|volume| volume.layers));
-        reach("create.committed")?;
         Ok(MadeContainer { record, layers })
     }
 
@@ -203,6 +244,9 @@ impl Creation {
         handler: &Handler,
     ) -> Result<Built, CreateContainerError> {
         let view = LayerView::new(layers.lower());
+        if is_checkpoint(image, &view) {
+            return Err(CreateContainerError::Checkpoint { image: self.spec.image.image.clone() });
+        }
         let read = |path: &'static str| {
             view.read(path, USER_FILE_LIMIT)
                 .map_err(|source| CreateContainerError::UserFiles { path, source })
@@ -392,6 +436,15 @@ impl Creation {
             client: Some(self.shim.client.clone()),
         }
     }
+}
+
+/// Whether an image is the wrapping of a checkpoint's archive, as other runtimes restore from: one layer, and the archive's entries in it.
+fn is_checkpoint(image: &Image, view: &LayerView) -> bool {
+    let holds = |path| view.read(path, USER_FILE_LIMIT).is_ok_and(|file| file.is_some());
+    image.layers.len() == 1
+        && view.is_directory("/checkpoint").is_ok_and(|found| found == Some(true))
+        && holds("/spec.dump")
+        && holds("/config.dump")
 }
 
 /// What an image says about its containers, as far as a spec is made from it.

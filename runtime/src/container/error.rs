@@ -2,6 +2,7 @@
 
 use super::{Motion, VolumeError};
 use crate::cdi::CdiError;
+use crate::checkpoint::ArchiveError;
 use crate::id::{ContainerId, NoRandomness, SandboxId};
 use crate::image::{FindError, HoldError};
 use crate::oci::handlers::HandlerError;
@@ -37,9 +38,45 @@ pub enum CreateContainerError {
         /// Who has it.
         holder: ContainerId,
     },
+    /// Another container of this name and attempt is being made.
+    #[error("the name {name:?}, attempt {attempt}, is taken by a container that is being made")]
+    NameBusy {
+        /// The name.
+        name: String,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// The pod is one whose containers can't be restored.
+    #[error("pod_sandbox_id: pod sandbox {id} {problem}")]
+    Unfit {
+        /// Which.
+        id: SandboxId,
+        /// Why.
+        problem: &'static str,
+    },
+    /// The checkpoint that it is to be restored from is none.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Its processes could not be restored.
+    #[error("restore the container{}{said}", if said.is_empty() { "" } else { ": criu: " })]
+    Restore {
+        /// CRIU's words, if it said anything.
+        said: String,
+        /// The OCI runtime's.
+        #[source]
+        source: ShimError,
+    },
     /// The image isn't here.
     #[error("config.image.image: no image {image:?} is here; pull it first")]
     ImageUnknown {
+        /// As it was asked for.
+        image: String,
+    },
+    /// The image holds a checkpoint: whoever made it would decide what the container may do.
+    #[error(
+        "config.image.image: the image {image:?} is a checkpoint; a container is restored from one by `davit checkpoint restore` only"
+    )]
+    Checkpoint {
         /// As it was asked for.
         image: String,
     },

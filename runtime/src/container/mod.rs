@@ -6,6 +6,7 @@ mod create;
 mod error;
 mod pause;
 mod remove;
+mod restore;
 mod spec;
 mod start;
 mod state;
@@ -22,6 +23,7 @@ pub use error::{
 pub use pause::Motion;
 pub(crate) use remove::{Removal, remove, remove_files, undo};
 
+pub(crate) use restore::{Restoration, restore};
 pub use spec::{
     AppArmor, Capabilities, ContainerPid, ContainerSecurity, ContainerSpec, DeviceSpec,
     GroupsPolicy, HugepageLimit, ImageRequest, MountSource, MountSpec, Propagation, ReadOnly,

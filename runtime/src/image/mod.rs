@@ -41,8 +41,10 @@ mod testing;
 mod unpack;
 pub mod view;
 
-pub(crate) use apply::is_whiteout;
 pub use apply::{ApplyError, Name};
+pub(crate) use apply::{
+    OPAQUE, Shape, Survey, apply as apply_archive, apply_diff, is_whiteout, survey,
+};
 pub use auth::{Auth, InvalidAuth};
 pub use check::{Checked, Damage, DiscardError, Part};
 pub use digest::{Digest, InvalidDigest};

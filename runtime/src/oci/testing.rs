@@ -87,7 +87,7 @@ impl Given {
     }
 }
 
-pub(super) fn container() -> ContainerSpec {
+pub(crate) fn container() -> ContainerSpec {
     ContainerSpec {
         name: "main".into(),
         attempt: 0,

@@ -71,7 +71,7 @@ impl Pod {
     }
 
     /// `Some` if it is made already.
-    fn may_create(
+    pub(super) fn may_create(
         &self,
         spec: &ContainerSpec,
     ) -> Result<Option<ContainerId>, CreateContainerError> {
@@ -95,7 +95,10 @@ impl Pod {
         Ok(None)
     }
 
-    fn creation(&self, spec: &ContainerSpec) -> Result<container::Creation, CreateContainerError> {
+    pub(super) fn creation(
+        &self,
+        spec: &ContainerSpec,
+    ) -> Result<container::Creation, CreateContainerError> {
         let not_ready = || CreateContainerError::SandboxNotReady { id: self.record.id.clone() };
         let shim = self.shim.clone().ok_or_else(not_ready)?;
         Ok(container::Creation {
@@ -150,6 +153,7 @@ impl Pod {
             self.slots.insert(id.clone(), Slot::new(made.record, made.layers));
             self.shared.index.add_container(&id, &self.record.id);
             self.publish();
+            self.catch_up(&id);
             id
         });
         for reply in replies {

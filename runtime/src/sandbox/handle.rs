@@ -8,6 +8,7 @@ use super::error::{RemoveSandboxError, RunSandboxError, StopSandboxError, Update
 use super::job::Outcome;
 use super::shim::Found;
 use super::watch_shim::Hearing;
+use crate::checkpoint::Archive;
 use crate::container::{
     ContainerSpec, CreateContainerError, ExecError, KillContainerError, Motion,
     PauseContainerError, RemoveContainerError, ReopenLogError, Resources, StartContainerError,
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Remove { reply: Reply<(), RemoveSandboxError> },
     /// Make a container.
     Create { spec: Box<ContainerSpec>, reply: Reply<ContainerId, CreateContainerError> },
+    /// Make a container from a checkpoint.
+    Restore { wanted: Box<Wanted>, reply: Reply<ContainerId, CreateContainerError> },
     /// Start a container.
     Start { id: ContainerId, reply: Reply<(), StartContainerError> },
     /// Stop a container.
@@ -59,6 +62,16 @@ pub(crate) enum Command {
     Attach { id: ContainerId, reply: Reply<ExecTarget, ExecError> },
     /// What reopening a container's log needs.
     ReopenLog { id: ContainerId, reply: Reply<ShimClient, ReopenLogError> },
+}
+
+/// A container that is to be restored.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// What it was asked to be.
+    pub(crate) spec: Box<ContainerSpec>,
+    pub(crate) archive: Arc<Archive>,
+    /// How long the OCI runtime may take.
+    pub(crate) timeout: Duration,
 }
 
 /// What reaches a pod's task.

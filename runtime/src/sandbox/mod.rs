@@ -10,6 +10,7 @@ mod helpers;
 mod index;
 mod job;
 mod pause;
+mod restore;
 mod shim;
 mod slot;
 mod spec;

@@ -252,6 +252,7 @@ impl Pod {
             Command::Stop { reply } => self.endings.push_back(Ending::Stop(reply)),
             Command::Remove { reply } => self.endings.push_back(Ending::Remove(reply)),
             Command::Create { spec, reply } => self.create(spec, reply),
+            Command::Restore { wanted, reply } => self.restore(*wanted, reply),
             Command::Start { id, reply } => self.start(id, reply),
             Command::StopContainer { id, grace, reply } => self.stop_container(&id, grace, reply),
             Command::RemoveContainer { id, reply } => self.remove_container(&id, reply),

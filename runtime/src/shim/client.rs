@@ -8,8 +8,9 @@ use crate::metrics::{Call, OciCalls};
 use davit_proto::shim::shim_client::ShimClient as Wire;
 use davit_proto::shim::{
     CheckpointRequest, CreateRequest, DeleteRequest, Event, EventsRequest, ExecSyncOutput,
-    ExecSyncRequest, PauseRequest, ReopenLogRequest, ResumeRequest, ShutdownRequest, SignalRequest,
-    StartRequest, StateRequest, StateResponse, ThawRequest, UpdateRequest,
+    ExecSyncRequest, PauseRequest, ReopenLogRequest, RestoreRequest, RestoreResponse,
+    ResumeRequest, ShutdownRequest, SignalRequest, StartRequest, StateRequest, StateResponse,
+    ThawRequest, UpdateRequest,
 };
 use hyper_util::rt::TokioIo;
 use std::fs::File;
@@ -294,6 +295,17 @@ impl ShimClient {
         let mut wire = self.wire.clone();
         let answer = async move { wire.checkpoint(request).await.map_err(ShimError::of(&id)) };
         self.measure(|calls| &calls.checkpoint, answer).await.map(drop)
+    }
+
+    /// Makes a container from a checkpoint; the OCI runtime's deadline is in the request.
+    ///
+    /// # Errors
+    /// [`ShimError`]; nothing of the container is left then.
+    pub async fn restore(&self, request: RestoreRequest) -> Result<RestoreResponse, ShimError> {
+        let id = request.container.as_ref().map(|one| one.id.clone()).unwrap_or_default();
+        let mut wire = self.wire.clone();
+        let answer = async move { wire.restore(request).await.map_err(ShimError::of(&id)) };
+        Ok(self.measure(|calls| &calls.restore, answer).await?.into_inner())
     }
 
     /// Lets a container go on that a checkpoint has frozen.

@@ -6,6 +6,7 @@
 //!
 //! A failure at any step undoes those before: nothing is left but the bundle as it was.
 
+use super::restore::{Images, Origin};
 use super::{Container, Init, Phase, PidNamespace, exit, loss};
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::error::{Invalid, Refusal, checked_name, checked_path};
@@ -68,6 +69,7 @@ struct Plan {
     max_log_line: u32,
     pids: PidNamespace,
     oom_score_adj: Option<i32>,
+    origin: Origin,
 }
 
 /// The standard streams that a container is to have.
@@ -82,7 +84,7 @@ enum Streams {
 }
 
 impl Plan {
-    fn checked(request: CreateRequest, pod: &Pod) -> Result<Self, Invalid> {
+    fn checked(request: CreateRequest, origin: Origin, pod: &Pod) -> Result<Self, Invalid> {
         let CreateRequest { id, bundle, runtime, rootfs, terminal, stdin, stdin_once, .. } =
             request;
         let CreateRequest { log_path, log_directory, max_log_line, .. } = request;
@@ -114,7 +116,27 @@ impl Plan {
             max_log_line,
             pids,
             oom_score_adj,
+            origin,
         })
+    }
+
+    /// What the OCI runtime is to do.
+    fn verb<'a>(&'a self, pid_file: &'a Path, console_socket: Option<&'a Path>) -> Verb<'a> {
+        let bundle = &self.bundle;
+        match &self.origin {
+            Origin::New => Verb::Create { bundle, pid_file, console_socket },
+            Origin::Checkpoint(Images { images, work, limit: _ }) => {
+                Verb::Restore { bundle, pid_file, console_socket, images, work }
+            }
+        }
+    }
+
+    /// The OCI runtime, within the limit of this call.
+    fn caller(&self) -> Oci {
+        match &self.origin {
+            Origin::New => self.oci.clone(),
+            Origin::Checkpoint(images) => self.oci.within(images.limit),
+        }
     }
 
     /// Runs in the child: makes the mounts that the OCI runtime is to find, in a namespace of the child's own.
@@ -143,7 +165,25 @@ fn log_at(file: String, directory: String) -> Result<Option<LogPath>, Invalid> {
 
 /// Creates a container and answers its init's pid. To be run in a task of its own: it must not be dropped halfway.
 pub(crate) async fn create(pod: &Arc<Pod>, request: CreateRequest) -> Result<Pid, CreateError> {
-    let plan = Plan::checked(request, pod)?;
+    let plan = Plan::checked(request, Origin::New, pod)?;
+    make(pod, plan, Phase::Created).await
+}
+
+/// Makes a container from a checkpoint, and answers its init's pid: the same steps, but that its processes run afterwards.
+pub(super) async fn from_checkpoint(
+    pod: &Arc<Pod>,
+    request: CreateRequest,
+    images: Images,
+) -> Result<Pid, CreateError> {
+    let plan = Plan::checked(request, Origin::Checkpoint(images), pod)?;
+    make(pod, plan, Phase::Running).await
+}
+
+async fn make(
+    pod: &Arc<Pod>,
+    plan: Plan,
+    phase: impl FnOnce(Arc<Init>) -> Phase,
+) -> Result<Pid, CreateError> {
     pod.refuse_known(&plan.id)?;
     let log = Log::open(plan.log.clone(), plan.max_log_line, loss::listener(pod, &plan.id))?;
     let container =
@@ -151,7 +191,7 @@ pub(crate) async fn create(pod: &Arc<Pod>, request: CreateRequest) -> Result<Pid
     let container = Arc::new(container);
     pod.insert(Arc::clone(&container))?;
     match build(pod, &container, plan).await {
-        Ok(born) => Ok(take_over(pod, &container, born)),
+        Ok(born) => Ok(take_over(pod, &container, born, phase)),
         Err(error) => {
             container.log.discard();
             pod.remove(&container.id);
@@ -199,16 +239,15 @@ async fn build(pod: &Arc<Pod>, container: &Container, plan: Plan) -> Result<Born
         Ours::Pipes { stderr, .. } => Some(stderr.try_clone().map_err(step("make its streams"))?),
         Ours::Terminal(_) => None,
     };
-    let verb = Verb::Create { bundle: &plan.bundle, pid_file: &pid_file, console_socket };
     let call = Call {
-        verb,
+        verb: plan.verb(&pid_file, console_socket),
         id: &plan.id,
         log: plan.bundle.join("create.log"),
         stdio: CallStdio::Theirs { stdio: theirs, errors },
     };
     let expecting = pod.reaper.expect_unknown();
     let prepare = || plan.prepare(pod.userns.as_deref());
-    let called = plan.oci.run(&pod.reaper, call, prepare).await;
+    let called = plan.caller().run(&pod.reaper, call, prepare).await;
     let born = match called {
         Ok(()) => match pod.settled().await {
             Ok(()) => adopt(container, &plan, &pid_file, &expecting, ours).await,
@@ -297,15 +336,23 @@ fn hold(plan: &Plan, pid: Pid) -> Result<Init, CreateError> {
 }
 
 /// From here on the container has an owner: the task that watches for its end.
-fn take_over(pod: &Arc<Pod>, container: &Arc<Container>, born: Born) -> Pid {
+fn take_over(
+    pod: &Arc<Pod>,
+    container: &Arc<Container>,
+    born: Born,
+    phase: impl FnOnce(Arc<Init>) -> Phase,
+) -> Pid {
     let Born { init, ended, stdin, terminal, logging } = born;
     let pid = init.pid;
     let init = Arc::new(init);
+    let phase = phase(Arc::clone(&init));
+    let begun = matches!(phase, Phase::Running(_)).then(crate::process::now);
     {
         let mut held = container.held();
         (held.stdin, held.terminal) = (stdin, terminal);
+        held.started_at = begun;
     }
-    container.advance(|_| Some(Phase::Created(Arc::clone(&init))));
+    container.advance(|_| Some(phase));
     exit::spawn_watch(Arc::clone(pod), Arc::clone(container), init, ended, logging);
     pid
 }

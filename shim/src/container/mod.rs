@@ -1,7 +1,7 @@
 //! One container: its phase, and what the shim holds for it. One file per operation.
 //!
 //! ```text
-//! Creating ──► Created ──► Starting ──► Running
+//! Creating ──► Created ──► Starting ──► Running   (from a checkpoint: Creating ──► Running)
 //!    │            │ ▲          │ │         │
 //!    ▼            │ └─ failed ─┘ │         │
 //!   Gone ◄──┐     └──────────────┼─────────┴──► Exited ──delete──► Gone
@@ -17,6 +17,7 @@ pub(crate) mod delete;
 pub(crate) mod exit;
 pub(crate) mod loss;
 pub(crate) mod pause;
+pub(crate) mod restore;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod update;

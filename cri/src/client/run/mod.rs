@@ -12,10 +12,10 @@
 //! ```
 
 mod cidfile;
-mod interrupt;
+pub(super) mod interrupt;
 pub(crate) mod logs;
-mod made;
-mod request;
+pub(super) mod made;
+pub(super) mod request;
 
 use super::connect::Daemon;
 use super::error::{ClientError, doing};
@@ -101,7 +101,7 @@ pub(crate) async fn named(
     Ok(find::list_containers(daemon, filter).await?.pop())
 }
 
-async fn refuse_taken(daemon: &mut Daemon, name: &str) -> Result<(), ClientError> {
+pub(super) async fn refuse_taken(daemon: &mut Daemon, name: &str) -> Result<(), ClientError> {
     match named(daemon, name).await? {
         Some(container) => Err(ClientError::NameTaken { name: name.to_owned(), id: container.id }),
         None => Ok(()),

@@ -47,9 +47,7 @@ impl Request {
     /// # Errors
     /// [`ClientError::Random`].
     pub(crate) fn new(args: &RunArgs, root: &str) -> Result<Self, ClientError> {
-        let mut bytes = [0_u8; 16];
-        getrandom::fill(&mut bytes).map_err(ClientError::Random)?;
-        Ok(Self::with_uid(args, root, hex::encode(bytes)))
+        Ok(Self::with_uid(args, root, draw_uid()?))
     }
 
     fn with_uid(args: &RunArgs, root: &str, uid: String) -> Self {
@@ -62,6 +60,16 @@ impl Request {
             uid,
         }
     }
+}
+
+/// A pod's uid: one that nobody else has.
+///
+/// # Errors
+/// [`ClientError::Random`].
+pub(crate) fn draw_uid() -> Result<String, ClientError> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(ClientError::Random)?;
+    Ok(hex::encode(bytes))
 }
 
 fn labels(name: &str) -> BTreeMap<String, String> {

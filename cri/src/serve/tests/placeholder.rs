@@ -167,6 +167,8 @@ impl Davit for Placeholder {
         explain(ExplainRequest) -> ExplainResponse,
         create_checkpoint(CreateCheckpointRequest) -> CreateCheckpointResponse,
         list_checkpoints(ListCheckpointsRequest) -> ListCheckpointsResponse,
+        inspect_checkpoint(InspectCheckpointRequest) -> InspectCheckpointResponse,
+        restore_checkpoint(RestoreCheckpointRequest) -> RestoreCheckpointResponse,
         remove_checkpoint(RemoveCheckpointRequest) -> RemoveCheckpointResponse,
     );
 

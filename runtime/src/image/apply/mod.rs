@@ -20,15 +20,18 @@ mod archive;
 mod entry;
 mod pax;
 mod sparse;
+mod survey;
 mod tree;
 mod whiteout;
 mod write;
 
+pub(crate) use survey::{Shape, Survey, survey};
 pub(crate) use tree::Applied;
 pub(crate) use whiteout::{OPAQUE, is_whiteout};
 
 use super::Limits;
 use archive::Archive;
+use entry::EntryPath;
 use rustix::fd::OwnedFd;
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -173,12 +176,29 @@ pub(crate) fn apply(
     junk: PathBuf,
     limits: &Limits,
 ) -> Result<Applied, ApplyError> {
+    apply_diff(reader, root, junk, limits, &[])
+}
+
+/// The same, and then hides what lower layers have under the names `gone`, as whiteouts in the archive would.
+///
+/// # Errors
+/// [`ApplyError`]; `root` is then half-made and to be deleted.
+pub(crate) fn apply_diff(
+    reader: impl BufRead,
+    root: OwnedFd,
+    junk: PathBuf,
+    limits: &Limits,
+    gone: &[String],
+) -> Result<Applied, ApplyError> {
     let mut archive = Archive::new(reader, limits);
     let mut tree = Tree::new(root, junk, limits);
     while let Some(entry) = archive.next()? {
         tree.add(&entry, &mut archive)?;
     }
     archive.drain()?;
+    for name in gone {
+        tree.remove(&EntryPath::parse(name.as_bytes(), limits.path_bytes)?)?;
+    }
     tree.finish()
 }
 

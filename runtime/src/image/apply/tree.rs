@@ -117,6 +117,17 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// Hides what lower layers have under this name.
+    pub(super) fn remove(&mut self, path: &EntryPath) -> Result<(), ApplyError> {
+        if path.is_root() {
+            let reason = "is the root's, which can't be gone";
+            return Err(ApplyError::BadName { path: path.name(), reason });
+        }
+        let (parent_path, name) = path.split();
+        let parent = self.parent(parent_path, path)?;
+        self.hide(&parent, name, path)
+    }
+
     fn make<R: BufRead>(
         &mut self,
         (parent, name): (&Rc<OwnedFd>, &[u8]),
