@@ -138,7 +138,9 @@ impl WireError for CreateContainerError {
             Self::SandboxNotReady { .. } | Self::Target { .. } | Self::Unfit { .. } => {
                 Code::FailedPrecondition
             }
-            Self::NameTaken { .. } | Self::NameBusy { .. } => Code::AlreadyExists,
+            Self::NameTaken { .. } | Self::NameHeld { .. } | Self::NameBusy { .. } => {
+                Code::AlreadyExists
+            }
             Self::Archive(error) => error.code(),
             Self::ImageUnknown { .. } => Code::NotFound,
             Self::Image(_) | Self::Checkpoint { .. } | Self::Spec(_) | Self::UserFiles { .. } => {

@@ -158,7 +158,14 @@ fn row(operation: &str) -> Option<Row> {
                 pod(t)
             },
             call: restore,
-            again: restore,
+            // One that was committed runs, and a restoration joins none: its name is taken.
+            again: |t, scene| match t.cri.containers(None)?.first() {
+                Some(known) if known.pod_sandbox_id == scene.pod().id => {
+                    assert_eq!(t.cri.status(&known.id)?.state(), ContainerState::ContainerRunning);
+                    Ok(())
+                }
+                Some(_) | None => restore(t, scene),
+            },
         },
         "start" => Row {
             before: created,

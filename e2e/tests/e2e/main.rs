@@ -94,6 +94,7 @@ mod reboot;
 mod records;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
 mod restore;
 #[cfg(test)]
 mod rollback;

@@ -178,6 +178,8 @@ on_one!(
     }
 );
 
+type Change = fn(&mut serde_json::Value);
+
 /// The archive's entries, changed.
 fn rewritten(t: &Test, to: &Path, change: impl Fn(&str, Vec<u8>) -> Option<Vec<u8>>) -> Result<()> {
     let mut from = tar::Archive::new(std::fs::File::open(archive(t))?);
@@ -199,7 +201,7 @@ on_one!(hostile_archives_are_refused_by_what_is_wrong_with_them, setup: with_sta
     checkpointed(t)?;
     let path = t.dir.join("bad.tar");
     let whole = path.to_string_lossy().into_owned();
-    let dump = |change: fn(&mut serde_json::Value)| {
+    let dump = |change: Change| {
         rewritten(t, &path, |name, bytes| {
             if name != "davit.dump" {
                 return Some(bytes);
@@ -209,7 +211,7 @@ on_one!(hostile_archives_are_refused_by_what_is_wrong_with_them, setup: with_sta
             serde_json::to_vec(&dump).ok()
         })
     };
-    let wrong: [(fn(&mut serde_json::Value), &str); 6] = [
+    let wrong: [(Change, &str); 6] = [
         (|d| d["version"] = 9.into(), "is of version 9"),
         (|d| d["architecture"] = "vax".into(), "architecture \"vax\""),
         (|d| d["container"]["name"] = "../../x".into(), "metadata.name"),

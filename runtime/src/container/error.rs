@@ -38,6 +38,16 @@ pub enum CreateContainerError {
         /// Who has it.
         holder: ContainerId,
     },
+    /// Another container of the pod has this name and attempt, and none is restored twice.
+    #[error("the name {name:?}, attempt {attempt}, is taken by container {holder}")]
+    NameHeld {
+        /// The name.
+        name: String,
+        /// The attempt.
+        attempt: u32,
+        /// Who has it.
+        holder: ContainerId,
+    },
     /// Another container of this name and attempt is being made.
     #[error("the name {name:?}, attempt {attempt}, is taken by a container that is being made")]
     NameBusy {

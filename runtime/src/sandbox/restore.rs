@@ -5,6 +5,7 @@
 
 use super::handle::{Reply, Wanted};
 use super::job::Outcome;
+use super::slot::Slot;
 use super::task::{InFlight, Pod};
 use crate::container::{
     self, ContainerEvent, ContainerPid, ContainerSpec, ContainerState, CreateContainerError,
@@ -42,10 +43,15 @@ impl Pod {
             let (name, attempt) = (spec.name.clone(), spec.attempt);
             return Err(CreateContainerError::NameBusy { name, attempt });
         }
-        if let Some(holder) = self.may_create(spec)? {
-            let (name, attempt) = (spec.name.clone(), spec.attempt);
-            return Err(CreateContainerError::NameTaken { name, attempt, holder });
+        let has = |slot: &&Slot| {
+            slot.record.spec.name == spec.name && slot.record.spec.attempt == spec.attempt
+        };
+        if let Some(slot) = self.slots.values().find(has) {
+            let (name, attempt, holder) = (spec.name.clone(), spec.attempt, slot.record.id.clone());
+            return Err(CreateContainerError::NameHeld { name, attempt, holder });
         }
+        // Whether the pod is ready: nobody has the name.
+        self.may_create(spec)?;
         if self.spec.userns.is_some() {
             return Err(unfit("has a user namespace, in which nothing can be restored"));
         }
