@@ -63,7 +63,7 @@ pub(crate) fn main(flags: &ServeFlags, consent: Consent) -> anyhow::Result<()> {
 
 fn agreed(config: &Config) -> anyhow::Result<bool> {
     output::complain(&format!(
-        "This ends all pods of {} and removes all images, containers and logs below {}. Type yes to go on:",
+        "This ends all pods of {} and removes all images, containers, checkpoints and logs below {}. Type yes to go on:",
         config.state().display(),
         config.root().display()
     ));
