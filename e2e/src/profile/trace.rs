@@ -186,7 +186,11 @@ impl Reader {
         let name = call.split('(').next().unwrap_or_default();
         match (name, result) {
             ("clone" | "clone3" | "fork" | "vfork", Some(child)) if child > 0 => {
-                self.forked(thread, u32::try_from(child)?, call.contains("CLONE_THREAD"))
+                let role = self.roles.get(&thread).cloned().context("a parent of nobody's")?;
+                if !call.contains("CLONE_THREAD") {
+                    self.told.entry(role.clone()).or_default().forks += 1;
+                }
+                self.begun_by(u32::try_from(child)?, role)
             }
             ("execve" | "execveat", Some(0)) => {
                 self.became(thread, call);
@@ -196,11 +200,7 @@ impl Reader {
         }
     }
 
-    fn forked(&mut self, parent: u32, child: u32, is_thread: bool) -> Result<()> {
-        let role = self.roles.get(&parent).cloned().context("a parent of nobody's")?;
-        if !is_thread {
-            self.told.entry(role.clone()).or_default().forks += 1;
-        }
+    fn begun_by(&mut self, child: u32, role: String) -> Result<()> {
         self.roles.insert(child, role);
         for line in self.early.remove(&child).unwrap_or_default() {
             self.of(child, &line)?;
