@@ -122,7 +122,11 @@ enum ConfigCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClientCommand {
     /// Show the versions of this program and of the daemon
-    Version,
+    #[command(
+        after_help = "Where no daemon answers, this program's part is shown, and the exit code is 1.\n\n\
+                      Examples:\n  davit version\n  davit version --format '{{ server.version }}'"
+    )]
+    Version(Listing),
     /// Show the daemon's handlers, network and counters
     Info(Listing),
     /// Pull an image

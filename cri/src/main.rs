@@ -6,6 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`cli`] | arguments |
+//! | [`about`] | what the program was built from |
 //! | [`auth_file`] | the file in which credentials for registries are kept |
 //! | [`config`] | files and flags → one validated configuration |
 //! | [`open`] | the runtime that the configuration asks for |
@@ -20,6 +21,7 @@
 //! | [`client`] | the commands that talk to a daemon |
 //! | [`output`] | what is written to the terminal |
 
+mod about;
 mod auth_file;
 mod cli;
 mod client;

@@ -16,8 +16,8 @@ Examples:
 /// How something is written that has no list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Listing {
-    /// How it is written: table or json
-    #[arg(long, default_value_t = Format::Table, value_name = "table|json")]
+    /// How it is written: table, json or a template such as '{{ version }}'
+    #[arg(long, default_value_t = Format::Table, value_name = "table|json|TEMPLATE")]
     pub(crate) format: Format,
 }
 

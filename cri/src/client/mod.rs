@@ -12,8 +12,8 @@ mod filter;
 mod find;
 mod format;
 mod images;
+mod info;
 mod inspect;
-mod list;
 mod logs;
 mod moment;
 mod pods;
@@ -30,6 +30,7 @@ mod tests;
 mod top;
 mod usage;
 mod value;
+mod version;
 
 pub(crate) use act::SignalName;
 pub(crate) use connect::Address;
@@ -78,8 +79,9 @@ pub(crate) fn main(address: &Address, command: ClientCommand) -> ExitCode {
 }
 
 async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, ClientError> {
-    if matches!(command, ClientCommand::Version) {
-        output::print(&format!("davit {}\n", crate::VERSION))?;
+    if let ClientCommand::Version(listing) = &command {
+        version::version(address, &listing.format).await?;
+        return Ok(ExitCode::SUCCESS);
     }
     if let ClientCommand::Logout(args) = &command {
         // It may have ended.
@@ -87,8 +89,7 @@ async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, C
     }
     let daemon = Daemon::connect(address).await?;
     match command {
-        ClientCommand::Version => list::version(daemon).await?,
-        ClientCommand::Info(listing) => list::info(daemon, &listing.format).await?,
+        ClientCommand::Info(listing) => info::info(daemon, &listing.format).await?,
         ClientCommand::Images(args) => images::images(daemon, &args).await?,
         ClientCommand::Ps(args) => ps::ps(daemon, &args).await?,
         ClientCommand::Pods(args) => pods::pods(daemon, &args).await?,
@@ -116,7 +117,7 @@ async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, C
             return checkpoint::checkpoint(daemon, command).await;
         }
         // Done above.
-        ClientCommand::Logout(_) => {}
+        ClientCommand::Version(_) | ClientCommand::Logout(_) => {}
         ClientCommand::Login(args) => registry::login(daemon, args).await?,
         ClientCommand::Search(args) => registry::search(daemon, args).await?,
         ClientCommand::Image(ImageCommand::Explain(args)) => {

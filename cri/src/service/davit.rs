@@ -10,11 +10,11 @@ use crate::streaming::Urls;
 use davit_proto::admin::davit_server::Davit;
 use davit_proto::admin::pull_progress::Kind;
 use davit_proto::admin::{
-    AttachRequest, AttachResponse, CheckReport, CheckRequest, CreateCheckpointRequest,
-    CreateCheckpointResponse, ExecRequest, ExecResponse, ExplainRequest, ExplainResponse, Handler,
-    InfoRequest, InfoResponse, KillRequest, KillResponse, LayerPlan, LayerProgress,
-    ListCheckpointsRequest, ListCheckpointsResponse, LogEntry, LoginRequest, LoginResponse,
-    LogsRequest, PauseRequest, PauseResponse, PullPlan, PullProgress, PullRequest,
+    AboutRequest, AboutResponse, AttachRequest, AttachResponse, CheckReport, CheckRequest,
+    CreateCheckpointRequest, CreateCheckpointResponse, ExecRequest, ExecResponse, ExplainRequest,
+    ExplainResponse, Handler, InfoRequest, InfoResponse, KillRequest, KillResponse, LayerPlan,
+    LayerProgress, ListCheckpointsRequest, ListCheckpointsResponse, LogEntry, LoginRequest,
+    LoginResponse, LogsRequest, PauseRequest, PauseResponse, PullPlan, PullProgress, PullRequest,
     RemoveCheckpointRequest, RemoveCheckpointResponse, ResumeRequest, ResumeResponse,
     SearchRequest, SearchResponse, StandingsRequest, StandingsResponse, UsageRequest,
     UsageResponse, WaitRequest, WaitResponse,
@@ -54,6 +54,14 @@ impl Davit for Admin {
     type PullStream = Streamed<PullProgress>;
     type LogsStream = Streamed<LogEntry>;
     type CheckStream = Streamed<CheckReport>;
+
+    async fn about(
+        &self,
+        request: Request<AboutRequest>,
+    ) -> Result<Response<AboutResponse>, Status> {
+        let AboutRequest {} = request.into_inner();
+        Ok(Response::new(crate::about::version()))
+    }
 
     async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let InfoRequest {} = request.into_inner();

@@ -1,23 +1,11 @@
-//! `davit version` and `info`: what the daemon is and has.
+//! `davit info`: what the daemon is and has.
 
 use super::connect::Daemon;
 use super::error::{ClientError, doing};
-use super::format::{Format, Template, print_json};
+use super::format::{Format, print_json, print_template};
 use super::moment::moment;
 use crate::output;
-use davit_proto::{admin, cri};
-
-/// `davit version`: the daemon's part; the program's own was printed before anybody was asked.
-pub(crate) async fn version(mut daemon: Daemon) -> Result<(), ClientError> {
-    let request = cri::VersionRequest { version: String::new() };
-    let answer = daemon.runtime.version(request).await.map_err(doing("ask for the version"))?;
-    let cri::VersionResponse { version: _, runtime_name, runtime_version, runtime_api_version } =
-        answer.into_inner();
-    output::print(&format!(
-        "daemon: {runtime_name} {runtime_version} (CRI {runtime_api_version})\n"
-    ))?;
-    Ok(())
-}
+use davit_proto::admin;
 
 /// `davit info`.
 pub(crate) async fn info(mut daemon: Daemon, format: &Format) -> Result<(), ClientError> {
@@ -26,11 +14,7 @@ pub(crate) async fn info(mut daemon: Daemon, format: &Format) -> Result<(), Clie
     match format {
         Format::Json => print_json(&info_json(&info, &counters)),
         Format::Table => Ok(output::print(&info_text(&info, &counters))?),
-        Format::Template(text) => {
-            let value = info_json(&info, &counters);
-            let known = value.as_object().into_iter().flat_map(|all| all.keys().cloned()).collect();
-            Ok(output::print(&Template::new(text, Some(&known))?.render(&value)?)?)
-        }
+        Format::Template(text) => print_template(text, &info_json(&info, &counters)),
     }
 }
 
