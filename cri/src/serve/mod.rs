@@ -11,7 +11,10 @@
 //! Callers that connect during recovery wait in the sockets' queues; none is answered from half-loaded state.
 
 mod accept;
+mod certificate;
 mod drain;
+mod group;
+mod guests;
 mod listen;
 pub(crate) mod lock;
 mod log;

@@ -1,6 +1,8 @@
 //! davit's promises, against the real daemon. One program, so that it is linked once; one daemon per test.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod cdi;

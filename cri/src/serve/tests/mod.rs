@@ -1,5 +1,6 @@
 //! The frame around the services, over real sockets and in a process of its own.
 
+mod names;
 pub(crate) mod placeholder;
 mod process;
 
@@ -149,6 +150,7 @@ async fn a_certificate_that_is_not_there_is_named() {
         cert: "/nonexistent/cert.pem".into(),
         key: "/nonexistent/key.pem".into(),
         client_ca: Some("/nonexistent/ca.pem".into()),
+        client_names: Vec::new(),
     };
     let read = tls::Certificates::read(tls::Purpose::Streams, &missing);
     let error = read.map(drop).unwrap_err().to_string();
@@ -172,7 +174,13 @@ impl Authority {
 
     /// A certificate and its key.
     fn sign(&self) -> (String, String) {
-        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        self.sign_for("nobody", "localhost")
+    }
+
+    /// The same for a client of these names.
+    fn sign_for(&self, common: &str, dns: &str) -> (String, String) {
+        let mut params = rcgen::CertificateParams::new(vec![dns.to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, common);
         let key = rcgen::KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
