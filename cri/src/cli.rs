@@ -14,7 +14,7 @@ pub(crate) use generated::{completion, man};
 pub(crate) use image::{
     CheckpointCommand, ExplainArgs, ImageCommand, LoginArgs, LogoutArgs, SearchArgs,
 };
-pub(crate) use listing::{ImagesArgs, Listing, PodsArgs, PsArgs, Written};
+pub(crate) use listing::{ImagesArgs, InfoArgs, Listing, PodsArgs, PsArgs, Written};
 pub(crate) use stream::{AttachArgs, ExecArgs};
 pub(crate) use usage::{RmiArgs, StatsArgs, TopArgs};
 
@@ -127,8 +127,11 @@ pub(crate) enum ClientCommand {
                       Examples:\n  davit version\n  davit version --format '{{ server.version }}'"
     )]
     Version(Listing),
-    /// Show the daemon's handlers, network and counters
-    Info(Listing),
+    /// Show what the daemon is and has, and what this machine lacks
+    #[command(
+        after_help = "Examples:\n  davit info\n  davit info --debug\n  davit info --format '{{ counters.containers.running }}'\n  davit info --format '{{ warnings | join(\"\\n\") }}'"
+    )]
+    Info(InfoArgs),
     /// Pull an image
     Pull {
         /// Its name

@@ -21,6 +21,16 @@ pub(crate) struct Listing {
     pub(crate) format: Format,
 }
 
+/// `davit info`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InfoArgs {
+    /// With descriptors, tasks, threads and memory
+    #[arg(long)]
+    pub(crate) debug: bool,
+    #[command(flatten)]
+    pub(crate) listing: Listing,
+}
+
 /// How a list is written.
 #[derive(Debug, Clone, Default, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]

@@ -34,8 +34,9 @@ mod version;
 
 pub(crate) use act::SignalName;
 pub(crate) use connect::Address;
+pub(crate) use error::ClientError;
 pub(crate) use filter::{Filter, Listed};
-pub(crate) use format::Format;
+pub(crate) use format::{Format, print_json, print_template};
 pub(crate) use images::Image;
 pub(crate) use inspect::InspectKind;
 pub(crate) use logs::Tail;
@@ -50,7 +51,6 @@ use crate::cli::{ClientCommand, ImageCommand};
 use crate::output;
 use act::Act;
 use connect::Daemon;
-use error::ClientError;
 use std::process::ExitCode;
 
 /// What `davit run` exits with when davit itself failed, as other container tools do.
@@ -89,7 +89,7 @@ async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, C
     }
     let daemon = Daemon::connect(address).await?;
     match command {
-        ClientCommand::Info(listing) => info::info(daemon, &listing.format).await?,
+        ClientCommand::Info(args) => info::info(daemon, &args).await?,
         ClientCommand::Images(args) => images::images(daemon, &args).await?,
         ClientCommand::Ps(args) => ps::ps(daemon, &args).await?,
         ClientCommand::Pods(args) => pods::pods(daemon, &args).await?,

@@ -5,6 +5,7 @@
 //! ([`error::InvalidField`]). Nothing is dropped in silence but what the interface itself calls informative, and that is said where it
 //! happens. Owns no state and does no I/O; what only the runtime can know (is there such a pod?) is asked there.
 
+mod about;
 mod container;
 mod error;
 mod event;
@@ -29,6 +30,7 @@ mod tests;
 mod text;
 mod userns;
 
+pub(crate) use about::{info as about_json, total as all_containers};
 pub(crate) use container::{checkpoint, container_spec};
 pub(crate) use event::event;
 pub(crate) use filter::{container_fits, container_stats_fits, sandbox_fits, sandbox_stats_fits};

@@ -9,6 +9,7 @@ mod checkpoints;
 mod davit;
 mod events;
 mod image;
+mod info;
 mod lists;
 mod logs;
 mod registry;

@@ -33,6 +33,8 @@ mod disks;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod events;
 #[cfg(test)]
 mod exec;
@@ -50,6 +52,8 @@ mod ids;
 mod image_volumes;
 #[cfg(test)]
 mod images;
+#[cfg(test)]
+mod info;
 #[cfg(test)]
 mod init_loss;
 #[cfg(test)]

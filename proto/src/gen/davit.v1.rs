@@ -35,7 +35,14 @@ pub struct Interface {
 }
 /// Asks for Info.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct InfoRequest {}
+pub struct InfoRequest {
+    /// With what is measured at the machine, which takes some milliseconds: storage, registries, security, machine, warnings.
+    #[prost(bool, tag = "1")]
+    pub machine: bool,
+    /// With what is for debugging only.
+    #[prost(bool, tag = "2")]
+    pub debug: bool,
+}
 /// What the daemon is, can do and has to do.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InfoResponse {
@@ -65,6 +72,154 @@ pub struct InfoResponse {
     /// The network in use: "cni:" and its name, or "bridge" for the built-in one.
     #[prost(string, tag = "9")]
     pub network: ::prost::alloc::string::String,
+    /// The same for as long as the root is kept.
+    #[prost(string, tag = "10")]
+    pub id: ::prost::alloc::string::String,
+    /// Whether pods can be attached to the network now, and what else there is to say of it.
+    #[prost(message, optional, tag = "11")]
+    pub network_state: ::core::option::Option<NetworkState>,
+    /// What follows is there if it was asked for.
+    #[prost(message, optional, tag = "12")]
+    pub machine: ::core::option::Option<Machine>,
+    #[prost(message, optional, tag = "13")]
+    pub storage: ::core::option::Option<Storage>,
+    #[prost(message, optional, tag = "14")]
+    pub security: ::core::option::Option<Security>,
+    /// Those that hosts.toml files say something of, by name.
+    #[prost(message, repeated, tag = "15")]
+    pub registries: ::prost::alloc::vec::Vec<Registry>,
+    /// What this machine lacks, what that costs, and what to do about it: a sentence each.
+    #[prost(string, repeated, tag = "16")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "17")]
+    pub debugging: ::core::option::Option<Debugging>,
+}
+/// How the network is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkState {
+    #[prost(bool, tag = "1")]
+    pub ready: bool,
+    /// Why it is not ready, or what does not work although it is.
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+    /// What is in effect, as JSON.
+    #[prost(string, tag = "3")]
+    pub config: ::prost::alloc::string::String,
+}
+/// What kind of machine it is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Machine {
+    /// Its host name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The release that runs.
+    #[prost(string, tag = "2")]
+    pub kernel: ::prost::alloc::string::String,
+    /// The distribution, as os-release names it.
+    #[prost(string, tag = "3")]
+    pub os: ::prost::alloc::string::String,
+    /// As images name it: "amd64".
+    #[prost(string, tag = "4")]
+    pub architecture: ::prost::alloc::string::String,
+    /// Processors that are online.
+    #[prost(uint32, tag = "5")]
+    pub cpus: u32,
+    /// Bytes.
+    #[prost(uint64, tag = "6")]
+    pub memory: u64,
+    /// Bytes.
+    #[prost(uint64, tag = "7")]
+    pub swap: u64,
+}
+/// Where images and containers' files are.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Storage {
+    /// What joins layers: "overlay".
+    #[prost(string, tag = "1")]
+    pub driver: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub root: ::core::option::Option<Disk>,
+    #[prost(message, optional, tag = "3")]
+    pub state: ::core::option::Option<Disk>,
+}
+/// A file system. All numbers are 0 if it can't be looked at.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Disk {
+    /// The directory that is on it.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Its type, such as "ext4".
+    #[prost(string, tag = "2")]
+    pub filesystem: ::prost::alloc::string::String,
+    /// Bytes.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// Bytes that davit can still write.
+    #[prost(uint64, tag = "4")]
+    pub free: u64,
+    /// How many files there can be; 0 if there is no such limit.
+    #[prost(uint64, tag = "5")]
+    pub inodes: u64,
+    /// How many more.
+    #[prost(uint64, tag = "6")]
+    pub inodes_free: u64,
+}
+/// What keeps containers in.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Security {
+    #[prost(bool, tag = "1")]
+    pub seccomp: bool,
+    #[prost(bool, tag = "2")]
+    pub apparmor: bool,
+    /// "enforcing" or "permissive"; empty where there is none.
+    #[prost(string, tag = "3")]
+    pub selinux: ::prost::alloc::string::String,
+    /// The default handler's pods can have a user namespace.
+    #[prost(bool, tag = "4")]
+    pub user_namespaces: bool,
+}
+/// What hosts.toml files say of a registry.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Registry {
+    /// HOST\[:PORT\], or "_default" for all that have no directory of their own.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The directory.
+    #[prost(string, tag = "2")]
+    pub source: ::prost::alloc::string::String,
+    /// Where it is asked, in this order.
+    #[prost(string, repeated, tag = "3")]
+    pub endpoints: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why nothing can be pulled from it; empty if it can.
+    #[prost(string, tag = "4")]
+    pub problem: ::prost::alloc::string::String,
+}
+/// What is for debugging only. Bytes.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Debugging {
+    #[prost(uint64, tag = "1")]
+    pub threads: u64,
+    /// The daemon's memory, pages that others share included.
+    #[prost(uint64, tag = "2")]
+    pub resident: u64,
+    /// The same, where pages that several share count by their share.
+    #[prost(uint64, tag = "3")]
+    pub proportional: u64,
+    /// What the daemon has allocated.
+    #[prost(uint64, tag = "4")]
+    pub heap: u64,
+    /// What the allocator has free and has not given back.
+    #[prost(uint64, tag = "5")]
+    pub heap_free: u64,
+    /// All pods' shims together, as `proportional`.
+    #[prost(uint64, tag = "6")]
+    pub shims_proportional: u64,
+    /// User and system time since the daemon was started.
+    #[prost(double, tag = "7")]
+    pub cpu_seconds: f64,
+    /// When that was, in nanoseconds since the epoch.
+    #[prost(int64, tag = "8")]
+    pub started_at: i64,
 }
 /// A runtime handler.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -80,6 +235,29 @@ pub struct Handler {
     /// Why it can't be used here; empty when it works.
     #[prost(string, tag = "4")]
     pub problem: ::prost::alloc::string::String,
+    /// What it can do here; nothing if it doesn't work.
+    #[prost(message, optional, tag = "5")]
+    pub features: ::core::option::Option<HandlerFeatures>,
+}
+/// What a handler can do here.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HandlerFeatures {
+    #[prost(bool, tag = "1")]
+    pub seccomp: bool,
+    /// Mounts that are read-only with all that is mounted below them.
+    #[prost(bool, tag = "2")]
+    pub recursive_read_only: bool,
+    #[prost(bool, tag = "3")]
+    pub user_namespaces: bool,
+    /// Why it can't.
+    #[prost(string, tag = "4")]
+    pub user_namespaces_problem: ::prost::alloc::string::String,
+    /// Network devices of the host that are moved into a container.
+    #[prost(bool, tag = "5")]
+    pub net_devices: bool,
+    /// The newest version of the OCI runtime specification that it takes; empty if it doesn't say.
+    #[prost(string, tag = "6")]
+    pub oci_version_max: ::prost::alloc::string::String,
 }
 /// How much there is of what. Kept by the state machine itself, so right after a restart too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -113,6 +291,18 @@ pub struct Counters {
     /// Bytes of containers' logs that could not be written; grows while the daemon runs.
     #[prost(uint64, tag = "12")]
     pub log_dropped_bytes: u64,
+    /// Unpacked layers, each counted once.
+    #[prost(uint64, tag = "13")]
+    pub image_layers: u64,
+    /// What those take of the disk.
+    #[prost(uint64, tag = "14")]
+    pub image_layer_bytes: u64,
+    /// Pods' shims that live.
+    #[prost(uint64, tag = "15")]
+    pub shims: u64,
+    /// Events that subscribers were too slow for; grows while the daemon runs.
+    #[prost(uint64, tag = "16")]
+    pub events_dropped: u64,
 }
 /// Asks for Pull.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -70,7 +70,7 @@ async fn all_three_services_are_on_one_socket() {
     let status = image.image_fs_info(cri::ImageFsInfoRequest {}).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unimplemented, "image_fs_info"));
     let mut davit = DavitClient::new(channel.clone());
-    assert_eq!(davit.info(InfoRequest {}).await.unwrap_err().message(), "info");
+    assert_eq!(davit.info(InfoRequest::default()).await.unwrap_err().message(), "info");
 }
 
 /// A client that keeps no time of its own, as tonic's channel does.
@@ -223,7 +223,9 @@ async fn over_tcp_only_a_client_with_the_authoritys_certificate_is_answered() {
             endpoint = endpoint.tls_config(tls).unwrap();
         }
         let code = match endpoint.connect().await {
-            Ok(channel) => DavitClient::new(channel).info(InfoRequest {}).await.unwrap_err().code(),
+            Ok(channel) => {
+                DavitClient::new(channel).info(InfoRequest::default()).await.unwrap_err().code()
+            }
             Err(_) => Code::Unavailable,
         };
         assert_eq!(code == Code::Unimplemented, answered, "{code:?}");

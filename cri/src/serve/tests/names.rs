@@ -11,7 +11,7 @@ async fn answered(port: u16, ca: &str, (cert, key): (String, String)) -> tonic::
         .identity(Identity::from_pem(cert, key));
     let endpoint = Endpoint::from_shared(format!("https://127.0.0.1:{port}")).unwrap();
     let channel = endpoint.tls_config(tls).unwrap().connect().await.unwrap();
-    DavitClient::new(channel).info(InfoRequest {}).await.unwrap_err()
+    DavitClient::new(channel).info(InfoRequest::default()).await.unwrap_err()
 }
 
 #[tokio::test]
