@@ -18,7 +18,7 @@ pub(crate) use listing::{ImagesArgs, InfoArgs, Listing, PodsArgs, PsArgs, Writte
 pub(crate) use stream::{AttachArgs, ExecArgs};
 pub(crate) use usage::{RmiArgs, StatsArgs, TopArgs};
 
-use crate::client::{Address, DetachKeys, Memory, Port, RunUser, Volume};
+use crate::client::{Address, DetachKeys, Format, Memory, Port, RunUser, Volume};
 use crate::config::ServeFlags;
 use crate::wipe::Consent;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -33,6 +33,8 @@ pub(crate) enum Action {
     Serve(Box<ServeFlags>),
     /// Look at the configuration.
     Config(ConfigAction),
+    /// Look whether this machine can run what a daemon with these flags would be asked for.
+    Doctor(Format, Box<ServeFlags>),
     /// Remove all that the daemon with these flags has.
     Wipe(Consent, Box<ServeFlags>),
     /// Print the completions for a shell.
@@ -78,6 +80,18 @@ enum Command {
     /// Show, check or dump the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look whether this machine can run pods, and say what to do about what it lacks
+    ///
+    /// Looks at the kernel, cgroups, OCI runtimes (by a trial container), network, disks, registries and sockets as the daemon would, whether or not one runs. Takes its
+    /// flags, so as to look at the same. Leaves nothing behind.
+    #[command(after_help = "Exits with 1 if there is a problem; warnings are none.\n\n\
+                      Examples:\n  davit doctor\n  davit doctor --config /etc/davit/new.toml\n  davit doctor --format json")]
+    Doctor {
+        #[command(flatten)]
+        listing: Listing,
+        #[command(flatten)]
+        flags: Box<ServeFlags>,
+    },
     /// End all pods and remove everything that davit has on this node
     ///
     /// The daemon must have ended. Takes its flags, so as to find what is its.
@@ -345,6 +359,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, 
             Action::Config(ConfigAction::Check(Box::new(flags)))
         }
         Command::Config(ConfigCommand::Dump(flags)) => Action::Config(ConfigAction::Dump(flags)),
+        Command::Doctor { listing, flags } => Action::Doctor(listing.format, flags),
         Command::Wipe { yes, flags } => {
             Action::Wipe(if yes { Consent::Given } else { Consent::Ask }, flags)
         }

@@ -23,12 +23,14 @@ mod pidfile;
 mod reload;
 mod services;
 mod signals;
+mod sockets;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
 
 pub(crate) use listen::{Listener, Stream};
 pub(crate) use services::{MESSAGE_MAX, Opened, Services};
+pub(crate) use sockets::examine as examine_sockets;
 
 use crate::config::{self, Config, ServeFlags};
 use crate::layer::{Bound, InFlight, Operations, Requests, through};
