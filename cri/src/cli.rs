@@ -16,11 +16,11 @@ pub(crate) use generated::{completion, man};
 pub(crate) use image::{
     CheckpointCommand, ExplainArgs, ImageCommand, LoginArgs, LogoutArgs, SearchArgs,
 };
-pub(crate) use listing::{ImagesArgs, Listing, PodsArgs, PsArgs, Written};
+pub(crate) use listing::{ImagesArgs, InfoArgs, Listing, PodsArgs, PsArgs, Written};
 pub(crate) use stream::{AttachArgs, ExecArgs};
 pub(crate) use usage::{RmiArgs, StatsArgs, TopArgs};
 
-use crate::client::{Address, DetachKeys, Memory, Port, RunUser, Volume};
+use crate::client::{Address, DetachKeys, Format, Memory, Port, RunUser, Volume};
 use crate::config::ServeFlags;
 use crate::wipe::Consent;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -35,6 +35,8 @@ pub(crate) enum Action {
     Serve(Box<ServeFlags>),
     /// Look at the configuration.
     Config(ConfigAction),
+    /// Look whether this machine can run what a daemon with these flags would be asked for.
+    Doctor(Format, Box<ServeFlags>),
     /// Remove all that the daemon with these flags has.
     Wipe(Consent, Box<ServeFlags>),
     /// Print the completions for a shell.
@@ -80,6 +82,18 @@ enum Command {
     /// Show, check or dump the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look whether this machine can run pods, and say what to do about what it lacks
+    ///
+    /// Looks at the kernel, cgroups, OCI runtimes (by a trial container), network, disks, registries and sockets as the daemon would, whether or not one runs. Takes its
+    /// flags, so as to look at the same. Leaves nothing behind.
+    #[command(after_help = "Exits with 1 if there is a problem; warnings are none.\n\n\
+                      Examples:\n  davit doctor\n  davit doctor --config /etc/davit/new.toml\n  davit doctor --format json")]
+    Doctor {
+        #[command(flatten)]
+        listing: Listing,
+        #[command(flatten)]
+        flags: Box<ServeFlags>,
+    },
     /// End all pods and remove everything that davit has on this node
     ///
     /// The daemon must have ended. Takes its flags, so as to find what is its.
@@ -124,9 +138,16 @@ enum ConfigCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClientCommand {
     /// Show the versions of this program and of the daemon
-    Version,
-    /// Show the daemon's handlers, network and counters
-    Info(Listing),
+    #[command(
+        after_help = "Where no daemon answers, this program's part is shown, and the exit code is 1.\n\n\
+                      Examples:\n  davit version\n  davit version --format '{{ server.version }}'"
+    )]
+    Version(Listing),
+    /// Show what the daemon is and has, and what this machine lacks
+    #[command(
+        after_help = "Examples:\n  davit info\n  davit info --debug\n  davit info --format '{{ counters.containers.running }}'\n  davit info --format '{{ warnings | join(\"\\n\") }}'"
+    )]
+    Info(InfoArgs),
     /// Pull an image
     Pull {
         /// Its name
@@ -350,6 +371,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, 
             Action::Config(ConfigAction::Check(Box::new(flags)))
         }
         Command::Config(ConfigCommand::Dump(flags)) => Action::Config(ConfigAction::Dump(flags)),
+        Command::Doctor { listing, flags } => Action::Doctor(listing.format, flags),
         Command::Wipe { yes, flags } => {
             Action::Wipe(if yes { Consent::Given } else { Consent::Ask }, flags)
         }

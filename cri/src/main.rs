@@ -6,6 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`cli`] | arguments |
+//! | [`about`] | what the program was built from |
 //! | [`auth_file`] | the file in which credentials for registries are kept |
 //! | [`config`] | files and flags → one validated configuration |
 //! | [`open`] | the runtime that the configuration asks for |
@@ -16,16 +17,19 @@
 //! | [`streaming`] | exec, attach and port-forward: what flows outside gRPC |
 //! | [`metrics`] | the counters, and the endpoint that shows them |
 //! | [`traces`] | what calls and pods' starts took, for a collector |
+//! | [`doctor`] | whether this machine can run pods |
 //! | [`convert`] | CRI's words ↔ davit's |
 //! | [`wipe`] | the end of everything |
 //! | [`client`] | the commands that talk to a daemon |
 //! | [`output`] | what is written to the terminal |
 
+mod about;
 mod auth_file;
 mod cli;
 mod client;
 mod config;
 mod convert;
+mod doctor;
 mod layer;
 mod metrics;
 mod open;
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
     match action {
         Action::Serve(flags) => output::end(serve::main(&flags, open::open)),
         Action::Wipe(consent, flags) => output::end(wipe::main(&flags, consent)),
+        Action::Doctor(format, flags) => doctor::main(&flags, &format),
         Action::Config(action) => output::end(config_command(action)),
         Action::Completion(shell) => {
             output::end(output::print_bytes(&cli::completion(shell)).map_err(Into::into))

@@ -52,6 +52,8 @@ pub struct Settings {
     pub binaries: Option<PathBuf>,
     /// Disks that the test has mounted in the directory: no leaks of the daemon's, and unmounted after it.
     pub disks: Vec<PathBuf>,
+    /// Where it listens besides its socket: `tcp://…`.
+    pub listen: Vec<String>,
     /// A file that is this machine's boot id to the daemon; `None` for the true one.
     pub boot_id: Option<PathBuf>,
 }
@@ -85,6 +87,7 @@ impl Settings {
             env: Vec::new(),
             binaries: None,
             disks: Vec::new(),
+            listen: Vec::new(),
             boot_id: None,
         }
     }
@@ -283,6 +286,9 @@ impl Daemon {
             command.arg(flag).arg(value);
         }
         command.arg("--listen").arg(format!("unix://{}", self.settings.socket().display()));
+        for address in &self.settings.listen {
+            command.arg("--listen").arg(address);
+        }
         command.envs(self.settings.env.iter().cloned());
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         self.child = Some(command.spawn().context("start davit serve")?);

@@ -9,6 +9,9 @@ mod redact;
 pub mod sealed;
 pub mod session;
 
+/// The Kubernetes whose CRI this is.
+pub const KUBERNETES: &str = "1.36";
+
 /// CRI v1 as Kubernetes 1.36 has it: `RuntimeService` and `ImageService`, served to the kubelet and to crictl.
 #[path = "gen/runtime.v1.rs"]
 #[expect(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated")]

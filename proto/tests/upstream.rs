@@ -163,6 +163,13 @@ fn calls(facts: &Facts) -> usize {
     facts.keys().filter(|what| what.starts_with("call ")).count()
 }
 
+/// The module's minor version is Kubernetes' own.
+#[test]
+fn the_kubernetes_that_is_told_is_the_one_that_is_compared_with() {
+    let (_, minor) = davit_proto::KUBERNETES.split_once('.').expect("major and minor");
+    assert!(MODULE.contains(&format!("@v0.{minor}.")), "{MODULE}");
+}
+
 /// Where the Go tool has put upstream's module.
 fn upstream() -> PathBuf {
     let elsewhere = tempfile::tempdir().expect("a temporary folder");

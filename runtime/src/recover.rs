@@ -21,8 +21,8 @@ use crate::shared::Shared;
 use crate::stats::Walkers;
 use crate::store::{
     ContainerRecord, Layout, SandboxPhase, SandboxRecord, StoreError, VERSION, ensure_dir,
-    keep_mounts_private, let_pass, probe_overlay, probe_state, reach, read_json, read_plain,
-    remove_tree, write_bytes,
+    ensure_id, keep_mounts_private, let_pass, probe_overlay, probe_state, reach, read_json,
+    read_plain, remove_tree, write_bytes,
 };
 use crate::sweep::release_pin;
 use crate::{image, network, oci, sweep};
@@ -144,8 +144,9 @@ async fn parts(
     layout: Layout,
     laps: &mut Laps,
 ) -> Result<Shared, OpenError> {
+    let id = ensure_id(layout.root())?;
     let host = Host::probe(&config.host)?;
-    for shortcoming in host.shortcomings() {
+    for shortcoming in crate::machine::shortcomings(&host) {
         tracing::info!("{shortcoming}");
     }
     laps.lap("host");
@@ -171,6 +172,7 @@ async fn parts(
         endings: Places::new(config.creations),
         cdi: Cdi::new(config.cdi_spec_dirs.clone()),
         checkpoints: Default::default(),
+        id,
         config,
         layout,
         images,

@@ -15,12 +15,14 @@ use crate::container::{
     StartContainerError, StopContainerError, UpdateContainerError,
 };
 use crate::counters::Counters;
+use crate::doctor;
 use crate::events::EventStream;
 use crate::exec::{self, ExecOutput};
 use crate::freezer;
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
 use crate::journal::{Ahead, Reader, Start, Stored};
+use crate::machine::{self, Finding, Verdict};
 use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::oci::{Handlers, Host};
@@ -436,6 +438,28 @@ impl Runtime {
     #[must_use]
     pub fn queues(&self) -> Queues {
         Queues { creations: self.shared.creations.look(), endings: self.shared.endings.look() }
+    }
+
+    /// Its id: the same for as long as its root is kept.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.shared.id
+    }
+
+    /// What this machine lacks, as `davit doctor` would find it, without trials. Takes as long as `criu check`.
+    pub async fn warnings(&self) -> Vec<Finding> {
+        let shared = Arc::clone(&self.shared);
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut found = machine::survey(&shared.config, &shared.host);
+            found.extend(doctor::handler_findings(&shared.handlers));
+            found.extend(doctor::registries(&shared.config.images.certs_dirs));
+            found
+        });
+        // A panic in there is told by the runtime's log, and nothing of the machine's is known.
+        let mut found = looked.await.unwrap_or_default();
+        found.push(checkpoint::examine(&self.shared.config).await);
+        found.retain(|one| one.verdict != Verdict::Ok);
+        found
     }
 
     /// Its configuration.

@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex};
 /// The parts of one runtime.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// This davit's, for as long as its root is kept.
+    pub(crate) id: String,
     pub(crate) config: RuntimeConfig,
     pub(crate) layout: Layout,
     pub(crate) images: Images,

@@ -16,9 +16,19 @@ Examples:
 /// How something is written that has no list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Listing {
-    /// How it is written: table or json
-    #[arg(long, default_value_t = Format::Table, value_name = "table|json")]
+    /// How it is written: table, json or a template such as '{{ version }}'
+    #[arg(long, default_value_t = Format::Table, value_name = "table|json|TEMPLATE")]
     pub(crate) format: Format,
+}
+
+/// `davit info`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InfoArgs {
+    /// With descriptors, tasks, threads and memory
+    #[arg(long)]
+    pub(crate) debug: bool,
+    #[command(flatten)]
+    pub(crate) listing: Listing,
 }
 
 /// How a list is written.

@@ -174,6 +174,15 @@ impl Template {
     }
 }
 
+/// One thing by a template, whose fields are the thing's.
+///
+/// # Errors
+/// [`ClientError::Template`], or what keeps it from being written.
+pub(crate) fn print_template(text: &str, value: &Value) -> Result<(), ClientError> {
+    let template = Template::new(text, Some(&fields(value)))?;
+    Ok(output::print(&template.render(value)?)?)
+}
+
 /// JSON for people and programs.
 ///
 /// # Errors

@@ -14,8 +14,8 @@ mod filter;
 mod find;
 mod format;
 mod images;
+mod info;
 mod inspect;
-mod list;
 mod logs;
 mod moment;
 mod pods;
@@ -34,13 +34,15 @@ mod tests;
 mod top;
 mod usage;
 mod value;
+mod version;
 
 pub(crate) use act::SignalName;
 pub(crate) use connect::Address;
+pub(crate) use error::ClientError;
 pub(crate) use event_filter::EventFilter;
 pub(crate) use events::EventFormat;
 pub(crate) use filter::{Filter, Listed};
-pub(crate) use format::Format;
+pub(crate) use format::{Format, print_json, print_template};
 pub(crate) use images::Image;
 pub(crate) use inspect::InspectKind;
 pub(crate) use logs::Tail;
@@ -55,7 +57,6 @@ use crate::cli::{ClientCommand, ImageCommand};
 use crate::output;
 use act::Act;
 use connect::Daemon;
-use error::ClientError;
 use std::process::ExitCode;
 
 /// What `davit run` exits with when davit itself failed, as other container tools do.
@@ -84,8 +85,9 @@ pub(crate) fn main(address: &Address, command: ClientCommand) -> ExitCode {
 }
 
 async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, ClientError> {
-    if matches!(command, ClientCommand::Version) {
-        output::print(&format!("davit {}\n", crate::VERSION))?;
+    if let ClientCommand::Version(listing) = &command {
+        version::version(address, &listing.format).await?;
+        return Ok(ExitCode::SUCCESS);
     }
     if let ClientCommand::Logout(args) = &command {
         // It may have ended.
@@ -93,8 +95,7 @@ async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, C
     }
     let daemon = Daemon::connect(address).await?;
     match command {
-        ClientCommand::Version => list::version(daemon).await?,
-        ClientCommand::Info(listing) => list::info(daemon, &listing.format).await?,
+        ClientCommand::Info(args) => info::info(daemon, &args).await?,
         ClientCommand::Images(args) => images::images(daemon, &args).await?,
         ClientCommand::Ps(args) => ps::ps(daemon, &args).await?,
         ClientCommand::Pods(args) => pods::pods(daemon, &args).await?,
@@ -124,7 +125,7 @@ async fn answer(address: &Address, command: ClientCommand) -> Result<ExitCode, C
             return checkpoint::checkpoint(daemon, command).await;
         }
         // Done above.
-        ClientCommand::Logout(_) => {}
+        ClientCommand::Version(_) | ClientCommand::Logout(_) => {}
         ClientCommand::Login(args) => registry::login(daemon, args).await?,
         ClientCommand::Search(args) => registry::search(daemon, args).await?,
         ClientCommand::Image(ImageCommand::Explain(args)) => {

@@ -2,7 +2,7 @@
 
 use super::connect::Daemon;
 use super::error::{ClientError, doing};
-use super::format::{Format, print_json};
+use super::format::{Format, print_json, print_template};
 use crate::auth_file;
 use crate::cli::{ExplainArgs, LoginArgs, LogoutArgs, SearchArgs};
 use crate::output;
@@ -129,7 +129,8 @@ pub(crate) async fn explain(mut daemon: Daemon, args: ExplainArgs) -> Result<(),
     let answer = daemon.davit.explain(request).await.map_err(failed)?.into_inner();
     match &listing.format {
         Format::Json => print_json(&json(&answer)),
-        Format::Table | Format::Template(_) => Ok(output::print(&text(&answer))?),
+        Format::Table => Ok(output::print(&text(&answer))?),
+        Format::Template(text) => print_template(text, &json(&answer)),
     }
 }
 

@@ -13,7 +13,7 @@ use super::run::interrupt::Interrupts;
 use super::run::made::Made;
 use super::run::request::{NAME_LABEL, draw_uid};
 use super::run::{logs, refuse_taken};
-use super::{find, list};
+use super::{find, info};
 use crate::output;
 use davit_proto::{admin, cri};
 use std::path::Path;
@@ -40,7 +40,7 @@ pub(super) async fn restore(mut daemon: Daemon, wish: Wish) -> Result<ExitCode, 
     let inspect = admin::InspectCheckpointRequest { archive: Some(archive.clone()) };
     let held = daemon.davit.inspect_checkpoint(inspect).await.map_err(failed())?.into_inner();
     let name = name.unwrap_or_else(|| held.container_name.clone());
-    let root = list::ask_info(&mut daemon).await?.root;
+    let root = info::ask_info(&mut daemon).await?.root;
     let mut made = Made::new(daemon.clone(), root.clone());
     let restored = async {
         let pod = match pod {

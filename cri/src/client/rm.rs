@@ -98,7 +98,7 @@ async fn remove_pod(daemon: &mut Daemon, pod: &cri::PodSandbox) -> Result<(), Cl
     let remove = cri::RemovePodSandboxRequest { pod_sandbox_id: id.clone() };
     daemon.runtime.remove_pod_sandbox(remove).await.map_err(doing(format!("remove pod {id}")))?;
     if logs::is_ours(pod) {
-        let info = super::list::ask_info(daemon).await?;
+        let info = super::info::ask_info(daemon).await?;
         let uid = pod.metadata.as_ref().map(|metadata| metadata.uid.as_str()).unwrap_or_default();
         logs::remove(&info.root, uid)?;
     }

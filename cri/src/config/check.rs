@@ -1,14 +1,28 @@
 //! Whether the values of a configuration make sense together.
 //!
 //! Owns the checks that look at more than one key, each blaming the source that had the last word. Whether one value makes sense by
-//! itself is its type's business ([`super::value`]); where the values are used is [`super::effective`]'s.
+//! itself is its type's business ([`super::value`]); where the values are used is [`super::effective`]'s. What a listener needs whole is made here.
 
-use super::effective::{Tls, WELL_KNOWN};
+use super::access::ClientName;
+use super::effective::WELL_KNOWN;
 use super::layer::{self, Layer};
 use super::load::{ConfigError, Sources};
 use super::value::{AbsolutePath, HandlerKind, Listen, Name};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What a listener shows and demands: PEM files.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Tls {
+    /// Its certificate chain.
+    pub(crate) cert: PathBuf,
+    /// Its key.
+    pub(crate) key: PathBuf,
+    /// Who signs the clients' certificates; `None`: they need none.
+    pub(crate) client_ca: Option<PathBuf>,
+    /// Which of those may call; empty: all.
+    pub(crate) client_names: Vec<ClientName>,
+}
 
 /// One directory for both would mix what a boot must forget with what it must keep.
 pub(super) fn directories(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
@@ -108,16 +122,20 @@ fn counts(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
 
 /// Whoever reaches a listener is root on this node: beyond loopback only somebody with a certificate may.
 pub(super) fn tls(full: &Layer, sources: &Sources) -> Result<Option<Tls>, ConfigError> {
-    let layer::Tls { cert, key, client_ca } = &full.tls;
+    let layer::Tls { cert, key, client_ca, client_names } = &full.tls;
+    let client_names = client_names.clone().unwrap_or_default();
     if let (Some(cert), Some(key), Some(client_ca)) = (cert, key, client_ca) {
-        return Ok(Some(Tls { cert: pem(cert), key: pem(key), client_ca: Some(pem(client_ca)) }));
+        let client_ca = Some(pem(client_ca));
+        return Ok(Some(Tls { cert: pem(cert), key: pem(key), client_ca, client_names }));
     }
-    if let Some(given) = cert.as_ref().or(key.as_ref()).or(client_ca.as_ref()) {
+    let file = cert.as_ref().or(key.as_ref()).or(client_ca.as_ref()).map(ToString::to_string);
+    // Names alone would let everybody in who is meant to be kept out.
+    if let Some(given) = file.or_else(|| client_names.first().map(ToString::to_string)) {
         let set = |layer: &Layer| layer.tls != layer::Tls::default();
         return Err(sources.wrong(
             set,
             "tls",
-            given,
+            &given,
             "is not enough: cert, key and client_ca go together",
         ));
     }
@@ -160,7 +178,8 @@ fn one_sided(
 ) -> Result<Option<Tls>, ConfigError> {
     if let (Some(cert), Some(key)) = (cert, key) {
         let client_ca = client_ca.map(pem);
-        return Ok(Some(Tls { cert: pem(cert), key: pem(key), client_ca }));
+        let client_names = Vec::new();
+        return Ok(Some(Tls { cert: pem(cert), key: pem(key), client_ca, client_names }));
     }
     match cert.or(key).or(client_ca) {
         None => Ok(None),

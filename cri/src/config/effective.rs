@@ -3,7 +3,8 @@
 //! Owns the defaults. Whether one value makes sense by itself is its type's business ([`super::value`]), and whether they do together is
 //! looked at in [`super::check`].
 
-use super::check;
+use super::access::Group;
+use super::check::{self, Tls};
 use super::layer::{self, Layer};
 use super::load::{ConfigError, Sources};
 use super::timeouts::Times;
@@ -30,17 +31,6 @@ pub(crate) struct Config {
     streaming_tls: Option<Tls>,
     /// The same.
     metrics_tls: Option<Tls>,
-}
-
-/// What a listener shows and demands: PEM files.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Tls {
-    /// Its certificate chain.
-    pub(crate) cert: PathBuf,
-    /// Its key.
-    pub(crate) key: PathBuf,
-    /// Who signs the clients' certificates; `None`: they need none.
-    pub(crate) client_ca: Option<PathBuf>,
 }
 
 /// A runtime handler.
@@ -119,6 +109,11 @@ impl Config {
     /// Where calls are taken; never empty.
     pub(crate) fn listen(&self) -> &[Listen] {
         self.full.listen.as_deref().unwrap_or_default()
+    }
+
+    /// The group that may call over `unix://`; `None`: root only.
+    pub(crate) fn socket_group(&self) -> Option<&Group> {
+        self.full.socket_group.as_ref()
     }
 
     /// What `tcp://` listeners show and demand.
@@ -338,6 +333,7 @@ fn with_defaults(layer: Layer) -> Layer {
         root: or_default(layer.root, ROOT),
         state: or_default(layer.state, STATE),
         listen: layer.listen.filter(|listen| !listen.is_empty()).or(listen),
+        socket_group: layer.socket_group,
         metrics_listen: layer.metrics_listen,
         metrics_interval: layer.metrics_interval,
         streaming_listen: layer.streaming_listen.or(Some(HostPort(STREAMING))),

@@ -4,6 +4,11 @@
 //! flag `--bridge-name`), and what `davit config dump` writes, so that none of the three can lack a key of the others. Doc comments
 //! here are the help texts. Owns no default: those are in [`super::effective`].
 
+mod tls;
+
+pub(crate) use tls::{MetricsTls, StreamingTls, Tls};
+
+use super::access::Group;
 use super::timeouts::Timeouts;
 use super::value::{
     AbsolutePath, CgroupDriver, Collector, HandlerKind, HostPort, Interface, Listen, LogLevel,
@@ -26,6 +31,9 @@ pub(crate) struct Layer {
     /// Where calls are taken: unix://PATH or tcp://HOST:PORT; may be given more than once
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<Vec<Listen>>,
+    /// The group, by name or number, whose members may call over unix:// too: they are as good as root
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) socket_group: Option<Group>,
     /// Where /metrics, /healthz and /readyz are served; nowhere unless given
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) metrics_listen: Option<HostPort>,
@@ -148,61 +156,6 @@ pub(crate) struct Limits {
     pub(crate) creations: Option<u32>,
 }
 
-/// `[tls]`: PEM files.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Tls {
-    /// The certificate that tcp:// listeners show (PEM)
-    #[arg(long = "tls-cert", id = "tls-cert", value_name = "FILE")]
-    pub(crate) cert: Option<AbsolutePath>,
-    /// Its key (PEM)
-    #[arg(long = "tls-key", id = "tls-key", value_name = "FILE")]
-    pub(crate) key: Option<AbsolutePath>,
-    /// Who signs the certificates that clients must show (PEM)
-    #[arg(long = "tls-client-ca", id = "tls-client-ca", value_name = "FILE")]
-    pub(crate) client_ca: Option<AbsolutePath>,
-}
-
-/// `[streaming_tls]`: PEM files.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct StreamingTls {
-    /// The certificate that the streaming listener shows (PEM); without one it speaks plain HTTP
-    #[arg(long = "streaming-tls-cert", id = "streaming-tls-cert", value_name = "FILE")]
-    pub(crate) cert: Option<AbsolutePath>,
-    /// Its key (PEM)
-    #[arg(long = "streaming-tls-key", id = "streaming-tls-key", value_name = "FILE")]
-    pub(crate) key: Option<AbsolutePath>,
-    /// Who signs the certificates that clients of the streaming listener must show (PEM); none are demanded without it
-    #[arg(long = "streaming-tls-client-ca", id = "streaming-tls-client-ca", value_name = "FILE")]
-    pub(crate) client_ca: Option<AbsolutePath>,
-}
-
-/// `[metrics_tls]`: PEM files.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct MetricsTls {
-    /// The certificate that the metrics listener shows (PEM); without one it speaks plain HTTP
-    #[arg(long = "metrics-tls-cert", id = "metrics-tls-cert", value_name = "FILE")]
-    pub(crate) cert: Option<AbsolutePath>,
-    /// Its key (PEM)
-    #[arg(long = "metrics-tls-key", id = "metrics-tls-key", value_name = "FILE")]
-    pub(crate) key: Option<AbsolutePath>,
-    /// Who signs the certificates that clients of the metrics listener must show (PEM); none are demanded without it
-    #[arg(long = "metrics-tls-client-ca", id = "metrics-tls-client-ca", value_name = "FILE")]
-    pub(crate) client_ca: Option<AbsolutePath>,
-}
-
-impl MetricsTls {
-    fn under(self, over: Self) -> Self {
-        Self {
-            cert: over.cert.or(self.cert),
-            key: over.key.or(self.key),
-            client_ca: over.client_ca.or(self.client_ca),
-        }
-    }
-}
-
 /// `[tracing]`: where traces go.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
@@ -321,6 +274,7 @@ impl Layer {
             root: over.root.or(self.root),
             state: over.state.or(self.state),
             listen: over.listen.or(self.listen),
+            socket_group: over.socket_group.or(self.socket_group),
             metrics_listen: over.metrics_listen.or(self.metrics_listen),
             metrics_interval: over.metrics_interval.or(self.metrics_interval),
             streaming_listen: over.streaming_listen.or(self.streaming_listen),
@@ -354,25 +308,11 @@ impl Layer {
                 calls: over.limits.calls.or(self.limits.calls),
                 creations: over.limits.creations.or(self.limits.creations),
             },
-            tls: Tls {
-                cert: over.tls.cert.or(self.tls.cert),
-                key: over.tls.key.or(self.tls.key),
-                client_ca: over.tls.client_ca.or(self.tls.client_ca),
-            },
+            tls: self.tls.under(over.tls),
+            streaming_tls: self.streaming_tls.under(over.streaming_tls),
             metrics_tls: self.metrics_tls.under(over.metrics_tls),
             tracing: self.tracing.under(over.tracing),
-            streaming_tls: self.streaming_tls.under(over.streaming_tls),
             handlers,
-        }
-    }
-}
-
-impl StreamingTls {
-    fn under(self, over: Self) -> Self {
-        Self {
-            cert: over.cert.or(self.cert),
-            key: over.key.or(self.key),
-            client_ca: over.client_ca.or(self.client_ca),
         }
     }
 }

@@ -63,12 +63,14 @@ pub(crate) enum ConfigError {
         source: io::Error,
     },
     /// A file is no TOML, or a value is of the wrong kind.
-    #[error("{}:{line}: `{text}`: {problem}", file.display())]
+    #[error("{}:{line}:{column}: `{text}`: {problem}", file.display())]
     Syntax {
         /// Which.
         file: PathBuf,
         /// From 1.
         line: usize,
+        /// From 1, in characters.
+        column: usize,
         /// What stands there.
         text: String,
         /// In the parser's words.
@@ -209,6 +211,7 @@ fn syntax(error: &toml::de::Error, text: &str, file: &Path) -> ConfigError {
     ConfigError::Syntax {
         file: file.to_owned(),
         line: line + 1,
+        column: before.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
         text: text.lines().nth(line).unwrap_or_default().trim().chars().take(200).collect(),
         problem: error.message().replace('\n', " "),
     }

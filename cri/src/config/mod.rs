@@ -1,6 +1,6 @@
 //! The configuration: files and flags in, one validated [`Config`] out.
 //!
-//! Owns the keys ([`layer`]), their values ([`value`]), where they come from ([`mod@load`]), what is wrong with them together
+//! Owns the keys ([`layer`]), their values ([`value`], [`access`]), where they come from ([`mod@load`]), what is wrong with them together
 //! ([`check`]), what they are by default ([`effective`]), and what a running daemon can take over from a new one ([`reload`]). Nothing else reads a
 //! configuration file or a serve flag.
 //!
@@ -10,6 +10,7 @@
 //! flags ───────┘   each key may be missing; each value makes sense by itself     every value makes sense beside the others
 //! ```
 
+mod access;
 mod check;
 mod effective;
 mod keys;
@@ -21,7 +22,9 @@ mod tests;
 mod timeouts;
 mod value;
 
-pub(crate) use effective::{Config, Handler, Tls};
+pub(crate) use access::{ClientName, Group};
+pub(crate) use check::Tls;
+pub(crate) use effective::{Config, Handler};
 pub(crate) use load::{DEFAULT_FILE, ServeFlags, load};
 pub(crate) use reload::unchangeable;
 pub(crate) use value::{CgroupDriver, Listen, LogLevel};

@@ -3,7 +3,7 @@
 use super::effective::Config;
 
 /// The keys that a running daemon takes over. Registries' hosts.toml files and CNI configurations are read when they are needed.
-const CHANGEABLE: [&str; 2] = ["log_level", "debug"];
+const CHANGEABLE: [&str; 3] = ["log_level", "debug", "tls.client_names"];
 
 /// The keys that differ and can't be changed without a restart.
 pub(crate) fn unchangeable(running: &Config, new: &Config) -> Vec<String> {

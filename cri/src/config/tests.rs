@@ -177,10 +177,10 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
 fn a_refusal_names_source_key_and_value() {
     let long = format!("--state=/{}", "a".repeat(100));
     let long: &[&str] = &[&long];
-    let cases: [(&str, &[&str], &[&str]); 27] = [
+    let cases: [(&str, &[&str], &[&str]); 31] = [
         ("", long, &["command line", "state", "too long"]),
         ("subnett = 1", &[], &["config.toml", "\"subnett\"", "bridge.subnet"]),
-        ("root = 'relative'", &[], &["config.toml:1", "root", "\"relative\"", "absolute"]),
+        ("root = 'relative'", &[], &["config.toml:1:8", "root", "\"relative\"", "absolute"]),
         ("root = 3", &[], &["config.toml:1", "root = 3"]),
         ("root = \n", &[], &["config.toml:1", "root ="]),
         ("root = '/a'\nstate = '/a/b'", &[], &["config.toml", "state", "\"/a/b\"", "/a"]),
@@ -194,6 +194,10 @@ fn a_refusal_names_source_key_and_value() {
         ),
         ("listen = ['tcp://0.0.0.0:1']", &[], &["config.toml", "listen", "tcp://0.0.0.0:1", "TLS"]),
         ("", &["--tls-cert=/x"], &["command line", "tls", "\"/x\"", "client_ca"]),
+        ("[tls]\nclient_names = ['one']", &[], &["config.toml", "tls", "\"one\"", "client_ca"]),
+        ("[tls]\nclient_names = ['*.x']", &[], &["config.toml:2", "*.x", "compared whole"]),
+        ("socket_group = 'a b'", &[], &["config.toml:1", "\"a b\"", "group"]),
+        ("socket_group = 7", &[], &["config.toml:1", "socket_group = 7"]),
         ("[limits]\ncreations = 0", &[], &["config.toml", "limits.creations", "\"0\"", "65536"]),
         ("", &["--limits-connections=65537"], &["command line", "limits.connections", "65537"]),
         ("sweep_interval = '0s'", &[], &["config.toml", "sweep_interval", "\"0s\""]),
@@ -287,10 +291,15 @@ fn streams_may_be_served_anywhere_and_with_tls_that_asks_for_no_certificate() {
 }
 
 #[test]
-fn only_the_log_changes_while_davit_runs() {
+fn only_the_log_and_who_may_call_change_while_davit_runs() {
     let running = load_with("", &[]).unwrap();
     let quiet = load_with("log_level = 'error'\ndebug = true", &[]).unwrap();
     assert!(unchangeable(&running, &quiet).is_empty());
+    let tls = "[tls]\ncert = '/c'\nkey = '/k'\nclient_ca = '/a'\n";
+    let (any, one) = (load_with(tls, &[]), load_with(tls, &["--tls-client-names=one"]));
+    let (any, one) = (any.unwrap(), one.unwrap());
+    assert_eq!(one.tls().unwrap().client_names[0].as_str(), "one");
+    assert!(unchangeable(&any, &one).is_empty() && unchangeable(&one, &any).is_empty());
     let moved = load_with("root = '/x'\n[bridge]\nname = 'y'\n[handlers.z]\npath = '/z'", &[]);
     assert_eq!(unchangeable(&running, &moved.unwrap()), ["bridge.name", "handlers.z.path", "root"]);
 }

@@ -18,7 +18,7 @@ pub(crate) struct InvalidValue {
     problem: &'static str,
 }
 
-fn invalid(value: &str, problem: &'static str) -> InvalidValue {
+pub(super) fn invalid(value: &str, problem: &'static str) -> InvalidValue {
     InvalidValue { value: value.chars().take(200).collect(), problem }
 }
 
@@ -40,6 +40,8 @@ macro_rules! as_text {
         }
     )*};
 }
+
+pub(super) use as_text;
 
 as_text!(AbsolutePath, Listen, HostPort, Span, Subnet, Name, Interface, Collector);
 

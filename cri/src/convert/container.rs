@@ -61,7 +61,7 @@ pub(crate) fn container_spec(
             .map(|(at, wire)| cdi_device(at, wire))
             .collect::<Result<_, _>>()?,
         labels: text::labels("labels", labels)?,
-        annotations,
+        annotations: text::annotations("annotations", annotations)?,
         log_path: log(log_path, pod)?,
         stdin,
         stdin_once,

@@ -47,7 +47,7 @@ pub(crate) fn image_request(
     Ok(ImageRequest {
         image: text::word(&format!("{field}.image"), image)?,
         user_specified: user_specified_image,
-        annotations,
+        annotations: text::annotations(&format!("{field}.annotations"), annotations)?,
         image_ref,
     })
 }

@@ -5,6 +5,7 @@
 //! ([`error::InvalidField`]). Nothing is dropped in silence but what the interface itself calls informative, and that is said where it
 //! happens. Owns no state and does no I/O; what only the runtime can know (is there such a pod?) is asked there.
 
+mod about;
 mod archived;
 mod container;
 mod error;
@@ -30,6 +31,7 @@ mod tests;
 mod text;
 mod userns;
 
+pub(crate) use about::{info as about_json, total as all_containers};
 pub(crate) use archived::archived_spec;
 pub(crate) use container::{archive_path, checkpoint, container_spec};
 pub(crate) use event::event;

@@ -46,7 +46,7 @@ pub(crate) fn sandbox_spec(
             .transpose()?,
         port_mappings: ports.map(|(at, port)| port_mapping(at, port)).collect::<Result<_, _>>()?,
         labels: text::labels("labels", labels)?,
-        annotations,
+        annotations: text::annotations("annotations", annotations)?,
         handler: text::optional_name("runtime_handler", runtime_handler)?,
         cgroup_parent,
         sysctls,

@@ -85,7 +85,7 @@ fn port(config: &mut cri::PodSandboxConfig, container: i32, host: i32, ip: &str)
 }
 
 /// A field, and a change that makes it wrong.
-const WRONG_PODS: [(&str, PodChange); 43] = [
+const WRONG_PODS: [(&str, PodChange); 45] = [
     ("metadata", |pod| pod.metadata = None),
     ("metadata.name", |pod| pod.metadata.as_mut().unwrap().name.clear()),
     ("metadata.name", |pod| pod.metadata.as_mut().unwrap().name = "a/b".into()),
@@ -120,6 +120,8 @@ const WRONG_PODS: [(&str, PodChange); 43] = [
         pod.port_mappings[0].protocol = 9;
     }),
     ("labels", |pod| pod.labels = [("k".into(), "v".repeat(4096))].into()),
+    ("labels", |pod| pod.labels = (0..200).map(|at| (at.to_string(), "v".repeat(4000))).collect()),
+    ("annotations", |pod| pod.annotations = [("k".into(), "v".repeat(512 << 10))].into()),
     ("windows", |pod| pod.windows = Some(cri::WindowsPodSandboxConfig::default())),
     ("linux.cgroup_parent", |pod| pod.linux.as_mut().unwrap().cgroup_parent = "/a/../b".into()),
     ("linux.sysctls", |pod| sysctl(pod, "kernel.core_pattern", "|/x")),
@@ -272,6 +274,7 @@ fn a_container_that_cannot_be_is_refused_by_the_name_of_the_field() {
         ("envs.key", |c| c.envs = vec![cri::KeyValue { key: "A=B".into(), value: String::new() }]),
         ("envs[\"A\"]", |c| c.envs = vec![cri::KeyValue { key: "A".into(), value: "\0".into() }]),
         ("labels", |c| c.labels = [("k".into(), "v".repeat(4096))].into()),
+        ("annotations", |c| c.annotations = [("k".into(), "v".repeat(512 << 10))].into()),
         ("log_path", |c| c.log_path = "/absolute".into()),
         ("log_path", |c| c.log_path = "a/../../b".into()),
         ("log_path", |c| c.log_path = ".".into()),

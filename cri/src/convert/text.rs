@@ -6,6 +6,9 @@ use std::path::{Component, Path, PathBuf};
 
 /// What a label's key and value may have together, in bytes.
 const LABEL_MAX: usize = 4096;
+/// What all labels, or all annotations, may have together, in bytes: twice what Kubernetes lets an object's annotations have. They are kept in memory and told in
+/// every list.
+const TOTAL_MAX: usize = 512 << 10;
 /// The kernel's `HOST_NAME_MAX`.
 const HOSTNAME_MAX: usize = 64;
 /// No name of a pod, namespace or container is longer, in bytes: it must fit a file name.
@@ -82,8 +85,32 @@ pub(crate) fn labels(
             key,
             "is longer than 4096 bytes with its value",
         )),
-        None => Ok(labels),
+        None => few(field, labels),
     }
+}
+
+/// Annotations, which are kept as they are, whatever is in them, as long as there are not too many.
+pub(crate) fn annotations(
+    field: &str,
+    annotations: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, InvalidField> {
+    few(field, annotations)
+}
+
+fn few(
+    field: &str,
+    all: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, InvalidField> {
+    let lengths = all.iter().map(|(key, value)| key.len().saturating_add(value.len()));
+    let total = lengths.fold(0_usize, usize::saturating_add);
+    if total > TOTAL_MAX {
+        return Err(refuse(
+            field,
+            &total,
+            "bytes are more than the 524288 that all may have together",
+        ));
+    }
+    Ok(all)
 }
 
 /// One word of resolv.conf: a line end in it would be another line.

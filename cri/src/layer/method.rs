@@ -65,6 +65,7 @@ const METHODS: &[Method] = &[
     method("PullImage"),
     method("RemoveImage"),
     method("ImageFsInfo"),
+    method("About"),
     method("Info"),
     method("Pull"),
     endless("Logs"),

@@ -99,9 +99,9 @@ async fn connection(stream: Stream, site: Site) -> io::Result<()> {
             let client = client(&stream);
             speak(stream, client, site).await
         }
-        Stream::Tls(stream, acceptor) => {
+        Stream::Tls(stream, certificates) => {
             let client = client(&stream);
-            let shaken = tokio::time::timeout(HEAD, acceptor.accept(stream)).await;
+            let shaken = tokio::time::timeout(HEAD, certificates.acceptor().accept(stream)).await;
             speak(shaken.map_err(io::Error::other)??, client, site).await
         }
     }

@@ -13,8 +13,11 @@ use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 
@@ -26,6 +29,8 @@ const HEADERS: u32 = 64 * 1024;
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a client that may not call can be told so.
+const REFUSED: Duration = Duration::from_secs(10);
 /// The pause after an accept that failed, most likely for want of descriptors: retrying at once would spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -110,9 +115,13 @@ async fn one(stream: Stream, _place: OwnedSemaphorePermit, service: impl Answeri
         match stream {
             Stream::Unix(stream) => speak(stream, service, life.stopping, None).await,
             Stream::Tcp(stream) => speak(stream, service, life.stopping, Some(SILENCE)).await,
-            Stream::Tls(stream, acceptor) => {
-                match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => speak(stream, service, life.stopping, Some(SILENCE)).await,
+            Stream::Tls(stream, certificates) => {
+                let handshake = certificates.acceptor().accept(stream);
+                match tokio::time::timeout(HANDSHAKE, handshake).await {
+                    Ok(Ok(stream)) => match certificates.refusal(stream.get_ref().1) {
+                        None => speak(stream, service, life.stopping, Some(SILENCE)).await,
+                        Some(why) => refuse(stream, why, life.stopping).await,
+                    },
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
                     Err(_) => tracing::debug!("TLS handshake took too long"),
                 }
@@ -122,6 +131,18 @@ async fn one(stream: Stream, _place: OwnedSemaphorePermit, service: impl Answeri
     tokio::select! {
         () = end.cancelled() => {}
         () = Box::pin(spoken) => {}
+    }
+}
+
+/// Answers every call with the reason why there is no answer, and not for long: a stranger takes the place of somebody else.
+async fn refuse(stream: TlsStream<TcpStream>, why: String, stopping: CancellationToken) {
+    let service = tower::service_fn(move |_: Request<Incoming>| {
+        let refused = Status::permission_denied(why.as_str()).into_http();
+        async move { Ok::<Response<Body>, Infallible>(refused) }
+    });
+    let spoken = speak(stream, service, stopping, Some(SILENCE));
+    if tokio::time::timeout(REFUSED, spoken).await.is_err() {
+        tracing::debug!("a client that was refused stayed");
     }
 }
 

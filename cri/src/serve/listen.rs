@@ -3,6 +3,7 @@
 //! Owns the rule about files that are in the way: an old socket is removed only if nobody listens on it, and anything else that is
 //! there stays. A socket's file is removed at the end if it is still the one that was made here.
 
+use super::group::{Callers, GroupError};
 use super::tls::{Certificates, Purpose, TlsError};
 use crate::config::{Config, Listen};
 use std::fs::Permissions;
@@ -12,7 +13,6 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio_rustls::TlsAcceptor;
 
 /// How many connections wait to be accepted, those that come during recovery included.
 const BACKLOG: i32 = 1024;
@@ -47,6 +47,9 @@ pub(crate) enum ListenError {
     /// The PEM files can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// `socket_group` can't be let in.
+    #[error(transparent)]
+    Group(#[from] GroupError),
 }
 
 /// Everything that is listened on.
@@ -90,7 +93,7 @@ pub(crate) enum Stream {
     /// TCP on loopback.
     Tcp(TcpStream),
     /// TCP whose handshake is still to be done.
-    Tls(TcpStream, TlsAcceptor),
+    Tls(TcpStream, Certificates),
 }
 
 impl std::fmt::Debug for Listener {
@@ -109,7 +112,7 @@ impl Listener {
             Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
             Self::Tcp(listener) => Ok(Stream::Tcp(prompt(listener.accept().await?.0)?)),
             Self::Tls(listener, certificates) => {
-                Ok(Stream::Tls(prompt(listener.accept().await?.0)?, certificates.acceptor()))
+                Ok(Stream::Tls(prompt(listener.accept().await?.0)?, certificates.clone()))
             }
         }
     }
@@ -144,12 +147,18 @@ pub(crate) fn refuse_passed() -> Result<(), ListenError> {
 /// [`ListenError`] for the first address that can't be had.
 pub(crate) fn bind(config: &Config) -> Result<Bound, ListenError> {
     let shown = config.tls().map(|tls| Certificates::read(Purpose::Calls, tls)).transpose()?;
+    let callers = config.socket_group().map(Callers::find).transpose()?;
     let (mut listeners, mut files) = (Vec::new(), Vec::new());
     for address in config.listen() {
         let listener = match (address, &shown) {
             (Listen::Unix(path), _) => {
+                let missing = path.ancestors().skip(1).filter(|above| !above.exists());
+                let own: Vec<&Path> = missing.chain([config.state()]).collect();
                 let (listener, file) = bind_unix(path)?;
                 files.push(file);
+                if let Some(callers) = &callers {
+                    let_in(callers, path, &own)?;
+                }
                 Listener::Unix(listener)
             }
             // Loopback needs no certificates, but once they are there they count everywhere.
@@ -235,6 +244,16 @@ fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
     let made = std::fs::symlink_metadata(path).map_err(failed("stat"))?;
     let file = SocketFile { path: path.to_owned(), identity: identity(&made) };
     Ok((listener, file))
+}
+
+/// Lets a group come to a socket, and use it. Of the directories above only davit's `own` are changed: those that it has just made, and the state directory,
+/// which lets everybody pass in any case once the runtime is open.
+fn let_in(callers: &Callers, socket: &Path, own: &[&Path]) -> Result<(), ListenError> {
+    for directory in own.iter().filter(|directory| socket.starts_with(directory)) {
+        callers.let_pass(directory)?;
+    }
+    callers.can_reach(socket)?;
+    Ok(callers.own(socket)?)
 }
 
 /// A listening socket whose file has no rights for others from the first moment on: bind(2) gives it the mode that the socket has,

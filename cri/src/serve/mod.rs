@@ -11,7 +11,10 @@
 //! Callers that connect during recovery wait in the sockets' queues; none is answered from half-loaded state. docs/startup.md tells each step.
 
 mod accept;
+mod certificate;
 mod drain;
+mod group;
+mod guests;
 mod listen;
 pub(crate) mod lock;
 mod log;
@@ -20,6 +23,7 @@ mod pidfile;
 mod reload;
 mod services;
 mod signals;
+mod sockets;
 mod tell;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -28,6 +32,7 @@ mod watchdog;
 
 pub(crate) use listen::{Listener, Stream};
 pub(crate) use services::{MESSAGE_MAX, Opened, Services};
+pub(crate) use sockets::examine as examine_sockets;
 
 use crate::config::{self, Config, ServeFlags};
 use crate::layer::{Bound, InFlight, Operations, Requests, through};

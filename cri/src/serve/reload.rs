@@ -77,6 +77,8 @@ impl Reload {
                 return Taken::Refused;
             }
         }
+        let names = new.tls().map(|tls| tls.client_names.as_slice()).unwrap_or_default();
+        self.certificates.iter().for_each(|shown| shown.invite(names));
         self.log.set(new.log_level());
         self.site.set_debug(DebugOn(new.debug()));
         self.config = Arc::new(new);

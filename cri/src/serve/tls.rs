@@ -3,14 +3,15 @@
 //! Owns what the PEM files hold, as of the last time they were read. [`Certificates::read_again`] does: connections that are
 //! there go on with what they began with.
 
-use crate::config::Tls;
+use super::guests::Guests;
+use crate::config::{ClientName, Tls};
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
@@ -85,6 +86,7 @@ pub(crate) struct Certificates {
     purpose: Purpose,
     files: Tls,
     current: Arc<ArcSwap<ServerConfig>>,
+    guests: Guests,
 }
 
 impl Certificates {
@@ -94,7 +96,12 @@ impl Certificates {
     /// [`TlsError`], with the key and the file.
     pub(crate) fn read(purpose: Purpose, files: &Tls) -> Result<Self, TlsError> {
         let current = Arc::new(ArcSwap::from_pointee(server_config(purpose, files)?));
-        Ok(Self { purpose, files: files.clone(), current })
+        Ok(Self {
+            purpose,
+            files: files.clone(),
+            current,
+            guests: Guests::new(&files.client_names),
+        })
     }
 
     /// Reads the files again. Nothing changes until [`Renewal::show`].
@@ -104,6 +111,19 @@ impl Certificates {
     pub(crate) fn read_again(&self) -> Result<Renewal, TlsError> {
         let config = Arc::new(server_config(self.purpose, &self.files)?);
         Ok(Renewal { current: Arc::clone(&self.current), config })
+    }
+
+    /// Who may call from the next connection on, where calls are taken.
+    pub(crate) fn invite(&self, names: &[ClientName]) {
+        match self.purpose {
+            Purpose::Calls => self.guests.set(names),
+            Purpose::Streams | Purpose::Metrics => {}
+        }
+    }
+
+    /// Why this client, whose handshake is done, may not call; `None`: it may.
+    pub(crate) fn refusal(&self, connection: &ServerConnection) -> Option<String> {
+        self.guests.refusal(connection.peer_certificates())
     }
 
     /// For the next connection.

@@ -1,6 +1,9 @@
 //! What Status says of the runtime, its handlers and its network.
 
+use super::info;
+use crate::convert;
 use crate::metrics::Counters;
+use davit_proto::admin::InfoRequest;
 use davit_proto::cri::{RuntimeCondition, RuntimeFeatures, RuntimeHandler, RuntimeHandlerFeatures};
 use davit_runtime::Runtime;
 use davit_runtime::oci::Handler;
@@ -54,7 +57,9 @@ pub(super) fn conditions(runtime: &Runtime) -> Vec<RuntimeCondition> {
 }
 
 /// Configuration, counters and network, for who asks for all there is.
-pub(super) fn verbose(runtime: &Runtime) -> BTreeMap<String, String> {
+pub(super) async fn verbose(runtime: &Runtime) -> BTreeMap<String, String> {
+    let asked = InfoRequest { machine: true, debug: true };
+    let whole = convert::about_json(&info::info(runtime, asked).await);
     let config = runtime.config();
     let network = runtime.network().status();
     let broken = tokio::task::block_in_place(|| runtime.cdi().broken());
@@ -72,6 +77,7 @@ pub(super) fn verbose(runtime: &Runtime) -> BTreeMap<String, String> {
         ("config", config.to_string()),
         ("cdi", cdi.to_string()),
         ("counters", Counters::of(runtime).to_json().to_string()),
+        ("info", whole.to_string()),
         ("network", network.name),
     ]
     .into_iter()

@@ -4,19 +4,18 @@ use super::check::{self, Aim};
 use super::logs::{LogError, Reader, Window};
 use super::registry::{self, Keyring};
 use super::status::{plain_status, status};
-use super::{Streamed, checkpoints, happened, restore, standing, state, streams, usage};
+use super::{Streamed, checkpoints, happened, info, restore, standing, state, streams, usage};
 use crate::config::Config;
-use crate::metrics::Counters;
 use crate::streaming::Urls;
 use davit_proto::admin::davit_server::Davit;
 use davit_proto::admin::pull_progress::Kind;
 use davit_proto::admin::{
-    AttachRequest, AttachResponse, CheckReport, CheckRequest, CreateCheckpointRequest,
-    CreateCheckpointResponse, Event, EventsRequest, ExecRequest, ExecResponse, ExplainRequest,
-    ExplainResponse, Handler, InfoRequest, InfoResponse, InspectCheckpointRequest,
-    InspectCheckpointResponse, KillRequest, KillResponse, LayerPlan, LayerProgress,
-    ListCheckpointsRequest, ListCheckpointsResponse, LogEntry, LoginRequest, LoginResponse,
-    LogsRequest, PauseRequest, PauseResponse, PullPlan, PullProgress, PullRequest,
+    AboutRequest, AboutResponse, AttachRequest, AttachResponse, CheckReport, CheckRequest,
+    CreateCheckpointRequest, CreateCheckpointResponse, Event, EventsRequest, ExecRequest,
+    ExecResponse, ExplainRequest, ExplainResponse, InfoRequest, InfoResponse,
+    InspectCheckpointRequest, InspectCheckpointResponse, KillRequest, KillResponse, LayerPlan,
+    LayerProgress, ListCheckpointsRequest, ListCheckpointsResponse, LogEntry, LoginRequest,
+    LoginResponse, LogsRequest, PauseRequest, PauseResponse, PullPlan, PullProgress, PullRequest,
     RemoveCheckpointRequest, RemoveCheckpointResponse, RestoreCheckpointRequest,
     RestoreCheckpointResponse, ResumeRequest, ResumeResponse, SearchRequest, SearchResponse,
     StandingsRequest, StandingsResponse, StatePiece, StateRequest, UsageRequest, UsageResponse,
@@ -59,26 +58,16 @@ impl Davit for Admin {
     type EventsStream = Streamed<Event>;
     type StateStream = Streamed<StatePiece>;
 
+    async fn about(
+        &self,
+        request: Request<AboutRequest>,
+    ) -> Result<Response<AboutResponse>, Status> {
+        let AboutRequest {} = request.into_inner();
+        Ok(Response::new(crate::about::version()))
+    }
+
     async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
-        let InfoRequest {} = request.into_inner();
-        let runtime = &self.runtime;
-        let handlers = runtime.handlers().list().iter().map(|handler| Handler {
-            name: handler.name.clone(),
-            path: handler.path.display().to_string(),
-            version: handler.version.clone(),
-            problem: handler.problem.clone().unwrap_or_default(),
-        });
-        Ok(Response::new(InfoResponse {
-            version: crate::VERSION.to_owned(),
-            root: runtime.config().root.display().to_string(),
-            state: runtime.config().state.display().to_string(),
-            default_handler: runtime.handlers().default_name().unwrap_or_default().to_owned(),
-            handlers: handlers.collect(),
-            counters: Some(Counters::of(runtime).to_wire()),
-            cgroup_version: runtime.host().cgroups.layout().version().name().to_owned(),
-            cgroup_driver: runtime.host().driver.name().to_owned(),
-            network: runtime.network().status().name,
-        }))
+        Ok(Response::new(info::info(&self.runtime, request.into_inner()).await))
     }
 
     async fn pull(

@@ -11,6 +11,7 @@ mod event_filter;
 mod events;
 mod happened;
 mod image;
+mod info;
 mod lists;
 mod logs;
 mod registry;

@@ -316,7 +316,7 @@ impl RuntimeService for RuntimeApi {
         let StatusRequest { verbose } = request.into_inner();
         Ok(Response::new(StatusResponse {
             status: Some(RuntimeStatus { conditions: about::conditions(&self.runtime) }),
-            info: if verbose { about::verbose(&self.runtime) } else { BTreeMap::new() },
+            info: if verbose { about::verbose(&self.runtime).await } else { BTreeMap::new() },
             runtime_handlers: about::handlers(&self.runtime),
             features: Some(about::features(&self.runtime)),
         }))

@@ -144,8 +144,8 @@ impl Server {
         match stream {
             Stream::Unix(stream) => self.request(stream).await,
             Stream::Tcp(stream) => self.request(stream).await,
-            Stream::Tls(stream, acceptor) => {
-                match tokio::time::timeout(HEAD, acceptor.accept(stream)).await {
+            Stream::Tls(stream, certificates) => {
+                match tokio::time::timeout(HEAD, certificates.acceptor().accept(stream)).await {
                     Ok(Ok(stream)) => self.request(stream).await,
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake for a stream"),
                     Err(_) => tracing::debug!("TLS handshake for a stream took too long"),

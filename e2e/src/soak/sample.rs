@@ -88,7 +88,7 @@ impl Samples {
 /// Tasks as davit counts them.
 fn tasks(test: &Test) -> Result<u64> {
     let mut davit = DavitClient::new(test.cri.channel());
-    let info = test.cri.wait(davit.info(InfoRequest {})).context("Info")?;
+    let info = test.cri.wait(davit.info(InfoRequest::default())).context("Info")?;
     Ok(info.counters.context("there are no counters")?.tasks)
 }
 

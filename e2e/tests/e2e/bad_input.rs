@@ -42,6 +42,26 @@ on_one!(a_pod_without_its_names_is_refused, |t| {
     Ok(())
 });
 
+on_one!(annotations_of_ten_megabytes_are_refused_by_name, |t| {
+    let huge = || std::collections::HashMap::from([("note".to_owned(), "x".repeat(10 << 20))]);
+    let told = ["annotations 10485764", "524288"];
+    refuse_pod(t, Code::InvalidArgument, &told, |p| p.annotations = huge())?;
+    t.pull("davit-test/busybox:latest")?;
+    let pod = t.pod("web", |_| ())?;
+    refuse_container(t, &pod, Code::InvalidArgument, &told, |c| c.annotations = huge())?;
+    let told = ["image.annotations 10485764", "524288"];
+    refuse_container(t, &pod, Code::InvalidArgument, &told, |c| {
+        c.image.as_mut().unwrap().annotations = huge();
+    })?;
+    // What Kubernetes allows is taken, and comes back.
+    let allowed = "y".repeat(256 << 10);
+    let large = t.pod("large", |p| {
+        p.annotations.insert("note".to_owned(), allowed.clone());
+    })?;
+    assert_eq!(t.cri.pod_status(&large.id)?.annotations.get("note"), Some(&allowed));
+    Ok(())
+});
+
 on_one!(a_pod_with_values_that_cannot_be_is_refused, |t| {
     let invalid = Code::InvalidArgument;
     let parent = |p: &mut PodSandboxConfig, value: &str| {

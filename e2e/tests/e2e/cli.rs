@@ -1,6 +1,7 @@
 //! `davit` at a shell: what it prints and how it ends.
 
 use davit_e2e::prelude::*;
+use serde_json::Value;
 use std::io::{BufRead as _, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
@@ -18,6 +19,38 @@ fn code(t: &Test, arguments: &[&str]) -> Result<(i32, String, String)> {
 on_one!(version_names_both_sides, |t| {
     let text = t.davit_ok(&["version"])?;
     assert_eq!(text.matches(env!("CARGO_PKG_VERSION")).count(), 2, "{text}");
+    assert_eq!(text.matches("cri v1 (Kubernetes 1.36), davit v1").count(), 2, "{text}");
+    let json: Value = serde_json::from_str(&t.davit_ok(&["version", "--format", "json"])?)?;
+    // One build, so one answer.
+    assert_eq!(json["client"], json["server"], "{json}");
+    let server = &json["server"];
+    assert_eq!((&server["os"], &server["interfaces"][0]["name"]), (&"linux".into(), &"cri".into()));
+    for part in ["commit", "rustc", "arch"] {
+        assert!(server[part].as_str().is_some_and(|text| !text.is_empty()), "{part}: {json}");
+    }
+    let template = "{{ server.version }} {{ client.arch }}";
+    let line = t.davit_ok(&["version", "--format", template])?;
+    let arch = server["arch"].as_str().context("arch")?;
+    assert_eq!(line.trim_end(), format!("{} {arch}", env!("CARGO_PKG_VERSION")));
+    let (status, _, stderr) = code(t, &["version", "--format", "{{ daemon }}"])?;
+    assert!(status == 1 && stderr.contains("client, server"), "{stderr}");
+    Ok(())
+});
+
+on_one!(version_without_a_daemon_is_the_programs_own_and_a_failure, |t| {
+    let address = format!("unix://{}/nobody.sock", t.dir.display());
+    let version = |format: &str| code(t, &["--address", &address, "version", "--format", format]);
+    for (format, shown) in [
+        ("table", "Client:"),
+        ("json", "\"server\": null"),
+        ("{{ client.version }}", env!("CARGO_PKG_VERSION")),
+        ("{{ server.version }}", ""),
+    ] {
+        let (status, stdout, stderr) = version(format)?;
+        assert_eq!(status, 1, "{format}: {stdout}");
+        assert!(stdout.contains(shown), "{format}: {stdout}");
+        assert!(stderr.contains("nobody.sock"), "{format}: {stderr}");
+    }
     Ok(())
 });
 

@@ -1,6 +1,8 @@
 //! davit's promises, against the real daemon. One program, so that it is linked once; one daemon per test.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod cdi;
@@ -33,6 +35,8 @@ mod disks;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod events;
 #[cfg(test)]
 mod exec;
@@ -50,6 +54,8 @@ mod ids;
 mod image_volumes;
 #[cfg(test)]
 mod images;
+#[cfg(test)]
+mod info;
 #[cfg(test)]
 mod init_loss;
 #[cfg(test)]

@@ -32,7 +32,13 @@ impl Authority {
     }
 
     fn sign(&self, cert: &Path, key: &Path) -> Result<()> {
-        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?;
+        self.sign_for("nobody", cert, key)
+    }
+
+    /// The same with this common name.
+    pub(crate) fn sign_for(&self, name: &str, cert: &Path, key: &Path) -> Result<()> {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?;
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let pair = rcgen::KeyPair::generate()?;
         write(cert, &params.signed_by(&pair, &self.issuer)?.pem())?;
         write(key, &pair.serialize_pem())

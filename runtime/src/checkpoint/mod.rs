@@ -24,6 +24,9 @@ pub use error::{ArchiveError, CheckpointError};
 pub use read::Archive;
 pub(crate) use read::Unpacked;
 
+use crate::config::RuntimeConfig;
+use crate::machine::Finding;
+
 use crate::container::ContainerView;
 use crate::exec::ExecTarget;
 use crate::id::ContainerId;
@@ -49,6 +52,28 @@ pub(crate) struct Checkpoint {
     pub(crate) view: Arc<ContainerView>,
     pub(crate) location: PathBuf,
     pub(crate) timeout: Option<Duration>,
+}
+
+/// How long `criu check` gets where nobody waits for a checkpoint.
+const EXAMINATION: Duration = Duration::from_secs(5);
+
+/// Whether containers could be checkpointed here.
+pub(crate) async fn examine(config: &RuntimeConfig) -> Finding {
+    let subject = "criu";
+    if !config.criu {
+        return Finding::ok(subject, "checkpoints are off (criu = false)");
+    }
+    match criu::check(EXAMINATION).await {
+        Ok(()) => Finding::ok(subject, "containers can be checkpointed"),
+        Err(error) => {
+            let text = format!("containers can't be checkpointed: {}", crate::error::chain(&error));
+            Finding::warning(
+                subject,
+                text,
+                "install a criu that works with this kernel, or set criu = false",
+            )
+        }
+    }
 }
 
 /// Makes the archive, or leaves nothing of it. Mutates, so it belongs in a task of its own.

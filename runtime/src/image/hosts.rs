@@ -7,6 +7,9 @@
 //! key, because a mirror that is silently ignored sends a private image's name to the public.
 
 mod file;
+mod survey;
+
+pub use survey::{ConfiguredRegistry, configured_registries};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -52,7 +52,7 @@ pub use error::{
     ContentError, ExplainError, LocalError, OpenError, PullError, RemoveError, UsageError,
 };
 pub(crate) use files::remove_tree;
-pub use hosts::{Capability, EndpointPlan, HostsError};
+pub use hosts::{Capability, ConfiguredRegistry, EndpointPlan, HostsError, configured_registries};
 pub use images::{Images, ImagesConfig, SweepReport, Totals, Usage};
 pub use layers::{HoldError, LayerHold, Quarantined};
 pub use limits::Limits;

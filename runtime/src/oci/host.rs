@@ -120,34 +120,6 @@ impl Host {
             None => Group::of_parent(self.driver, &default_parent(self.driver, id)),
         }
     }
-
-    /// What this host can't do though containers may ask for it, each a sentence for the log: to be said once, at start.
-    #[must_use]
-    pub fn shortcomings(&self) -> Vec<String> {
-        let mut out = Vec::new();
-        if self.lowest_oom_score_adj > -1000 {
-            let lowest = self.lowest_oom_score_adj;
-            out.push(format!(
-                "oom_score_adj below {lowest} is raised to it: CAP_SYS_RESOURCE is missing"
-            ));
-        }
-        let (_, hard) = self.nofile;
-        if hard < NOFILE.1 {
-            out.push(format!(
-                "containers can open {hard} files at most: it is this process's own limit"
-            ));
-        }
-        if !self.seccomp {
-            out.push(
-                "containers that ask for a seccomp profile are refused: the kernel has no seccomp"
-                    .to_owned(),
-            );
-        }
-        if !self.cgroups.layout().has("hugetlb") {
-            out.push("huge pages are not limited: there is no hugetlb controller".to_owned());
-        }
-        out
-    }
 }
 
 fn bounding() -> Result<Capabilities, HostError> {
@@ -221,9 +193,5 @@ mod tests {
         assert!(soft <= hard && hard <= NOFILE.1);
         assert!(run(format!("ulimit -Hn {hard} && ulimit -Sn {soft}")));
         assert!(host.bounding.contains(&Capability::Chown));
-        assert_eq!(
-            host.shortcomings().iter().any(|one| one.contains("oom_score_adj")),
-            lowest > -1000
-        );
     }
 }

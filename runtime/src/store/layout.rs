@@ -7,9 +7,19 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// What is made below the root: by the images, by the pods, by the network (whose place the configuration names), by the journal, by `davit run`, for the lock.
-const IN_ROOT: [&str; 8] =
-    ["images", "layers", "containers", "network", "events", "checkpoints", "logs", "lock"];
+/// What is made below the root: by the images, by the pods, by the network (whose place the configuration names), by the journal, by checkpoints, by `davit run`,
+/// by the store, for the lock.
+const IN_ROOT: [&str; 9] = [
+    "images",
+    "layers",
+    "containers",
+    "network",
+    "events",
+    "checkpoints",
+    "logs",
+    super::identity::FILE,
+    "lock",
+];
 /// What is made below the state directory: by the pods, by the handlers and their trials, by the store, for the lock.
 const IN_STATE: [&str; 7] =
     ["pods", "rootfs", "quarantine", "oci", "handlers.json", "boot_id", "lock"];

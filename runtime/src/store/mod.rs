@@ -13,6 +13,7 @@
 //!                                              /rootfs/          where the root is mounted, in no namespace of ours
 //!                                              /init.pid exit.json
 //! <state>/quarantine/<sandbox>                     what could not be read
+//! <root>/id                                        this davit's
 //! <root>/containers/<container>/{fs,work}          the writable layer
 //! ```
 //!
@@ -20,6 +21,7 @@
 
 mod features;
 mod file;
+mod identity;
 mod layout;
 mod overlay;
 mod private;
@@ -28,6 +30,7 @@ mod record;
 pub(crate) use features::probe_state;
 pub use file::{StoreError, read_json, remove_tree, write_bytes, write_json};
 pub(crate) use file::{reach, read_plain};
+pub(crate) use identity::ensure_id;
 pub use layout::Layout;
 pub(crate) use layout::{ensure_dir, let_pass, new_dir};
 pub(crate) use overlay::probe_overlay;

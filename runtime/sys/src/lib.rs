@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "the one crate that may: see above")]
 
+pub mod clock;
 pub mod failpoint;
 pub mod inherit;
 pub mod inherited;

@@ -20,7 +20,7 @@ pub(super) mod request;
 use super::connect::Daemon;
 use super::error::{ClientError, doing};
 use super::stream::attach::{Attached, Proxy, Wish};
-use super::{find, list, pull};
+use super::{find, info, pull};
 use crate::cli::RunArgs;
 use crate::output;
 use cidfile::CidFile;
@@ -40,7 +40,7 @@ const GRACE: i64 = 10;
 /// [`ClientError`] for what kept the container from running, after everything was undone.
 pub(crate) async fn run(mut daemon: Daemon, args: RunArgs) -> Result<ExitCode, ClientError> {
     let interrupts = Interrupts::new()?;
-    let info = list::ask_info(&mut daemon).await?;
+    let info = info::ask_info(&mut daemon).await?;
     if let Some(name) = &args.name {
         refuse_taken(&mut daemon, name).await?;
     }

@@ -1,5 +1,6 @@
 //! The frame around the services, over real sockets and in a process of its own.
 
+mod names;
 pub(crate) mod placeholder;
 mod process;
 
@@ -69,7 +70,7 @@ async fn all_three_services_are_on_one_socket() {
     let status = image.image_fs_info(cri::ImageFsInfoRequest {}).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unimplemented, "image_fs_info"));
     let mut davit = DavitClient::new(channel.clone());
-    assert_eq!(davit.info(InfoRequest {}).await.unwrap_err().message(), "info");
+    assert_eq!(davit.info(InfoRequest::default()).await.unwrap_err().message(), "info");
 }
 
 /// A client that keeps no time of its own, as tonic's channel does.
@@ -149,6 +150,7 @@ async fn a_certificate_that_is_not_there_is_named() {
         cert: "/nonexistent/cert.pem".into(),
         key: "/nonexistent/key.pem".into(),
         client_ca: Some("/nonexistent/ca.pem".into()),
+        client_names: Vec::new(),
     };
     let read = tls::Certificates::read(tls::Purpose::Streams, &missing);
     let error = read.map(drop).unwrap_err().to_string();
@@ -172,7 +174,13 @@ impl Authority {
 
     /// A certificate and its key.
     fn sign(&self) -> (String, String) {
-        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        self.sign_for("nobody", "localhost")
+    }
+
+    /// The same for a client of these names.
+    fn sign_for(&self, common: &str, dns: &str) -> (String, String) {
+        let mut params = rcgen::CertificateParams::new(vec![dns.to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, common);
         let key = rcgen::KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
@@ -215,7 +223,9 @@ async fn over_tcp_only_a_client_with_the_authoritys_certificate_is_answered() {
             endpoint = endpoint.tls_config(tls).unwrap();
         }
         let code = match endpoint.connect().await {
-            Ok(channel) => DavitClient::new(channel).info(InfoRequest {}).await.unwrap_err().code(),
+            Ok(channel) => {
+                DavitClient::new(channel).info(InfoRequest::default()).await.unwrap_err().code()
+            }
             Err(_) => Code::Unavailable,
         };
         assert_eq!(code == Code::Unimplemented, answered, "{code:?}");

@@ -153,6 +153,7 @@ impl ImageService for Placeholder {
 #[tonic::async_trait]
 impl Davit for Placeholder {
     told_unary!(admin:
+        about(AboutRequest) -> AboutResponse,
         info(InfoRequest) -> InfoResponse,
         wait(WaitRequest) -> WaitResponse,
         pause(PauseRequest) -> PauseResponse,

@@ -112,7 +112,7 @@ async fn a_daemon_lives_from_ready_to_stopping_and_leaves_nothing_in_the_way() {
     assert_eq!(pid.trim(), daemon.id().unwrap().to_string());
     let channel = connect(&home.path("state/davit.sock")).await;
     let mut davit = DavitClient::new(channel);
-    assert_eq!(davit.info(InfoRequest {}).await.unwrap_err().code(), Code::Unimplemented);
+    assert_eq!(davit.info(InfoRequest::default()).await.unwrap_err().code(), Code::Unimplemented);
 
     let second = home.start("").wait().await.unwrap();
     assert!(!second.success());

@@ -91,9 +91,14 @@ impl Firewall {
     /// Replaces the table by what it should be.
     pub(super) fn install(&mut self) -> Result<(), FirewallError> {
         self.installed.store(false, Ordering::Release);
-        run(&self.rules.table, &table(&self.rules, &self.ports))?;
+        run(&self.rules.table, &table(&self.rules, &self.ports), Force::In)?;
         self.installed.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Has the kernel look at the table, and no more.
+    pub(super) fn check(&self) -> Result<(), FirewallError> {
+        run(&self.rules.table, &table(&self.rules, &self.ports), Force::Out)
     }
 
     /// Whether the table is there as far as we know.
@@ -122,14 +127,14 @@ impl Firewall {
 
     /// Removes a table that an earlier configuration named.
     pub(super) fn drop_table(table: &str) -> Result<(), FirewallError> {
-        run(table, &format!("add table inet {table}\ndelete table inet {table}\n"))
+        run(table, &format!("add table inet {table}\ndelete table inet {table}\n"), Force::In)
     }
 
     fn change(&mut self, script: impl FnOnce(&str) -> String) -> Result<(), FirewallError> {
         if !self.is_installed() {
             return self.install();
         }
-        match run(&self.rules.table, &script(&self.rules.table)) {
+        match run(&self.rules.table, &script(&self.rules.table), Force::In) {
             Ok(()) => Ok(()),
             Err(_) => self.install(),
         }
@@ -140,9 +145,21 @@ fn change(verb: &str, table: &str, element: &Element) -> String {
     format!("{verb} element inet {table} {} {{ {} }}\n", element.map, element.text)
 }
 
+/// What becomes of a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Force {
+    /// It is done.
+    In,
+    /// It is checked.
+    Out,
+}
+
 /// On a blocking thread of the runtime.
-fn run(table: &str, script: &str) -> Result<(), FirewallError> {
+fn run(table: &str, script: &str, force: Force) -> Result<(), FirewallError> {
     let mut command = Command::new(NFT);
+    if force == Force::Out {
+        command.arg("--check");
+    }
     command.args(["-f", "-"]);
     let failed = |source| FirewallError::Run { table: table.to_owned(), source };
     match tokio::runtime::Handle::current().block_on(child::run(

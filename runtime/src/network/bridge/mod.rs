@@ -12,8 +12,10 @@ pub(super) mod link;
 pub(super) mod ports;
 pub(super) mod reaper;
 mod setup;
+mod trial;
 
 pub(super) use setup::bring_up_loopback;
+pub(super) use trial::{try_firewall, try_links};
 
 use super::netlink::{Netlink, NetlinkError, inside};
 use super::{BridgeConfig, sysctl};

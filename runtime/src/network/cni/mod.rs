@@ -8,10 +8,13 @@ mod args;
 pub(super) mod conf;
 mod plugin;
 mod result;
+mod versions;
 
 pub use args::ArgsError;
 pub use plugin::{PluginError, PluginFailure, Verb};
 pub use result::ResultError;
+
+pub(super) use versions::versions;
 
 use super::record::CniRecord;
 use super::{Attachment, NetworkConfig};
@@ -73,6 +76,11 @@ impl Cni {
             seen: Mutex::default(),
             health: Mutex::default(),
         }
+    }
+
+    /// A plugin's type.
+    pub(super) fn kind(plugin: &Map<String, Value>) -> &str {
+        plugin::kind(plugin)
     }
 
     /// The configuration as it is on disk now.
