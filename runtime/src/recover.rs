@@ -144,7 +144,7 @@ async fn parts(
     layout: Layout,
     laps: &mut Laps,
 ) -> Result<Shared, OpenError> {
-    let id = ensure_id(layout.root())?;
+    let id = ensure_id(layout.root());
     let host = Host::probe(&config.host)?;
     for shortcoming in crate::machine::shortcomings(&host) {
         tracing::info!("{shortcoming}");

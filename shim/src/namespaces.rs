@@ -95,11 +95,14 @@ impl Pinned {
         match pinned.build(config) {
             Ok(()) => Ok(pinned),
             Err(error) => {
+                let init = pinned.init;
                 for left in pinned.release() {
                     crate::say(&left);
                 }
-                // Not reaped before: nothing else has started, and this is the end of the process.
-                let _ = rustix::process::wait(WaitOptions::empty());
+                // Not reaped before, and this is the end of the process.
+                if let Some(init) = init {
+                    let _ = rustix::process::waitpid(Some(init), WaitOptions::empty());
+                }
                 Err(error)
             }
         }

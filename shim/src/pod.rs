@@ -26,6 +26,9 @@ const MAX_CONTAINERS: usize = 1024;
 /// How long the killed init of a shared PID namespace may take to be reaped.
 const INIT_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a container waits for the shim to be moved, which takes milliseconds.
+const MOVE_LIMIT: Duration = Duration::from_secs(20);
+
 /// How much is heard of why the shim could not be moved.
 const MOVE_WORDS: u64 = 4096;
 
@@ -98,7 +101,7 @@ impl Pod {
         }
     }
 
-    /// Hears from the child that moves the shim into its cgroups, if there is one.
+    /// Hears from the child that moves the shim into its cgroups, if there is one. A shim that can't be there ends, and says why: its pod is made anew.
     pub(crate) async fn settle_in(self: Arc<Self>, moving: Option<OwnedFd>) {
         let settled = match moving {
             None => Ok(()),
@@ -108,15 +111,24 @@ impl Pod {
                 Err(error) => Err(error.to_string()),
             },
         };
-        self.settled.send_replace(Some(settled));
+        self.settled.send_replace(Some(settled.clone()));
+        if let Err(words) = settled {
+            crate::say(&Refusal::Unsettled(words));
+            if let Err(error) = self.shutdown().await {
+                crate::say(&error);
+            }
+        }
     }
 
     /// Waits until the shim is in its cgroups: no container comes to be before.
     pub(crate) async fn settled(&self) -> Result<(), Refusal> {
         let mut settled = self.settled.subscribe();
-        // The sender lives as long as `self`, so this cannot fail.
-        let settled = settled.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
-        settled.unwrap_or(Ok(())).map_err(Refusal::Unsettled)
+        let told = tokio::time::timeout(MOVE_LIMIT, settled.wait_for(Option::is_some)).await;
+        // The sender lives as long as `self`, so waiting for it cannot fail.
+        match told.map(|told| told.ok().and_then(|it| it.clone())) {
+            Ok(settled) => settled.unwrap_or(Ok(())).map_err(Refusal::Unsettled),
+            Err(_elapsed) => Err(Refusal::Unsettled("it is still being moved there".to_owned())),
+        }
     }
 
     /// The container of that id.

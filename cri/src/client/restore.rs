@@ -44,7 +44,10 @@ pub(super) async fn restore(mut daemon: Daemon, wish: Wish) -> Result<ExitCode, 
     let mut made = Made::new(daemon.clone(), root.clone());
     let restored = async {
         let pod = match pod {
-            Some(pod) => find::pod(&mut daemon, &pod).await?.id,
+            Some(pod) => {
+                refuse_taken(&mut daemon, &name).await?;
+                find::pod(&mut daemon, &pod).await?.id
+            }
             None => Box::pin(new_pod(&mut daemon, &held, &name, &root, &mut made)).await?,
         };
         interrupts.check()?;

@@ -123,6 +123,11 @@ fn counts(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
 /// Whoever reaches a listener is root on this node: beyond loopback only somebody with a certificate may.
 pub(super) fn tls(full: &Layer, sources: &Sources) -> Result<Option<Tls>, ConfigError> {
     let layer::Tls { cert, key, client_ca, client_names } = &full.tls;
+    if client_names.as_ref().is_some_and(Vec::is_empty) {
+        let set = |layer: &Layer| layer.tls.client_names.is_some();
+        let problem = "names nobody: leave it out if everybody may call whose certificate client_ca has signed";
+        return Err(sources.wrong(set, "tls.client_names", &"[]", problem));
+    }
     let client_names = client_names.clone().unwrap_or_default();
     if let (Some(cert), Some(key), Some(client_ca)) = (cert, key, client_ca) {
         let client_ca = Some(pem(client_ca));

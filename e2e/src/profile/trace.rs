@@ -18,6 +18,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// Calls that only wait, wake, or set up who does.
+const WAITS: [&str; 9] = [
+    "futex",
+    "epoll_wait",
+    "epoll_pwait",
+    "restart_syscall",
+    "sched_yield",
+    "clock_nanosleep",
+    "clock_gettime",
+    "sched_getaffinity",
+    "gettid",
+];
+
 /// How long strace may take to attach, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -53,6 +66,12 @@ impl Role {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.calls.values().sum()
+    }
+
+    /// Those that are work: how often a thread waits, wakes another or looks at the clock depends on what else the machine does.
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        self.total() - self.of(&WAITS)
     }
 
     /// Those of these names.

@@ -465,6 +465,8 @@ on_one!(a_listener_ends_well_whatever_ends_it, |t| {
     kill_process(pid, Signal::INT)?;
     let (status, words) = end_of(interrupted)?;
     assert!(status.success() && words.is_empty(), "{status} {words}");
+    // Else the first one could be taken for the second.
+    listening(0)?;
     let mut unread = listen(t, &[])?;
     listening(1)?;
     drop(unread.stdout.take());

@@ -54,7 +54,7 @@ pub(crate) fn checkpointed(t: &Test) -> Result<()> {
     let ready = || {
         Ok((t.exec(&id, "cat /made; ls /etc/group 2>&1 || :")?.contains("No such")).then_some(()))
     };
-    eventually(Duration::from_secs(10), "it has written", ready)?;
+    eventually(Duration::from_secs(40), "it has written", ready)?;
     t.davit_ok(&["checkpoint", "create", "--name", "one", &id])?;
     t.cri.remove_pod(&pod.id)?;
     Ok(())
@@ -99,7 +99,7 @@ on_both!(
         let look = "cat /made; ls /etc/group 2>/dev/null || echo gone";
         assert_eq!(t.exec(&id, look)?, "text\ngone");
         let log = PathBuf::from(&status.log_path);
-        eventually(Duration::from_secs(10), "its log", || {
+        eventually(Duration::from_secs(40), "its log", || {
             Ok(std::fs::read_to_string(&log)?.contains("again").then_some(()))
         })?;
         ensure!(t.davit_ok(&["info"])?.contains("running"), "no counters");

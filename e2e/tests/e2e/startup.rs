@@ -21,8 +21,17 @@ const START: [&str; 7] = [
     "davit serves address=unix://",
 ];
 /// What the line about what was taken up tells, in the order in which it was done.
-const PARTS: [&str; 8] =
-    ["directories ", "host ", "handlers ", "images ", "network ", "pods ", "networks ", "sweep "];
+const PARTS: [&str; 9] = [
+    "directories ",
+    "host ",
+    "handlers ",
+    "images ",
+    "events ",
+    "network ",
+    "pods ",
+    "networks ",
+    "sweep ",
+];
 
 /// A service manager: the socket that `NOTIFY_SOCKET` names.
 struct Manager(UnixDatagram);

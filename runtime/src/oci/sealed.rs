@@ -35,7 +35,8 @@ const ABOVE: i32 = 10;
 /// The copies that there are.
 #[derive(Debug, Default)]
 pub(crate) struct Sealed {
-    copies: Mutex<BTreeMap<PathBuf, Option<Arc<Copy>>>>,
+    /// By the files' paths; `None` for one of which there is to be none.
+    copies: Mutex<BTreeMap<PathBuf, (Original, Option<Arc<Copy>>)>>,
 }
 
 /// One of them.
@@ -61,34 +62,34 @@ impl Sealed {
             Kind::Youki | Kind::Other => return None,
         }
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = copies.get(&handler.path) {
-            match known {
-                Some(copy) if copy.original.is(&handler.path) => return Some(Arc::clone(copy)),
-                Some(_) => {}
-                None => return None,
-            }
+        if let Some((original, known)) = copies.get(&handler.path)
+            && original.is(&handler.path)
+        {
+            return known.clone();
         }
-        let copy = match copy(&handler.path) {
-            Ok(copy) => copy.map(Arc::new),
+        match copy(&handler.path) {
+            Ok((original, fd)) => {
+                let copy = fd.map(|fd| Arc::new(Copy { original: original.clone(), fd }));
+                copies.insert(handler.path.clone(), (original, copy.clone()));
+                copy
+            }
             Err(error) => {
                 let path = handler.path.display();
                 tracing::debug!(%path, %error, "no sealed copy: it makes its own at each call");
                 None
             }
-        };
-        copies.insert(handler.path.clone(), copy.clone());
-        copy
+        }
     }
 }
 
-/// `None` for a file that is no program by itself.
-fn copy(path: &Path) -> io::Result<Option<Copy>> {
+/// The file as it was before it was read, so that one that changes meanwhile is copied again; without a copy if it is no program by itself.
+fn copy(path: &Path) -> io::Result<(Original, Option<OwnedFd>)> {
     let original = Original::of(path)?;
     let mut file = File::open(path)?;
     let mut magic = [0; ELF.len()];
     file.read_exact(&mut magic)?;
     if magic != ELF || file.metadata()?.len() > LARGEST {
-        return Ok(None);
+        return Ok((original, None));
     }
     file.rewind()?;
     let mut memory = File::from(in_memory()?);
@@ -101,8 +102,7 @@ fn copy(path: &Path) -> io::Result<Option<Copy>> {
         rustix::fs::Mode::empty(),
     )?;
     fcntl_add_seals(&memory, SEALS)?;
-    // What was read may have changed meanwhile: then it is nobody's copy, and the next call makes another.
-    Ok(Some(Copy { original, fd }))
+    Ok((original, Some(fd)))
 }
 
 /// An empty file in memory, which may be run where the kernel asks for that to be said.

@@ -10,11 +10,23 @@ pub(super) const FILE: &str = "id";
 /// As many hexadecimal digits as a UUID has.
 const DIGITS: usize = 32;
 
-/// The id of what is kept below `root`; made unless it is there. One that is none is replaced, and said so: nothing hangs on it.
-///
-/// # Errors
-/// [`StoreError::Io`].
-pub(crate) fn ensure_id(root: &Path) -> Result<String, StoreError> {
+/// The id of what is kept below `root`; made unless it is there. One that is none is replaced, and said so: nothing hangs on it. Where none can be
+/// kept, on a full disk say, this daemon has one of its own, and the next one tries again.
+pub(crate) fn ensure_id(root: &Path) -> String {
+    kept_id(root).unwrap_or_else(|error| {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "davit has an id for this start only"
+        );
+        SandboxId::random().map(|id| shortened(&id)).unwrap_or_default()
+    })
+}
+
+fn shortened(id: &SandboxId) -> String {
+    id.as_str().chars().take(DIGITS).collect()
+}
+
+fn kept_id(root: &Path) -> Result<String, StoreError> {
     let path = root.join(FILE);
     match read_plain(&path) {
         Ok(bytes) => {
@@ -32,8 +44,11 @@ pub(crate) fn ensure_id(root: &Path) -> Result<String, StoreError> {
         path: path.clone(),
         source: io::Error::other(error),
     })?;
-    let id: String = id.as_str().chars().take(DIGITS).collect();
+    let id = shortened(&id);
     write_bytes(&path, format!("{id}\n").as_bytes(), 0o600)?;
+    // Once in the life of a root: it is to be the same after a power cut, too.
+    let synced = std::fs::File::open(&path).and_then(|file| file.sync_all());
+    synced.map_err(|source| StoreError::Io { verb: "sync", path, source })?;
     Ok(id)
 }
 
@@ -44,10 +59,18 @@ mod tests {
     #[test]
     fn an_id_stays_and_what_is_none_is_replaced() {
         let root = tempfile::tempdir().unwrap();
-        let first = ensure_id(root.path()).unwrap();
-        assert_eq!((first.len(), ensure_id(root.path()).unwrap()), (DIGITS, first.clone()));
+        let first = ensure_id(root.path());
+        assert_eq!((first.len(), ensure_id(root.path())), (DIGITS, first.clone()));
         write_bytes(&root.path().join(FILE), b"torn", 0o600).unwrap();
-        let second = ensure_id(root.path()).unwrap();
-        assert!(second != first && ensure_id(root.path()).unwrap() == second);
+        let second = ensure_id(root.path());
+        assert!(second != first && ensure_id(root.path()) == second);
+    }
+
+    #[test]
+    fn where_none_can_be_kept_there_is_one_for_this_start() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join(FILE)).unwrap();
+        let (one, other) = (ensure_id(root.path()), ensure_id(root.path()));
+        assert!(one.len() == DIGITS && other.len() == DIGITS && one != other, "{one} {other}");
     }
 }

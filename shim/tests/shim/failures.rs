@@ -63,17 +63,17 @@ async fn a_runtime_that_takes_too_long_is_killed_and_what_it_left_deleted() {
     pod.finish().await;
 }
 
-#[tokio::test]
-async fn a_shim_that_cannot_be_in_its_cgroup_makes_no_container_and_says_why() {
-    let no_such = |config: &mut ShimConfig, _: &Path| {
-        config.cgroup_procs = vec!["/no/such/cgroup.procs".into()];
-    };
-    let mut pod = Pod::with(RUNTIMES[0], no_such).await;
-    let error = pod.create("c", &sh("sleep 1000")).await.unwrap_err();
-    assert_eq!(error.code(), Code::Internal, "{error}");
-    assert!(error.message().contains("/no/such/cgroup.procs: No such file"), "{error}");
-    assert_eq!(pod.processes(), Vec::<i32>::new());
-    pod.finish().await;
+#[test]
+fn a_shim_that_cannot_be_in_its_cgroup_ends_and_says_why() {
+    let setup = Setup::new();
+    let mut config = plain_config(&setup.name);
+    config.netns = Some(setup.dir.join("netns/it"));
+    config.cgroup_procs = vec!["/no/such/cgroup.procs".into()];
+    setup.spawn(&config, "").wait().unwrap();
+    let log = setup.log();
+    assert!(log.contains("/no/such/cgroup.procs: No such file"), "{log}");
+    assert!(!setup.dir.join("netns/it").exists());
+    rustix::mount::unmount(setup.dir.join("netns"), rustix::mount::UnmountFlags::DETACH).unwrap();
 }
 
 #[tokio::test]

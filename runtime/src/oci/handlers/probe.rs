@@ -190,7 +190,7 @@ async fn try_all(
     config: &HandlersConfig,
     host: &Host,
 ) -> Vec<(Candidate, Handler)> {
-    let group = match trial::group(host.driver) {
+    let group = match trial::group(host.driver, &config.state) {
         Ok(group) => group,
         Err(problem) => {
             return candidates
@@ -199,6 +199,7 @@ async fn try_all(
                 .collect();
         }
     };
+    trial::sweep(&host.cgroups, &group, &config.state).await;
     let made = match host.cgroups.ensure(&group).await {
         Ok(ensured) => ensured.made,
         Err(error) => {

@@ -1,12 +1,14 @@
 //! Against the OCI runtimes of this machine, and against programs that only claim to be one. These need root.
 
 use super::*;
-use crate::cgroup::Version;
+use crate::cgroup::{Driver, Version};
+use crate::id::ContainerId;
 use crate::oci::testing::ALONE;
 use crate::oci::{Host, HostConfig};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -47,6 +49,34 @@ fn leftovers(state: &Path, host: &Host) -> Vec<PathBuf> {
         );
     }
     found
+}
+
+#[tokio::test]
+async fn what_a_killed_daemons_trials_have_left_goes_with_the_next_ones() {
+    let state = tempfile::tempdir().unwrap();
+    let _alone = ALONE.lock().await;
+    let host = host();
+    let group = super::trial::group(Driver::Cgroupfs, state.path()).unwrap();
+    let container = group.container(&ContainerId::random().unwrap()).unwrap();
+    host.cgroups.ensure(&group).await.unwrap();
+    host.cgroups.ensure(&container).await.unwrap();
+    let left = host.cgroups.procs_files(&container);
+    let mut process = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    for file in &left {
+        std::fs::File::options()
+            .write(true)
+            .open(file)
+            .and_then(|mut file| write!(file, "{}", process.id()))
+            .unwrap();
+    }
+    let directory = state.path().join("trial-crun-0123456789ab");
+    std::fs::create_dir_all(directory.join("rootfs")).unwrap();
+    // Reaped at once, as by the init that such a process gets.
+    let reaper = std::thread::spawn(move || process.wait().unwrap());
+    super::trial::sweep(&host.cgroups, &group, state.path()).await;
+    assert_eq!(reaper.join().unwrap().signal(), Some(9));
+    assert!(left.iter().all(|file| !file.exists()) && !directory.exists(), "{left:?}");
+    assert_eq!(host.cgroups.procs_files(&group), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]

@@ -9,13 +9,16 @@
 
 use super::command::leave;
 use super::probe::Candidate;
-use crate::cgroup::{Driver, Group};
+use crate::cgroup::{Cgroups, Driver, Group};
 use crate::id::ContainerId;
 use crate::oci::mountinfo;
 use crate::sandbox::CgroupParent;
+use crate::store::remove_tree;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -199,10 +202,10 @@ fn spec(rootfs: &Path, group: &Group, id: &ContainerId) -> Value {
     })
 }
 
-/// The cgroup for one round of trials.
-pub(super) fn group(driver: Driver) -> Result<Group, String> {
-    let id = ContainerId::random().map_err(|error| error.to_string())?;
-    let short = id.as_str().get(..12).unwrap_or_default();
+/// The cgroup for the trials of the daemon whose state directory this is, named after it: one that a killed daemon left is found by the next.
+pub(super) fn group(driver: Driver, state: &Path) -> Result<Group, String> {
+    let name = hex::encode(Sha256::digest(state.as_os_str().as_bytes()));
+    let short = name.get(..12).unwrap_or_default();
     match driver {
         Driver::Cgroupfs => {
             Group::at(&format!("/davit-trial-{short}")).map_err(|error| error.to_string())
@@ -213,4 +216,35 @@ pub(super) fn group(driver: Driver) -> Result<Group, String> {
             Group::of_parent(driver, &parent).map_err(|error| error.to_string())
         }
     }
+}
+
+/// Ends what the trials of a daemon have left that was killed meanwhile. Its state directory is locked now, so it is nobody else's.
+pub(super) async fn sweep(cgroups: &Cgroups, group: &Group, state: &Path) {
+    if group.made_by() == Driver::Cgroupfs {
+        let mut made = Vec::new();
+        for file in cgroups.procs_files(group) {
+            file.parent().into_iter().for_each(|top| with_all_below(top.to_owned(), &mut made));
+        }
+        let killed = if made.is_empty() { Ok(None) } else { cgroups.kill(group) };
+        let removed = cgroups.remove(&made).await;
+        for error in killed.map(drop).err().into_iter().chain(removed.map(drop).err()) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a trial's cgroup is left");
+        }
+    }
+    let entries = fs::read_dir(state).into_iter().flatten().flatten();
+    let trials = entries.filter(|entry| entry.file_name().as_bytes().starts_with(b"trial-"));
+    for directory in trials.map(|entry| entry.path()) {
+        if let Err(error) = remove_tree(&directory) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a trial's files are left");
+        }
+    }
+}
+
+/// A directory, then those below it, each before its own.
+fn with_all_below(directory: PathBuf, into: &mut Vec<PathBuf>) {
+    let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let below: Vec<PathBuf> = directories.map(|entry| entry.path()).collect();
+    into.push(directory);
+    below.into_iter().for_each(|one| with_all_below(one, into));
 }
