@@ -149,6 +149,8 @@ fn call(t: &Test, name: &str) -> Result<(Code, String)> {
 
 on_one!(over_tcp_only_whose_name_is_listed_may_call_and_a_reload_changes_the_list, setup: with_names, |t| {
     t.allow_log("a client was refused");
+    // The socket that the harness waits for is bound first.
+    eventually(SOON, "it listens", || Ok(call(t, "kubelet").ok()))?;
     assert_eq!(call(t, "kubelet")?, (Code::Ok, "davit".to_owned()));
     for _ in 0..3 {
         let (code, said) = call(t, "stranger")?;

@@ -282,8 +282,9 @@ on_one!(images_are_listed_by_every_kind_of_reference, |t| {
 
 on_one!(a_list_that_no_message_holds_is_refused_and_its_stream_tells_it_all, |t| {
     let mut ids = Vec::new();
-    for number in 0..5 {
-        let note = || ("note".to_owned(), "x".repeat(4 << 20));
+    for number in 0..40 {
+        // Nearly as long as a pod's may be in all.
+        let note = || ("note".to_owned(), "x".repeat(500 << 10));
         let pod = t.pod(&format!("pod-{number}"), |p| {
             namespaces(p).network = 2;
             p.annotations = [note()].into();
