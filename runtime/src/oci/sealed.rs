@@ -35,9 +35,12 @@ const ABOVE: i32 = 10;
 /// The copies that there are.
 #[derive(Debug, Default)]
 pub(crate) struct Sealed {
-    /// By the files' paths; `None` for one of which there is to be none.
-    copies: Mutex<BTreeMap<PathBuf, (Original, Option<Arc<Copy>>)>>,
+    /// By the files' paths.
+    copies: Mutex<BTreeMap<PathBuf, Looked>>,
 }
+
+/// A file that was looked at, and its copy; `None`: it is to have none.
+type Looked = (Original, Option<Arc<Copy>>);
 
 /// One of them.
 #[derive(Debug)]
