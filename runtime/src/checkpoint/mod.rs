@@ -2,7 +2,7 @@
 //!
 //! Owns the archive and the order; the container is frozen and dumped by its pod's shim with the OCI runtime and CRIU. The layout is the one that
 //! podman began and the other runtimes share: `checkpoint/` with CRIU's images, `rootfs-diff.tar`, `deleted.files`, `spec.dump`, `config.dump`, and
-//! `dump.log`; and `davit.dump`, from which davit makes the container again ([`read`], [`crate::container`]). Whoever makes an archive decides what the
+//! `dump.log`; and `davit.dump`, from which davit makes the container again (`read.rs`, [`crate::container`]). Whoever makes an archive decides what the
 //! restored processes may do, so one is restored only by the verb for that, and never because an image says so.
 //!
 //! ```text
