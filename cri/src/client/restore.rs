@@ -40,14 +40,13 @@ pub(super) async fn restore(mut daemon: Daemon, wish: Wish) -> Result<ExitCode, 
     let inspect = admin::InspectCheckpointRequest { archive: Some(archive.clone()) };
     let held = daemon.davit.inspect_checkpoint(inspect).await.map_err(failed())?.into_inner();
     let name = name.unwrap_or_else(|| held.container_name.clone());
+    // In a pod that is there it is known by its name among the others, as all of that pod's are, and by no name of davit's, which is one pod's.
+    let labels = pod.is_none().then(|| (NAME_LABEL.to_owned(), name.clone()));
     let root = info::ask_info(&mut daemon).await?.root;
     let mut made = Made::new(daemon.clone(), root.clone());
     let restored = async {
         let pod = match pod {
-            Some(pod) => {
-                refuse_taken(&mut daemon, &name).await?;
-                find::pod(&mut daemon, &pod).await?.id
-            }
+            Some(pod) => find::pod(&mut daemon, &pod).await?.id,
             None => Box::pin(new_pod(&mut daemon, &held, &name, &root, &mut made)).await?,
         };
         interrupts.check()?;
@@ -56,7 +55,7 @@ pub(super) async fn restore(mut daemon: Daemon, wish: Wish) -> Result<ExitCode, 
             pod_sandbox_id: pod,
             container_name: if name == held.container_name { String::new() } else { name.clone() },
             timeout_s: timeout,
-            labels: [(NAME_LABEL.to_owned(), name.clone())].into(),
+            labels: labels.into_iter().collect(),
         };
         let answer = daemon.davit.restore_checkpoint(request).await.map_err(failed())?;
         Ok(answer.into_inner().container_id)

@@ -8,7 +8,7 @@ use super::lane::{Lane, Subject};
 use super::measure::{Bench, LISTS, SETTLE, in_flight, millis};
 use super::pods::{self, Network};
 use crate::collector::Collector;
-use crate::host::{free_port, pause};
+use crate::host::{eventually, free_port, pause};
 use crate::registry::Registry;
 use crate::scrape::Scrape;
 use anyhow::{Context, Result, ensure};
@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 
 /// Between two scrapes: thirty times as often as usual.
 const SCRAPES: Duration = Duration::from_millis(500);
+
+/// How long spans may take to come.
+const SENT: Duration = Duration::from_secs(30);
 
 /// A daemon that is looked at.
 #[derive(Debug)]
@@ -90,10 +93,10 @@ impl Bench {
             ensure!(heard > 0, "no event was heard");
             Ok::<_, anyhow::Error>(())
         })?;
-        pause(SETTLE);
-        let spans = observed.collector.spans().len();
-        ensure!(spans > 0, "no span was sent");
-        Ok(())
+        // They go in batches, seconds apart.
+        eventually(SENT, "a span is sent", || {
+            Ok((!observed.collector.spans().is_empty()).then_some(()))
+        })
     }
 
     fn pairs(&mut self, plain: &Subject, observed: &Subject) -> Result<()> {
