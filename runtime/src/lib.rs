@@ -17,6 +17,7 @@ mod exec;
 mod freezer;
 pub mod id;
 pub mod image;
+mod join;
 pub mod journal;
 mod laps;
 pub mod machine;

@@ -377,7 +377,7 @@ async fn take_up(shared: &Arc<Shared>, records: Vec<SandboxRecord>) {
         let shared = Arc::clone(shared);
         tasks.spawn(async move { take_up_one(&shared, record) });
     }
-    tasks.join_all().await;
+    crate::join::all(tasks).await;
 }
 
 fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) {

@@ -219,7 +219,7 @@ async fn try_all(
             (candidate, handler)
         });
     }
-    let found = running.join_all().await;
+    let found = crate::join::all(running).await;
     if let Err(error) = host.cgroups.remove(&made).await {
         tracing::warn!(error = %error, "the cgroup of the trial containers is left behind");
     }
