@@ -812,6 +812,17 @@ async fn directories_without_an_entry_look_as_they_do_below() {
     assert_eq!(stat(&image, "new").mode() & 0o7777, 0o755);
 }
 
+/// Nobody writes behind the test's back any more: what was pulled is on disk and sealed.
+async fn closed(images: Images) {
+    let (inner, layers) = (Arc::downgrade(&images.0), Arc::downgrade(&images.0.layers));
+    drop(images);
+    let end = Instant::now() + Duration::from_secs(60);
+    while inner.strong_count() + layers.strong_count() > 0 {
+        assert!(Instant::now() < end, "somebody keeps the images");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn everything_is_found_again_after_a_restart_and_what_is_broken_is_named() {
     use std::io::Write;
@@ -828,7 +839,7 @@ async fn everything_is_found_again_after_a_restart_and_what_is_broken_is_named()
         ids.push(images.pull(request(format!("{}/{name}", registry.host()))).await.unwrap());
     }
     images.flush().await.unwrap();
-    drop(images);
+    closed(images).await;
     let lib = root.path().join("lib");
     let write = |path: &Path, text: &str| {
         std::fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap()
