@@ -74,6 +74,7 @@ pub(crate) fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
         images: ImagesConfig {
             certs_dirs: vec![config.registry_config_dir().to_owned()],
             pull_progress_timeout: config.pull_progress_timeout(),
+            limits: config.image_limits(),
             ..ImagesConfig::new(config.root().to_owned())
         },
         network: network(config)?,

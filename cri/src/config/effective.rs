@@ -5,6 +5,7 @@
 
 use super::access::Group;
 use super::check::{self, Tls};
+use super::images;
 use super::layer::{self, Layer};
 use super::load::{ConfigError, Sources};
 use super::timeouts::Times;
@@ -80,6 +81,7 @@ impl Config {
         check::directories(&full, sources)?;
         check::handlers(&full, sources)?;
         check::limits(&full, sources)?;
+        images::check(&full, sources)?;
         let tls = check::tls(&full, sources)?;
         let streaming_tls = check::streaming_tls(&full, sources)?;
         let metrics_tls = check::metrics_tls(&full, sources)?;
@@ -269,6 +271,11 @@ impl Config {
         count(self.full.limits.creations, CREATIONS)
     }
 
+    /// How much of a registry's word is taken.
+    pub(crate) fn image_limits(&self) -> davit_runtime::image::Limits {
+        self.full.images.limits()
+    }
+
     /// How much is logged; `debug` counts as the level of that name, and nothing less.
     pub(crate) fn log_level(&self) -> LogLevel {
         match (self.debug(), self.full.log_level) {
@@ -370,6 +377,7 @@ fn with_defaults(layer: Layer) -> Layer {
             calls: layer.limits.calls.or(Some(CALLS)),
             creations: layer.limits.creations.or(Some(CREATIONS)),
         },
+        images: layer.images.with_defaults(),
         tls: layer.tls,
         streaming_tls: layer.streaming_tls,
         metrics_tls: layer.metrics_tls,

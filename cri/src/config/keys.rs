@@ -3,6 +3,7 @@
 //! serde refuses an unknown key too ([`Layer`] denies them), but without the path that leads to it and without a guess at what was
 //! meant; so keys are looked through first.
 
+use super::images::Images;
 use super::layer::{Bridge, Handler, Layer, Limits, MetricsTls, StreamingTls, Tls, Tracing};
 use super::timeouts::Timeouts;
 use serde::Deserialize;
@@ -34,6 +35,7 @@ fn collect(file: &toml::Table, known: &mut Vec<String>) {
     below("bridge", fields_of::<Bridge>());
     below("timeouts", fields_of::<Timeouts>());
     below("limits", fields_of::<Limits>());
+    below("images", fields_of::<Images>());
     below("tls", fields_of::<Tls>());
     below("streaming_tls", fields_of::<StreamingTls>());
     below("metrics_tls", fields_of::<MetricsTls>());

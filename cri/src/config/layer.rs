@@ -9,6 +9,7 @@ mod tls;
 pub(crate) use tls::{MetricsTls, StreamingTls, Tls};
 
 use super::access::Group;
+use super::images::Images;
 use super::timeouts::Timeouts;
 use super::value::{
     AbsolutePath, CgroupDriver, Collector, HandlerKind, HostPort, Interface, Listen, LogLevel,
@@ -109,6 +110,9 @@ pub(crate) struct Layer {
     /// How much there may be at once.
     #[command(flatten)]
     pub(crate) limits: Limits,
+    /// How much an image's layers may hold.
+    #[command(flatten)]
+    pub(crate) images: Images,
     /// What a tcp:// listener shows and demands.
     #[command(flatten)]
     pub(crate) tls: Tls,
@@ -308,6 +312,7 @@ impl Layer {
                 calls: over.limits.calls.or(self.limits.calls),
                 creations: over.limits.creations.or(self.limits.creations),
             },
+            images: self.images.under(&over.images),
             tls: self.tls.under(over.tls),
             streaming_tls: self.streaming_tls.under(over.streaming_tls),
             metrics_tls: self.metrics_tls.under(over.metrics_tls),

@@ -13,6 +13,7 @@
 mod access;
 mod check;
 mod effective;
+mod images;
 mod keys;
 mod layer;
 mod load;

@@ -110,6 +110,12 @@ fn the_getters_agree_with_the_defaults_that_are_dumped() {
     let layer::Limits { connections, calls, creations } = full.limits;
     let dumped = [connections, calls, creations].map(|count| usize::try_from(count.unwrap()));
     assert_eq!(dumped, limits.map(Ok));
+    let limits = config.image_limits();
+    let images::Images { layer_bytes, layer_entries, layer_ratio } = full.images;
+    assert_eq!(
+        [layer_bytes, layer_entries, layer_ratio],
+        [limits.layer_bytes, limits.entries, limits.ratio].map(Some)
+    );
     assert_eq!(config.log_level(), LogLevel::Info);
 }
 
@@ -177,7 +183,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
 fn a_refusal_names_source_key_and_value() {
     let long = format!("--state=/{}", "a".repeat(100));
     let long: &[&str] = &[&long];
-    let cases: [(&str, &[&str], &[&str]); 31] = [
+    let cases: [(&str, &[&str], &[&str]); 33] = [
         ("", long, &["command line", "state", "too long"]),
         ("subnett = 1", &[], &["config.toml", "\"subnett\"", "bridge.subnet"]),
         ("root = 'relative'", &[], &["config.toml:1:8", "root", "\"relative\"", "absolute"]),
@@ -200,6 +206,12 @@ fn a_refusal_names_source_key_and_value() {
         ("socket_group = 7", &[], &["config.toml:1", "socket_group = 7"]),
         ("[limits]\ncreations = 0", &[], &["config.toml", "limits.creations", "\"0\"", "65536"]),
         ("", &["--limits-connections=65537"], &["command line", "limits.connections", "65537"]),
+        (
+            "[images]\nlayer_ratio = 0",
+            &[],
+            &["config.toml", "images.layer_ratio", "\"0\"", "1 and"],
+        ),
+        ("", &["--images-layer-bytes=0"], &["command line", "images.layer_bytes", "\"0\""]),
         ("sweep_interval = '0s'", &[], &["config.toml", "sweep_interval", "\"0s\""]),
         ("metrics_interval = '900ms'", &[], &["config.toml", "metrics_interval", "less than a s"]),
         ("", &["--metrics-interval=1ms"], &["command line", "metrics_interval", "\"1ms\""]),

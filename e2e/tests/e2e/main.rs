@@ -73,6 +73,8 @@ mod kubelet_streams;
 #[cfg(test)]
 mod kubelet_volumes;
 #[cfg(test)]
+mod large_input;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod lists;

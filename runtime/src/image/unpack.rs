@@ -302,13 +302,13 @@ impl BufRead for Metered<'_> {
 fn check_size(plain: u64, compressed: u64, limits: &Limits) -> std::io::Result<()> {
     if plain > limits.layer_bytes {
         return Err(std::io::Error::other(format!(
-            "layer unpacks to more than {} bytes",
+            "layer unpacks to more than {} bytes (images.layer_bytes)",
             limits.layer_bytes
         )));
     }
     if plain > limits.ratio_free_bytes && plain / limits.ratio.max(1) > compressed {
         return Err(std::io::Error::other(format!(
-            "layer unpacks to more than {} times its size",
+            "layer unpacks to more than {} times its size (images.layer_ratio)",
             limits.ratio
         )));
     }

@@ -216,7 +216,11 @@ impl<'a, R: BufRead> Archive<'a, R> {
     /// Makes `size` bytes, and what fills their last block, the current member's data.
     fn enter(&mut self, size: u64) -> Result<(), ApplyError> {
         if size > self.limits.layer_bytes {
-            return Err(self.broken("entry is larger than a layer may be"));
+            return Err(ApplyError::Limit {
+                what: "size of an entry (images.layer_bytes)",
+                limit: self.limits.layer_bytes,
+                path: Name::new(b"(archive)"),
+            });
         }
         self.left = size;
         self.padding = (BLOCK - size % BLOCK) % BLOCK;
@@ -244,7 +248,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
         self.entries += 1;
         if self.entries > self.limits.entries {
             return Err(ApplyError::Limit {
-                what: "number of entries",
+                what: "number of entries (images.layer_entries)",
                 limit: self.limits.entries,
                 path: Name::new(b"(archive)"),
             });
