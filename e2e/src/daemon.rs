@@ -8,13 +8,12 @@
 //! [`Daemon`] lives; all other names come from the test's directory, which is unique.
 
 use crate::host::{self, eventually};
-use crate::images::catalog;
+use crate::subnet::{self, Room, SubnetLock};
 use crate::tools;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -56,6 +55,8 @@ pub struct Settings {
     pub listen: Vec<String>,
     /// A file that is this machine's boot id to the daemon; `None` for the true one.
     pub boot_id: Option<PathBuf>,
+    /// How many addresses its pods have.
+    pub room: Room,
 }
 
 impl Settings {
@@ -89,6 +90,7 @@ impl Settings {
             disks: Vec::new(),
             listen: Vec::new(),
             boot_id: None,
+            room: Room::Usual,
         }
     }
 
@@ -166,8 +168,8 @@ pub struct Daemon {
     settings: Settings,
     binaries: PathBuf,
     child: Option<Child>,
-    /// The pool's number, ours while this file is locked.
-    _subnet: File,
+    /// The subnet, ours while this is there.
+    _subnet: SubnetLock,
     subnet: String,
 }
 
@@ -186,7 +188,7 @@ impl Daemon {
         {
             std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         }
-        let (lock, subnet) = take_subnet()?;
+        let (lock, subnet) = subnet::take(settings.room)?;
         settings.write_config(&binaries.join("davit-shim"), &subnet)?;
         let mut daemon = Self { settings, binaries, child: None, _subnet: lock, subnet };
         if peer().is_none() {
@@ -400,27 +402,4 @@ impl Drop for Daemon {
             drop(child.wait());
         }
     }
-}
-
-/// Whether there is a bridge with it: of a test that was killed, whose lock is gone.
-fn in_use(number: u8) -> bool {
-    // None but an address of this machine can be bound to.
-    UdpSocket::bind((Ipv4Addr::new(10, 213, number, 1), 0)).is_ok()
-}
-
-/// A subnet that no other test of this machine has, and the lock that says so.
-pub(crate) fn take_subnet() -> Result<(File, String)> {
-    let dir = catalog::cache().join("subnets");
-    std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-    for number in 0..=255_u8 {
-        let path = dir.join(number.to_string());
-        let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) if in_use(number) => {}
-            Ok(()) => return Ok((file, format!("10.213.{number}.0/24"))),
-            Err(rustix::io::Errno::WOULDBLOCK) => {}
-            Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
-        }
-    }
-    bail!("256 tests run at once: no subnet is left")
 }

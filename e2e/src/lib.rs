@@ -30,6 +30,7 @@ pub mod pty;
 pub mod registry;
 pub mod scrape;
 pub mod soak;
+pub mod subnet;
 pub mod test;
 pub mod tools;
 

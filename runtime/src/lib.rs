@@ -27,6 +27,7 @@ pub mod oci;
 mod places;
 mod program;
 mod recover;
+mod rest;
 mod runtime;
 pub mod sandbox;
 mod shared;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinError;
 use tracing::Instrument;
 
@@ -30,6 +30,7 @@ pub(crate) struct Places {
     most: usize,
     waiting: Arc<AtomicUsize>,
     kept: Duration,
+    ended: Arc<Notify>,
 }
 
 /// How full a queue is, at one moment.
@@ -71,7 +72,18 @@ impl Drop for Waiting {
 impl Places {
     /// So many.
     pub(crate) fn new(most: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(most)), most, waiting: Arc::default(), kept: KEPT }
+        Self {
+            free: Arc::new(Semaphore::new(most)),
+            most,
+            waiting: Arc::default(),
+            kept: KEPT,
+            ended: Arc::default(),
+        }
+    }
+
+    /// Notified whenever something has been done.
+    pub(crate) fn ended(&self) -> Arc<Notify> {
+        Arc::clone(&self.ended)
     }
 
     /// How full it is now.
@@ -109,7 +121,9 @@ impl Places {
                 Err(work) => work.await,
             }
         });
-        joined(whole.await).await
+        let done = joined(whole.await).await;
+        self.ended.notify_one();
+        done
     }
 }
 

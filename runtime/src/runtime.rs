@@ -28,6 +28,7 @@ use crate::network::Network;
 use crate::oci::{Handlers, Host};
 use crate::places::Queues;
 use crate::recover::{self, OpenError};
+use crate::rest;
 use crate::sandbox::handle::{Command, Gone};
 use crate::sandbox::{
     LookupError, RemoveSandboxError, RunSandboxError, SandboxLimits, SandboxSpec, SandboxView,
@@ -56,6 +57,7 @@ impl Runtime {
         let shared = recover::open(config).await?;
         sweep::spawn(&shared);
         freezer::spawn(&shared);
+        rest::spawn(&shared);
         Ok(Self { shared })
     }
 

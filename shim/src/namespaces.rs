@@ -9,20 +9,17 @@ use crate::userns::{Holder, Userns, UsernsError};
 use crate::{files, init, process};
 use davit_proto::disk::{IdMappings, ShimConfig};
 use davit_sys::namespace::{Namespace, unshare};
+use davit_sys::pin::{PinError, pin};
 use davit_sys::process::{Command, SpawnError};
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// How long another shim may hold the lock of the directory of pins.
-const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the namespaces could not be made or released.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +30,8 @@ pub(crate) enum NamespaceError {
     Step { step: &'static str, source: std::io::Error },
     #[error("set the host name to {name:?}")]
     Hostname { name: String, source: std::io::Error },
+    #[error(transparent)]
+    Pin(#[from] PinError),
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
     #[error(transparent)]
@@ -209,8 +208,9 @@ impl Pinned {
         let Some(path) = netns else { return Ok(set_all()?) };
         let host = open(Path::new("/proc/self/ns/net"))?;
         unshare(Namespace::Net).map_err(step("make a network namespace"))?;
-        let inside =
-            set_all().map_err(Into::into).and_then(|()| pin(Path::new("/proc/self/ns/net"), path));
+        let inside = set_all()
+            .map_err(NamespaceError::from)
+            .and_then(|()| Ok(pin(Path::new("/proc/self/ns/net"), path)?));
         if inside.is_ok() {
             self.netns = Some(path.to_owned());
         }
@@ -322,19 +322,6 @@ fn set_hostname(name: &str) -> Result<(), NamespaceError> {
         .map_err(|e| NamespaceError::Hostname { name: name.to_owned(), source: e.into() })
 }
 
-/// Binds the network namespace that `namespace` is the file of to a new file at `path`.
-fn pin(namespace: &Path, path: &Path) -> Result<(), NamespaceError> {
-    if let Some(parent) = path.parent() {
-        make_private(parent)?;
-    }
-    files::write_new(path, b"").map_err(at("make", path))?;
-    rustix::mount::mount_bind(namespace, path)
-        .map_err(at("pin the network namespace at", path))
-        .inspect_err(|_| {
-            let _ = std::fs::remove_file(path);
-        })
-}
-
 fn unpin(path: &Path) -> Vec<NamespaceError> {
     let mut failed = Vec::new();
     failed.extend(detach(path).err());
@@ -348,47 +335,6 @@ fn detach(path: &Path) -> Result<(), NamespaceError> {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
         Err(e) => Err(at("unmount", path)(e)),
     }
-}
-
-/// Makes `directory` a mount of its own that passes nothing on. Else each pin below it would be repeated in every mount
-/// namespace that is a peer of the host's. Shims do this at the same time: the lock keeps two from mounting over each other.
-fn make_private(directory: &Path) -> Result<(), NamespaceError> {
-    std::fs::create_dir_all(directory).map_err(at("make", directory))?;
-    let locked = lock(directory)?;
-    if !is_mount(directory)? {
-        rustix::mount::mount_bind(directory, directory)
-            .map_err(at("mount on itself", directory))?;
-    }
-    let done = rustix::mount::mount_change(directory, MountPropagationFlags::PRIVATE);
-    drop(locked);
-    done.map_err(at("make private", directory))
-}
-
-fn lock(directory: &Path) -> Result<OwnedFd, NamespaceError> {
-    let fd = rustix::fs::open(
-        directory,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(at("open", directory))?;
-    let deadline = Instant::now() + LOCK_LIMIT;
-    loop {
-        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(fd),
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
-                let _ = rustix::thread::nanosleep(&pause);
-            }
-            Err(e) => return Err(at("lock", directory)(e)),
-        }
-    }
-}
-
-/// Whether something is mounted at `path` itself.
-pub(crate) fn is_mount(path: &Path) -> Result<bool, NamespaceError> {
-    let stat = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
-        .map_err(at("stat", path))?;
-    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 fn mount_shm(path: &Path, size: u64, (uid, gid): (u32, u32)) -> Result<(), NamespaceError> {

@@ -100,6 +100,7 @@ impl WireError for RunSandboxError {
             | Self::Store(_)
             | Self::Cgroup(_)
             | Self::ResolvConf { .. }
+            | Self::Netns(_)
             | Self::Shim(_) => Code::Internal,
             Self::Network(error) if error.cause.is_deadline() => Code::DeadlineExceeded,
             Self::Network(_) => Code::Internal,

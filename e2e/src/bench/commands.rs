@@ -7,6 +7,7 @@ use super::figures::Metric;
 use super::lane::Subject;
 use super::measure::{Bench, millis};
 use super::pods::{self, Network};
+use super::streams::exec_streamed;
 use anyhow::{Context, Result, ensure};
 use k8s_cri::v1::{ContainerEventResponse, ContainerEventType, GetEventsRequest};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,6 +34,18 @@ impl Bench {
             self.add(subject, Metric::Exec, whole);
             self.add(subject, Metric::ExecBare, bare);
             self.add(subject, Metric::ExecBeyond, whole - bare);
+        }
+        pods::remove(subject, &running)
+    }
+
+    /// Commands whose output comes by a stream, one after the other.
+    pub(super) fn streamed_execs(&mut self, subject: &Subject) -> Result<()> {
+        let running = pods::run(subject, Network::Host)?;
+        self.begin()?;
+        for _ in 0..self.options.block * 2 {
+            let begun = Instant::now();
+            subject.cri.block_on(exec_streamed(subject, &running.container))?;
+            self.add(subject, Metric::StreamedExec, millis(begun));
         }
         pods::remove(subject, &running)
     }
@@ -79,7 +92,10 @@ fn end(
         kill_process(pid, Signal::KILL).context("kill the process")?;
         let (told, heard) = subject.cri.block_on(stopped(container, events))?;
         let ended = ended.join().map_err(|_panic| anyhow::anyhow!("the watcher panicked"))??;
-        let first = ended.min(UNIX_EPOCH + Duration::from_nanos(told.try_into()?));
+        let first = match told {
+            Some(told) => ended.min(UNIX_EPOCH + Duration::from_nanos(told.try_into()?)),
+            None => ended,
+        };
         let late = heard.duration_since(first).context("the event came before the end")?;
         Ok(late.as_secs_f64() * 1000.0)
     })
@@ -95,11 +111,11 @@ fn ended(process: &OwnedFd) -> Result<SystemTime> {
     Ok(now)
 }
 
-/// When a container ended by its event, in nanoseconds since 1970, and when that was here.
+/// When a container ended by its event, in nanoseconds since 1970 (not every peer tells), and when that was here.
 async fn stopped(
     container: &str,
     events: &mut Streaming<ContainerEventResponse>,
-) -> Result<(i64, SystemTime)> {
+) -> Result<(Option<i64>, SystemTime)> {
     loop {
         let event = tokio::time::timeout(END, events.message()).await;
         let now = SystemTime::now();
@@ -108,7 +124,7 @@ async fn stopped(
         let kind = event.container_event_type();
         if event.container_id == container && kind == ContainerEventType::ContainerStoppedEvent {
             let of_it = event.containers_statuses.iter().find(|status| status.id == container);
-            return Ok((of_it.context("the event has no status")?.finished_at, now));
+            return Ok((of_it.map(|status| status.finished_at), now));
         }
     }
 }

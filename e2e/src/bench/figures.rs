@@ -14,6 +14,12 @@ pub(super) enum Metric {
     StartHost,
     /// As [`Self::Start`], with all other pods there.
     StartAmong,
+    /// Of [`Self::Start`], RunPodSandbox.
+    Sandbox,
+    /// Of [`Self::Start`], CreateContainer.
+    Create,
+    /// Of [`Self::Start`], StartContainer.
+    StartOnly,
     /// Milliseconds for StopPodSandbox and RemovePodSandbox of a pod whose container runs.
     Stop,
     /// As [`Self::Stop`], on the host's network.
@@ -52,14 +58,30 @@ pub(super) enum Metric {
     Disturbed,
     /// Seconds for PullImage.
     Pull,
+    /// As [`Self::Pull`], of many small files.
+    PullSmall,
+    /// Milliseconds for Exec of `echo`, from the call to the end of its stream.
+    StreamedExec,
     /// As [`Self::ListContainers`], on a full node.
     FullContainers,
     /// As [`Self::ListPods`], on a full node.
     FullPods,
     /// As [`Self::ListStats`], on a full node.
     FullStats,
-    /// As [`Self::StartHost`], on a full node.
-    FullStart,
+    /// As [`Self::Start`], on a node without other pods.
+    GrowthEmpty,
+    /// As [`Self::Start`], with a fifth of a full node's pods there.
+    GrowthFifth,
+    /// As [`Self::Start`], with half of them.
+    GrowthHalf,
+    /// As [`Self::Start`], with all of them.
+    GrowthFull,
+    /// The median of the last in percent of that of the first.
+    Growth,
+    /// Thousands of lines per second that a container writes into its log.
+    LogRate,
+    /// Lines that are not in the log.
+    LogLost,
     /// Ticks of processor time that daemon and helpers take for streams on which nothing happens.
     IdleStreams,
     /// Seconds for 100 calls of ExecSync at once.
@@ -104,6 +126,9 @@ pub(super) enum Way {
 impl Way {
     pub(super) const ALL: [Self; 4] =
         [Self::SpdyOut, Self::SpdyIn, Self::WebsocketOut, Self::WebsocketIn];
+
+    /// Those that everybody serves.
+    pub(super) const SPDY: [Self; 2] = [Self::SpdyOut, Self::SpdyIn];
 
     /// As `streampeer` calls it.
     pub(super) fn words(self) -> [&'static str; 2] {
@@ -152,6 +177,8 @@ pub(super) struct Row {
     pub(super) metric: Metric,
     pub(super) stat: Stat,
     pub(super) budget: Budget,
+    /// How many times better than containerd it must be: with the built-in network, with CNI plugins.
+    pub(super) ahead: Option<(f64, f64)>,
 }
 
 impl Budget {
@@ -165,7 +192,7 @@ impl Budget {
         match lane {
             Lane::DavitBridge => Some(bridge),
             Lane::DavitCni => Some(cni),
-            Lane::Containerd => None,
+            Lane::Containerd | Lane::ContainerdRunc | Lane::Crio => None,
         }
     }
 
@@ -180,12 +207,29 @@ impl Budget {
 }
 
 impl Row {
+    /// With this promise.
+    pub(super) const fn ahead(self, bridge: f64, cni: f64) -> Self {
+        Self { ahead: Some((bridge, cni)), ..self }
+    }
+
+    /// How many times better than containerd this lane must be.
+    pub(super) fn least_ratio(&self, lane: Lane) -> Option<f64> {
+        let (bridge, cni) = self.ahead?;
+        match lane {
+            Lane::DavitBridge => Some(bridge),
+            Lane::DavitCni => Some(cni),
+            Lane::Containerd | Lane::ContainerdRunc | Lane::Crio => None,
+        }
+    }
+
     /// How many times better `ours` is than `theirs`; nothing where one of them is nothing.
     pub(super) fn ratio(&self, ours: f64, theirs: f64) -> Option<f64> {
-        let (over, under) = match self.budget {
-            Budget::LeastOf(..) => (ours, theirs),
-            Budget::None | Budget::Most(_) | Budget::MostOf(..) => (theirs, ours),
-        };
+        if self.unit == "%" {
+            return None;
+        }
+        // A rate is better if it is higher.
+        let rate = self.unit.ends_with("/s");
+        let (over, under) = if rate { (ours, theirs) } else { (theirs, ours) };
         (over > 0.0 && under > 0.0).then(|| over / under)
     }
 }

@@ -1,34 +1,60 @@
-//! A node with as many pods as it can have.
+//! A node that fills up, until it has as many pods as it can have.
 //!
-//! Owns what is asked then. The pods are in the host's network: what they are connected by is measured with fewer, and a test's
-//! subnet has no room for so many.
+//! Owns what is asked on the way: what one pod more costs with none, a fifth, half and all of them there; and the lists of all.
 
 use super::figures::Metric;
 use super::lane::Subject;
-use super::measure::{Bench, SETTLE, in_flight, millis};
+use super::measure::{Bench, SETTLE, in_flight, ms};
 use super::pods::{self, Network};
 use crate::host::pause;
 use anyhow::{Context, Result};
-use std::time::Instant;
+
+/// Of twenty parts: how full the node is when one pod more is measured.
+const FULL: u32 = 20;
+const STEPS: [(u32, Metric); 4] = [
+    (0, Metric::GrowthEmpty),
+    (4, Metric::GrowthFifth),
+    (10, Metric::GrowthHalf),
+    (FULL, Metric::GrowthFull),
+];
 
 impl Bench {
-    /// Starts them, lists them, starts and removes one more several times, and removes them.
+    /// Each pod has a network of its own, so that bridge, addresses and rules grow too.
     pub(super) fn full(&mut self, subject: &Subject) -> Result<()> {
-        let count = self.options.full;
-        let running = in_flight(count, |_| pods::run(subject, Network::Host))?;
-        pause(SETTLE);
-        self.begin()?;
-        let metrics = [Metric::FullContainers, Metric::FullPods, Metric::FullStats];
-        self.list(subject, count, metrics)?;
-        for _ in 0..self.options.block {
-            let begun = Instant::now();
-            let one = pods::run(subject, Network::Host)?;
-            self.add(subject, Metric::FullStart, millis(begun));
-            pods::remove(subject, &one)?;
+        let (mut running, mut medians) = (Vec::new(), Vec::new());
+        // The first pod makes bridge, table and parent cgroups.
+        pods::remove(subject, &pods::run(subject, Network::Own)?)?;
+        for (parts, metric) in STEPS {
+            let count = self.options.full * usize::try_from(parts)? / usize::try_from(FULL)?;
+            let more = count.saturating_sub(running.len());
+            running.extend(in_flight(more, |_| pods::run(subject, Network::Own))?);
+            pause(SETTLE);
+            medians.push(self.one_more(subject, metric)?);
         }
-        in_flight(count, |index| {
+        if let [empty, .., full] = medians.as_slice() {
+            self.add(subject, Metric::Growth, 100.0 * full / empty);
+        }
+        let metrics = [Metric::FullContainers, Metric::FullPods, Metric::FullStats];
+        self.begin()?;
+        self.list(subject, running.len(), metrics)?;
+        in_flight(running.len(), |index| {
             pods::remove(subject, running.get(index).context("a pod that was not started")?)
         })?;
         Ok(())
+    }
+
+    /// Starts and removes one pod more, several times: the median in milliseconds.
+    fn one_more(&mut self, subject: &Subject, metric: Metric) -> Result<f64> {
+        self.begin()?;
+        let mut all = Vec::new();
+        for _ in 0..self.options.block * 3 {
+            let (one, steps) = pods::timed(subject, Network::Own, &pods::SLEEP)?;
+            let took = ms(steps.whole());
+            self.add(subject, metric, took);
+            all.push(took);
+            pods::remove(subject, &one)?;
+        }
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied().context("no pod was started")
     }
 }

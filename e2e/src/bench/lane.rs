@@ -3,16 +3,16 @@
 //! Owns a daemon of davit or a peer with everything of its own (directory, socket, bridge, cgroups) and the promise that nothing of it
 //! stays: [`Subject::finish`] looks for it, and a subject that is dropped before is swept away.
 
-use super::peer::Containerd;
+use super::peer::{self, Peer};
 use super::pods;
 use crate::cri::Cri;
-use crate::daemon::{Daemon, Settings, take_subnet};
+use crate::daemon::{Daemon, Settings};
 use crate::host::{eventually, pause};
 use crate::registry::{Registry, write_whole};
+use crate::subnet::{self, SubnetLock};
 use crate::{leaks, test};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal};
-use std::fs::File;
 use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
@@ -29,8 +29,12 @@ pub(super) enum Lane {
     DavitBridge,
     /// davit with the plugins bridge and portmap.
     DavitCni,
-    /// containerd with the same plugins.
+    /// containerd with the same plugins and the same OCI runtime.
     Containerd,
+    /// containerd with runc, whatever the others have.
+    ContainerdRunc,
+    /// CRI-O with the same plugins and the same OCI runtime.
+    Crio,
 }
 
 impl Lane {
@@ -40,6 +44,8 @@ impl Lane {
             Self::DavitBridge => "davit, built-in network",
             Self::DavitCni => "davit, CNI",
             Self::Containerd => "containerd, CNI",
+            Self::ContainerdRunc => "containerd with runc, CNI",
+            Self::Crio => "CRI-O, CNI",
         }
     }
 
@@ -49,6 +55,30 @@ impl Lane {
             Self::DavitBridge => "davit-builtin",
             Self::DavitCni => "davit-cni",
             Self::Containerd => "containerd-cni",
+            Self::ContainerdRunc => "containerd-runc-cni",
+            Self::Crio => "crio-cni",
+        }
+    }
+
+    /// Whether this is davit.
+    pub(super) fn is_ours(self) -> bool {
+        self.peer().is_none()
+    }
+
+    /// Whose it is, if not davit's.
+    pub(super) fn peer(self) -> Option<peer::Kind> {
+        match self {
+            Self::DavitBridge | Self::DavitCni => None,
+            Self::Containerd | Self::ContainerdRunc => Some(peer::Kind::Containerd),
+            Self::Crio => Some(peer::Kind::Crio),
+        }
+    }
+
+    /// Its OCI runtime, where the others have this one.
+    fn runtime(self, of_all: &str) -> &str {
+        match self {
+            Self::ContainerdRunc => "runc",
+            Self::DavitBridge | Self::DavitCni | Self::Containerd | Self::Crio => of_all,
         }
     }
 }
@@ -56,7 +86,7 @@ impl Lane {
 #[derive(Debug)]
 enum Process {
     Davit(Daemon),
-    Containerd(Containerd),
+    Peer(Peer),
 }
 
 /// A runtime that is up, with busybox pulled.
@@ -72,7 +102,7 @@ pub(super) struct Subject {
     /// `None` once it is finished.
     process: Option<Process>,
     /// The subnet of the CNI configuration is ours while this is locked.
-    _subnet: Option<File>,
+    _subnet: Option<SubnetLock>,
     /// The last to be dropped.
     _dir: tempfile::TempDir,
 }
@@ -93,17 +123,23 @@ impl Subject {
         // Short, as the path of a shim's socket below it has to fit into 108 bytes.
         let dir = tempfile::Builder::new().prefix("db").rand_bytes(6).tempdir_in("/tmp");
         let dir = dir.context("make a directory")?;
-        let mut settings = Settings::new(dir.path(), runtime);
+        let mut settings = Settings::new(dir.path(), lane.runtime(runtime));
         change(&mut settings)?;
+        if lane == Lane::Crio {
+            // Its storage keeps this mounted for as long as it runs.
+            settings.disks.push(settings.root().join("overlay"));
+        }
         std::fs::create_dir_all(&settings.cni_conf_dir).context("make the CNI directory")?;
         test::write_hosts(&settings, registry)?;
         let subnet = match lane {
             Lane::DavitBridge => None,
-            Lane::DavitCni | Lane::Containerd => Some(write_cni(&settings)?),
+            Lane::DavitCni | Lane::Containerd | Lane::ContainerdRunc | Lane::Crio => {
+                Some(write_cni(&settings)?)
+            }
         };
-        let process = match lane {
-            Lane::DavitBridge | Lane::DavitCni => Process::Davit(Daemon::start(settings.clone())?),
-            Lane::Containerd => Process::Containerd(Containerd::start(settings.clone(), registry)?),
+        let process = match lane.peer() {
+            None => Process::Davit(Daemon::start(settings.clone())?),
+            Some(kind) => Process::Peer(Peer::start(kind, settings.clone(), registry)?),
         };
         let subject = Self {
             lane,
@@ -148,7 +184,7 @@ impl Subject {
     pub(super) fn pid(&self) -> Result<u32> {
         let pid = match &self.process {
             Some(Process::Davit(daemon)) => daemon.pid(),
-            Some(Process::Containerd(containerd)) => containerd.pid(),
+            Some(Process::Peer(peer)) => peer.pid(),
             None => None,
         };
         pid.with_context(|| format!("{} is not running", self.lane.title()))
@@ -156,12 +192,11 @@ impl Subject {
 
     /// The OCI runtime's command line for a look or an act beside the daemon's.
     pub(super) fn oci(&self) -> Result<Command> {
-        let dir = &self.settings.dir;
-        let root = match self.lane {
-            Lane::DavitBridge | Lane::DavitCni => {
+        let root = match &self.process {
+            Some(Process::Peer(peer)) => peer.oci_root(),
+            Some(Process::Davit(_)) | None => {
                 self.settings.state().join("oci").join(&self.settings.handler)
             }
-            Lane::Containerd => dir.join("oci/k8s.io"),
         };
         let mut command = Command::new(crate::tools::oci_runtime(&self.settings.handler)?);
         command.arg("--root").arg(root);
@@ -183,12 +218,12 @@ impl Subject {
     pub(super) fn restart(&mut self) -> Result<Duration> {
         match self.process.as_mut().context("restart what is finished")? {
             Process::Davit(daemon) => daemon.kill()?,
-            Process::Containerd(containerd) => containerd.end(Signal::KILL)?,
+            Process::Peer(peer) => peer.end(Signal::KILL)?,
         }
         let start = Instant::now();
         match self.process.as_mut().context("restart what is finished")? {
             Process::Davit(daemon) => daemon.launch()?,
-            Process::Containerd(containerd) => containerd.launch()?,
+            Process::Peer(peer) => peer.launch()?,
         }
         // Another connection: the old one waits longer and longer before it tries again.
         self.cri = Cri::new(&self.settings.socket())?;
@@ -220,7 +255,7 @@ impl Subject {
         looked.with_context(|| format!("{} left behind: {left:#?}", self.lane.title()))?;
         match self.process.take() {
             Some(Process::Davit(mut daemon)) => daemon.stop()?,
-            Some(Process::Containerd(mut containerd)) => containerd.end(Signal::TERM)?,
+            Some(Process::Peer(mut peer)) => peer.end(Signal::TERM)?,
             None => {}
         }
         leaks::sweep(&self.settings)
@@ -237,8 +272,8 @@ impl Drop for Subject {
 }
 
 /// The plugins bridge and portmap, on a bridge and a subnet of the subject's own.
-pub(crate) fn write_cni(settings: &Settings) -> Result<File> {
-    let (lock, subnet) = take_subnet()?;
+pub(crate) fn write_cni(settings: &Settings) -> Result<SubnetLock> {
+    let (lock, subnet) = subnet::take(settings.room)?;
     let (tag, ipam) = (settings.tag(), settings.dir.join("ipam"));
     let text = serde_json::json!({
         "cniVersion": "1.0.0",

@@ -4,12 +4,13 @@
 //! turns, so that what else happens on the machine meets all alike.
 
 use super::figures::{Metric, Samples};
+use super::images::Pulled;
 use super::lane::Subject;
 use super::machine::{Gate, Ticks, float, program, pss_mib, run_ns};
 use super::pods::{self, Network};
 use super::{Options, check_interrupt};
 use crate::host::pause;
-use crate::registry::{Digest, Registry};
+use crate::registry::Registry;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +25,7 @@ pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// How many times a list is asked for.
 pub(super) const LISTS: usize = 30;
 /// The daemons' helpers: all that runs for a pod and is not its own.
-const HELPERS: [&str; 3] = ["davit-shim", "containerd-shim-runc-v2", "pause"];
+const HELPERS: [&str; 4] = ["davit-shim", "containerd-shim-runc-v2", "pause", "conmon"];
 
 /// Where samples go, and who keeps the machine quiet.
 #[derive(Debug)]
@@ -55,9 +56,13 @@ impl Bench {
         self.begin()?;
         let before = Ticks::now()?;
         for _ in 0..self.options.block {
-            let begun = Instant::now();
-            let running = pods::run(subject, network)?;
-            self.add(subject, start, millis(begun));
+            let (running, steps) = pods::timed(subject, network, &pods::SLEEP)?;
+            self.add(subject, start, ms(steps.whole()));
+            if network == Network::Own {
+                self.add(subject, Metric::Sandbox, ms(steps.sandbox));
+                self.add(subject, Metric::Create, ms(steps.create));
+                self.add(subject, Metric::StartOnly, ms(steps.start));
+            }
             let begun = Instant::now();
             pods::remove(subject, &running)?;
             self.add(subject, stop, millis(begun));
@@ -174,9 +179,9 @@ impl Bench {
         &mut self,
         subject: &Subject,
         registry: &Registry,
-        image: &(String, Vec<Digest>),
+        image: &Pulled,
     ) -> Result<()> {
-        let (name, layers) = image;
+        let Pulled { name, layers, metric } = image;
         let reference = registry.reference(name);
         if subject.cri.image(&reference)?.is_some() {
             subject.cri.remove_image(&reference).context("remove the image")?;
@@ -187,7 +192,7 @@ impl Bench {
         self.begin()?;
         let begun = Instant::now();
         subject.cri.pull(&reference).with_context(|| format!("{}: pull", subject.lane.title()))?;
-        self.add(subject, Metric::Pull, begun.elapsed().as_secs_f64());
+        self.add(subject, *metric, begun.elapsed().as_secs_f64());
         if given() < before + layers.len() {
             bail!("{}: not all layers were downloaded anew", subject.lane.title());
         }
@@ -229,7 +234,11 @@ pub(super) fn in_flight<T: Send>(
 }
 
 pub(super) fn millis(begun: Instant) -> f64 {
-    begun.elapsed().as_secs_f64() * 1000.0
+    ms(begun.elapsed())
+}
+
+pub(super) fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
 fn per_second(count: usize, begun: Instant) -> f64 {

@@ -4,10 +4,11 @@
 //! one and the other take turns: milliseconds are this machine's, ratios are worth something elsewhere too.
 //!
 //! ```text
-//! round ─┬─ lifecycles   all runtimes up, few pods: [davit, davit CNI, peer] × [own network, host network], then ExecSync and events
+//! round ─┬─ lifecycles   all runtimes up, few pods: [davit, davit CNI, peers] × [own network, host network], then ExecSync and events
 //!        ├─ crowd        one runtime up at a time, fresh, with 50 pods: throughput, memory, lists, idling, restart
-//!        ├─ full         one runtime up at a time, fresh, with 500 pods in the host's network: lists, one pod more
-//!        ├─ streams      davit alone: idle streams, 100 commands at once, 1 GiB each way by client-go
+//!        ├─ full         one runtime up at a time, fresh, in the first round: one pod more with 0, 100, 250 and 500 there, lists
+//!        ├─ streams      davit with the built-in network, and peers: idle streams, 100 commands at once, 1 GiB each way by client-go
+//!        ├─ logs         all runtimes up: a container that writes lines as fast as it can
 //!        ├─ metrics      davit alone: starts with metrics, events and traces in turns with starts without, a scrape of 500 pods
 //!        └─ pull         all runtimes up: remove the image, pull it
 //! ```
@@ -15,7 +16,10 @@
 mod commands;
 mod figures;
 mod full;
+mod images;
+mod keep;
 mod lane;
+mod logs;
 mod machine;
 mod measure;
 mod metrics;
@@ -25,9 +29,12 @@ mod report;
 mod rows;
 mod streams;
 
-use crate::images::{ImageBuilder, Layer, catalog};
-use crate::registry::{Digest, Registry, Store};
+use crate::images::catalog;
+use crate::registry::{Registry, Store};
+use crate::subnet::Room;
 use anyhow::{Context, Result, bail};
+use images::Pulled;
+pub use keep::keep;
 pub(crate) use lane::write_cni;
 use lane::{Lane, Subject};
 use measure::Bench;
@@ -40,8 +47,8 @@ use std::time::Duration;
 /// What to measure, and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Beside containerd.
-    pub peer: bool,
+    /// Beside these.
+    pub peers: BTreeSet<Peer>,
     /// The OCI runtime of all: `crun` or `runc`.
     pub runtime: String,
     /// How many pods a crowd is; each subnet has 254 addresses.
@@ -50,6 +57,8 @@ pub struct Options {
     pub full: usize,
     /// How many bytes go through a stream: a multiple of 1 MiB.
     pub transfer: u64,
+    /// How many lines a container writes into its log.
+    pub lines: u64,
     /// How many times each block is done.
     pub rounds: u32,
     /// How many pods one after the other are a block.
@@ -60,6 +69,17 @@ pub struct Options {
     pub patience: Duration,
     /// Only this part of each round.
     pub only: Option<Part>,
+}
+
+/// What davit is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peer {
+    /// containerd with the OCI runtime that davit has: the one that ratios are of.
+    Containerd,
+    /// containerd with runc.
+    ContainerdRunc,
+    /// CRI-O with the OCI runtime that davit has.
+    Crio,
 }
 
 /// A part of a round.
@@ -73,6 +93,8 @@ pub enum Part {
     Full,
     /// Commands with streams.
     Streams,
+    /// What containers write.
+    Logs,
     /// What looking at davit costs.
     Metrics,
     /// Images.
@@ -82,11 +104,12 @@ pub enum Part {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            peer: false,
+            peers: BTreeSet::new(),
             runtime: "crun".to_owned(),
             pods: 50,
             full: 500,
             transfer: 1 << 30,
+            lines: 2_000_000,
             rounds: 3,
             block: 7,
             idle: Duration::from_secs(10),
@@ -104,6 +127,7 @@ impl Options {
             pods: 5,
             full: 20,
             transfer: 64 << 20,
+            lines: 100_000,
             rounds: 1,
             block: 2,
             idle: Duration::from_secs(1),
@@ -147,37 +171,41 @@ pub fn run(options: Options) -> Result<Figures> {
     let store = Store::open_above(dir.path(), &catalog::ensure(&catalog::cache())?)?;
     let registry = Registry::start(store)?;
     let mut lanes = vec![Lane::DavitBridge, Lane::DavitCni];
-    if options.peer {
-        lanes.push(Lane::Containerd);
-    }
+    lanes.extend(options.peers.iter().map(|peer| match peer {
+        Peer::Containerd => Lane::Containerd,
+        Peer::ContainerdRunc => Lane::ContainerdRunc,
+        Peer::Crio => Lane::Crio,
+    }));
     let wanted = |part: Part| options.only.is_none_or(|only| only == part);
-    let image = if wanted(Part::Pull) { Some(push_big(registry.store())?) } else { None };
+    let images = if wanted(Part::Pull) { images::push(registry.store())? } else { Vec::new() };
     let before = Before::now()?;
     let (rounds, only) = (options.rounds, options.only);
     let wanted = |part: Part| only.is_none_or(|only| only == part);
     let gate = machine::Gate::new(options.patience);
     let (samples, failed) = (figures::Samples::default(), BTreeSet::new());
     let mut bench = Bench { options, gate, samples, failed };
-    for _ in 0..rounds {
+    for round in 0..rounds {
         if wanted(Part::Lifecycles) {
             lifecycles(&mut bench, &lanes, &registry)?;
         }
         if wanted(Part::Crowd) {
             crowds(&mut bench, &lanes, &registry)?;
         }
-        if wanted(Part::Full) {
+        // Ten times as long as all else, and each figure of it has samples enough.
+        if round == 0 && wanted(Part::Full) {
             full(&mut bench, &lanes, &registry)?;
         }
         if wanted(Part::Streams) {
-            let subject = Subject::start(Lane::DavitBridge, &bench.options.runtime, &registry)?;
-            bench.streams(&subject)?;
-            subject.finish()?;
+            streams(&mut bench, &lanes, &registry)?;
+        }
+        if wanted(Part::Logs) {
+            logs(&mut bench, &lanes, &registry)?;
         }
         if wanted(Part::Metrics) {
             bench.metrics(&registry)?;
         }
-        if let Some(image) = &image {
-            pulls(&mut bench, &lanes, &registry, image)?;
+        if wanted(Part::Pull) {
+            pulls(&mut bench, &lanes, &registry, &images)?;
         }
         // The next round begins with another: none is always the first.
         lanes.rotate_left(1);
@@ -207,6 +235,7 @@ fn lifecycles(bench: &mut Bench, lanes: &[Lane], registry: &Registry) -> Result<
     }
     for subject in &subjects {
         bench.execs(subject)?;
+        bench.streamed_execs(subject)?;
         bench.events(subject)?;
     }
     subjects.into_iter().try_for_each(Subject::finish)
@@ -222,59 +251,48 @@ fn crowds(bench: &mut Bench, lanes: &[Lane], registry: &Registry) -> Result<()> 
     Ok(())
 }
 
-/// Its pods are in the host's network, so davit stands there once.
 fn full(bench: &mut Bench, lanes: &[Lane], registry: &Registry) -> Result<()> {
-    for lane in lanes.iter().filter(|lane| **lane != Lane::DavitCni) {
-        let subject = Subject::start(*lane, &bench.options.runtime, registry)?;
+    for lane in lanes {
+        let subject = Subject::start_with(*lane, &bench.options.runtime, registry, |settings| {
+            settings.room = Room::Wide;
+            Ok(())
+        })?;
         bench.full(&subject)?;
         subject.finish()?;
     }
     Ok(())
 }
 
-/// The network plays no part in it, so davit stands there once.
-fn pulls(
-    bench: &mut Bench,
-    lanes: &[Lane],
-    registry: &Registry,
-    image: &(String, Vec<Digest>),
-) -> Result<()> {
-    let lanes: Vec<Lane> = lanes.iter().copied().filter(|lane| *lane != Lane::DavitCni).collect();
-    let subjects = start_all(bench, &lanes, registry)?;
+/// One at a time: what idles is looked at closely.
+fn streams(bench: &mut Bench, lanes: &[Lane], registry: &Registry) -> Result<()> {
+    for lane in without_network(lanes) {
+        let subject = Subject::start(lane, &bench.options.runtime, registry)?;
+        bench.streams(&subject)?;
+        subject.finish()?;
+    }
+    Ok(())
+}
+
+fn logs(bench: &mut Bench, lanes: &[Lane], registry: &Registry) -> Result<()> {
+    let subjects = start_all(bench, &without_network(lanes), registry)?;
     for subject in &subjects {
-        bench.pull(subject, registry, image)?;
+        bench.logs(subject)?;
     }
     subjects.into_iter().try_for_each(Subject::finish)
 }
 
-/// An image of 256 MiB in 8 layers, of content that gzip makes half as big.
-fn push_big(store: &Store) -> Result<(String, Vec<Digest>)> {
-    const LAYERS: u64 = 8;
-    const FILES: u64 = 32;
-    let mut image = ImageBuilder::new();
-    for layer in 0..LAYERS {
-        let mut content = Layer::new();
-        content.directory("big");
-        for file in 0..FILES {
-            content.file(&format!("big/{layer}-{file}"), mebibyte(layer * FILES + file));
+fn pulls(bench: &mut Bench, lanes: &[Lane], registry: &Registry, images: &[Pulled]) -> Result<()> {
+    let subjects = start_all(bench, &without_network(lanes), registry)?;
+    for image in images {
+        for subject in &subjects {
+            bench.pull(subject, registry, image)?;
         }
-        image = image.with(&content)?;
     }
-    let built = image.push(store, "davit-test/big", &["latest"])?;
-    Ok(("davit-test/big:latest".to_owned(), built.layers))
+    subjects.into_iter().try_for_each(Subject::finish)
 }
 
-/// 1 MiB: words of 8 bytes, every other one new, every other one seen shortly before.
-fn mebibyte(seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(1 << 20);
-    while bytes.len() < 1 << 20 {
-        // Marsaglia's xorshift.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-        bytes.extend((state % 64).wrapping_mul(0x0101_0101_0101_0101).to_le_bytes());
-    }
-    bytes
+/// The lanes for what the network plays no part in: each runtime stands there once.
+fn without_network(lanes: &[Lane]) -> Vec<Lane> {
+    let twice = [Lane::DavitCni, Lane::ContainerdRunc];
+    lanes.iter().copied().filter(|lane| !twice.contains(lane)).collect()
 }

@@ -2,16 +2,17 @@
 //!
 //! Owns what is asked of each runtime, the same of all: the fields that the kubelet fills in for a plain pod.
 
-use super::lane::Subject;
+use super::lane::{Lane, Subject};
 use anyhow::{Context, Result};
 use k8s_cri::v1::security_profile::ProfileType;
 use k8s_cri::v1::{
-    ContainerConfig, ContainerMetadata, LinuxContainerConfig, LinuxContainerResources,
+    ContainerConfig, ContainerMetadata, ImageSpec, LinuxContainerConfig, LinuxContainerResources,
     LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext,
     NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, RuntimeCondition,
     SecurityProfile,
 };
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// What the kubelet hides of `/proc` and `/sys` in every container.
 const MASKED: [&str; 10] = [
@@ -46,26 +47,65 @@ pub(super) struct Running {
     pub(super) container: String,
 }
 
+/// What runs in a pod unless something else is asked for.
+pub(super) const SLEEP: [&str; 2] = ["sleep", "1000000"];
+
+/// How long each call of a start took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steps {
+    /// RunPodSandbox.
+    pub(super) sandbox: Duration,
+    /// CreateContainer.
+    pub(super) create: Duration,
+    /// StartContainer.
+    pub(super) start: Duration,
+}
+
+impl Steps {
+    /// All three.
+    pub(super) fn whole(self) -> Duration {
+        self.sandbox + self.create + self.start
+    }
+}
+
 /// RunPodSandbox, CreateContainer, StartContainer.
 pub(super) fn run(subject: &Subject, network: Network) -> Result<Running> {
+    Ok(timed(subject, network, &SLEEP)?.0)
+}
+
+/// The same with this command, and how long each call took.
+pub(super) fn timed(
+    subject: &Subject,
+    network: Network,
+    command: &[&str],
+) -> Result<(Running, Steps)> {
     let name = format!("pod-{}", subject.pods.fetch_add(1, Ordering::Relaxed));
     let pod_config = pod_config(subject, &name, network);
+    let config = container_config(subject, network, command);
     // The kubelet makes it.
     std::fs::create_dir_all(&pod_config.log_directory).context("make the log directory")?;
     let title = subject.lane.title();
+    let begun = Instant::now();
     let pod =
         subject.cri.run_pod(&pod_config, "").with_context(|| format!("{title}: run {name}"))?;
+    let sandbox = begun.elapsed();
     let container = subject
         .cri
-        .create(&pod, &container_config(subject, network), &pod_config)
+        .create(&pod, &config, &pod_config)
         .with_context(|| format!("{title}: create in {name}"))?;
+    let create = begun.elapsed() - sandbox;
     subject.cri.start(&container).with_context(|| format!("{title}: start in {name}"))?;
-    Ok(Running { pod, container })
+    let start = begun.elapsed() - sandbox - create;
+    Ok((Running { pod, container }, Steps { sandbox, create, start }))
 }
 
 /// StopPodSandbox, RemovePodSandbox.
 pub(super) fn remove(subject: &Subject, running: &Running) -> Result<()> {
     let title = subject.lane.title();
+    if subject.lane == Lane::Crio {
+        // As part of a pod's stop it gives them 10 s to heed a signal, which a first process that sleeps does not.
+        subject.cri.stop(&running.container, 0).with_context(|| format!("{title}: stop"))?;
+    }
     subject.cri.stop_pod(&running.pod).with_context(|| format!("{title}: stop a pod"))?;
     subject.cri.remove_pod(&running.pod).with_context(|| format!("{title}: remove a pod"))
 }
@@ -106,11 +146,15 @@ fn pod_config(subject: &Subject, name: &str, network: Network) -> PodSandboxConf
     }
 }
 
-fn container_config(subject: &Subject, network: Network) -> ContainerConfig {
+fn container_config(subject: &Subject, network: Network, command: &[&str]) -> ContainerConfig {
     ContainerConfig {
         metadata: Some(ContainerMetadata { name: "main".to_owned(), attempt: 0 }),
-        image: Some(crate::cri::spec(&subject.image)),
-        command: ["sleep", "1000000"].map(str::to_owned).to_vec(),
+        image: Some(ImageSpec {
+            // CRI-O makes no container without.
+            user_specified_image: subject.image.clone(),
+            ..crate::cri::spec(&subject.image)
+        }),
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
         log_path: "main.log".to_owned(),
         linux: Some(LinuxContainerConfig {
             resources: Some(LinuxContainerResources {

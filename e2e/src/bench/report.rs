@@ -7,9 +7,11 @@ use super::lane::Lane;
 use super::machine::{Ticks, load};
 use super::measure::Bench;
 use super::rows::ROWS;
+use crate::tools;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
+use std::process::Command;
 
 /// What the machine was like before the first block.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ impl Report<'_> {
             write!(text, " {} |", lane.title())?;
         }
         for lane in self.compared() {
-            write!(text, " ratio: {} |", lane.title())?;
+            write!(text, " containerd of {} |", lane.title())?;
         }
         text.push_str(" budget | kept |\n");
         let columns = 4 + self.lanes.len() + self.compared().len();
@@ -62,8 +64,11 @@ impl Report<'_> {
     fn conditions(&self) -> Result<String> {
         let options = &self.bench.options;
         Ok(format!(
-            "{} cores, Linux {}; OCI runtime {}; {} pods, {} on a full node; rounds {}.\n\
+            "{}: {}.\n\
+             {} cores, Linux {}; OCI runtime {}; {} pods, {} on a full node; rounds {}.\n\
              Load average {} before and {} after; steal {:.1} %; blocks begun on a machine that was busy already: {} of {}.\n",
+            today()?,
+            versions(self.lanes)?.join(", "),
             cores(),
             kernel(),
             options.runtime,
@@ -83,9 +88,9 @@ impl Report<'_> {
         for lane in self.lanes {
             write!(line, " {} |", number(self.value(*lane, row)))?;
         }
-        for lane in self.compared() {
-            let ratio = self.ratio(*lane, row).map_or("–".to_owned(), |it| format!("{it:.1}"));
-            write!(line, " {ratio} |")?;
+        for lane in &self.compared() {
+            let ratio = self.ratio(*lane, row);
+            write!(line, " {} |", ratio_text(ratio, row.least_ratio(*lane)))?;
         }
         let mut budgets = Vec::new();
         let mut kept = Vec::new();
@@ -110,6 +115,8 @@ impl Report<'_> {
     pub(super) fn json(&self) -> Result<String> {
         let options = &self.bench.options;
         let report = json!({
+            "date": today()?,
+            "versions": versions(self.lanes)?,
             "machine": {
                 "cores": cores(),
                 "kernel": kernel(),
@@ -138,6 +145,7 @@ impl Report<'_> {
                 "value": value,
                 "samples": self.bench.samples.count(*lane, row),
                 "ratio": self.ratio(*lane, row),
+                "least_ratio": row.least_ratio(*lane),
                 "budget": row.budget.limit(*lane),
                 "kept": value.and_then(|value| row.budget.kept(*lane, value)),
             });
@@ -150,18 +158,26 @@ impl Report<'_> {
         self.bench.samples.get(lane, row)
     }
 
-    /// How many times better than the peer; none for the peer itself.
+    /// How many times better than containerd with the same OCI runtime.
     fn ratio(&self, lane: Lane, row: &Row) -> Option<f64> {
         let theirs = self.value(Lane::Containerd, row)?;
-        row.ratio(self.value(lane, row)?, theirs).filter(|_| lane != Lane::Containerd)
+        row.ratio(self.value(lane, row)?, theirs).filter(|_| lane.is_ours())
     }
 
-    /// The lanes that have somebody to be compared with.
-    fn compared(&self) -> &[Lane] {
-        match self.lanes {
-            [ours @ .., Lane::Containerd] => ours,
-            _ => &[],
-        }
+    /// davit's lanes, if there is somebody to compare them with.
+    fn compared(&self) -> Vec<Lane> {
+        let there = self.lanes.contains(&Lane::Containerd);
+        self.lanes.iter().copied().filter(|lane| there && lane.is_ours()).collect()
+    }
+}
+
+/// A ratio beside the one that was promised; one that is below it stands out.
+fn ratio_text(ratio: Option<f64>, least: Option<f64>) -> String {
+    match (ratio, least) {
+        (None, _) => "–".to_owned(),
+        (Some(ratio), None) => format!("{ratio:.1}"),
+        (Some(ratio), Some(least)) if ratio < least => format!("**{ratio:.1}** (≥ {least})"),
+        (Some(ratio), Some(least)) => format!("{ratio:.1} (≥ {least})"),
     }
 }
 
@@ -173,6 +189,36 @@ fn number(value: Option<f64>) -> String {
         Some(value) if value >= 10.0 => format!("{value:.1}"),
         Some(value) => format!("{value:.2}"),
     }
+}
+
+/// The day, in UTC.
+fn today() -> Result<String> {
+    Ok(tools::run(Command::new("date").args(["-u", "+%F"]))?.trim().to_owned())
+}
+
+/// What was measured and what it ran: each program's own word.
+fn versions(lanes: &[Lane]) -> Result<Vec<String>> {
+    let davit = tools::binaries()?.join("davit");
+    let mut command = Command::new(davit);
+    command.args(["version", "--format", "{{ client.version }} {{ client.commit }}"]);
+    // It fails where no daemon answers, and tells its own side all the same.
+    let told = command.output().context("run davit version")?;
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let mut words = told.split_whitespace();
+    let version = words.next().unwrap_or("unknown");
+    let commit: String = words.next().unwrap_or("unknown").chars().take(12).collect();
+    let mut all = vec![format!("davit {version} ({commit})")];
+    for kind in lanes.iter().filter_map(|lane| lane.peer()) {
+        let version = kind.version()?;
+        if !all.contains(&version) {
+            all.push(version);
+        }
+    }
+    for runtime in ["crun", "runc"] {
+        let told = tools::run(Command::new(tools::oci_runtime(runtime)?).arg("--version"))?;
+        all.push(told.lines().next().unwrap_or_default().replacen(" version", "", 1));
+    }
+    Ok(all)
 }
 
 fn cores() -> usize {

@@ -11,7 +11,7 @@ const fn row(
     of: (Metric, Stat),
     budget: Budget,
 ) -> Row {
-    Row { key, title, unit, metric: of.0, stat: of.1, budget }
+    Row { key, title, unit, metric: of.0, stat: of.1, budget, ahead: None }
 }
 
 /// What goes through a stream.
@@ -31,15 +31,26 @@ const fn promised(key: &'static str, way: Way) -> Row {
 }
 
 /// All figures, as they are printed.
-pub(super) const ROWS: [Row; 61] = {
+pub(super) const ROWS: [Row; 73] = {
     use Budget::{LeastOf, Most, MostOf, None};
     use Metric as M;
     use Stat::{Best, P50, P95, Worst};
     [
-        row("start_p50", "start a pod, p50", "ms", (M::Start, P50), MostOf(20.0, 70.0)),
+        row("start_p50", "start a pod, p50", "ms", (M::Start, P50), MostOf(20.0, 70.0))
+            .ahead(7.0, 2.2),
         row("start_p95", "start a pod, p95", "ms", (M::Start, P95), None),
         row("start_best", "start a pod, the fastest", "ms", (M::Start, Best), None),
-        row("start_host_p50", "the same, host network, p50", "ms", (M::StartHost, P50), Most(20.0)),
+        row("sandbox_p50", "of it, RunPodSandbox, p50", "ms", (M::Sandbox, P50), None),
+        row("create_p50", "of it, CreateContainer, p50", "ms", (M::Create, P50), None),
+        row("start_only_p50", "of it, StartContainer, p50", "ms", (M::StartOnly, P50), None),
+        row(
+            "start_host_p50",
+            "start a pod, host network, p50",
+            "ms",
+            (M::StartHost, P50),
+            Most(20.0),
+        )
+        .ahead(6.0, 6.0),
         row("start_host_p95", "the same, host network, p95", "ms", (M::StartHost, P95), None),
         row(
             "start_host_best",
@@ -55,15 +66,19 @@ pub(super) const ROWS: [Row; 61] = {
             (M::StartAmong, P50),
             None,
         ),
-        row("stop_p50", "stop and remove a pod, p50", "ms", (M::Stop, P50), MostOf(40.0, 100.0)),
+        row("stop_p50", "stop and remove a pod, p50", "ms", (M::Stop, P50), MostOf(40.0, 100.0))
+            .ahead(4.0, 1.7),
         row("stop_best", "the same, the fastest", "ms", (M::Stop, Best), None),
         row("stop_host_p50", "stop and remove, host network, p50", "ms", (M::StopHost, P50), None),
-        row("cpu", "processor time per pod lifecycle", "ms", (M::Cpu, P50), MostOf(60.0, 110.0)),
+        row("cpu", "processor time per pod lifecycle", "ms", (M::Cpu, P50), MostOf(60.0, 110.0))
+            .ahead(4.5, 2.5),
         row("cpu_best", "the same, the least", "ms", (M::Cpu, Best), None),
         row("cpu_host", "processor time, host network", "ms", (M::CpuHost, P50), None),
-        row("up", "pods started, 10 in flight", "pods/s", (M::Up, P50), LeastOf(50.0, 24.0)),
-        row("down", "pods torn down, 10 in flight", "pods/s", (M::Down, P50), LeastOf(100.0, 20.0)),
-        row("exec_p50", "ExecSync `true`, p50", "ms", (M::Exec, P50), Most(7.5)),
+        row("up", "pods started, 10 in flight", "pods/s", (M::Up, P50), LeastOf(50.0, 24.0))
+            .ahead(5.0, 2.5),
+        row("down", "pods torn down, 10 in flight", "pods/s", (M::Down, P50), LeastOf(100.0, 20.0))
+            .ahead(8.0, 1.7),
+        row("exec_p50", "ExecSync `true`, p50", "ms", (M::Exec, P50), Most(7.5)).ahead(2.0, 2.0),
         row("exec_p95", "ExecSync `true`, p95", "ms", (M::Exec, P95), None),
         row("exec_best", "ExecSync `true`, the fastest", "ms", (M::Exec, Best), None),
         row(
@@ -80,13 +95,23 @@ pub(super) const ROWS: [Row; 61] = {
             (M::ExecBeyond, P50),
             Most(5.0),
         ),
+        row(
+            "exec_streamed_p50",
+            "Exec of `echo` with its stream, p50",
+            "ms",
+            (M::StreamedExec, P50),
+            None,
+        ),
         row("event_p50", "a process's end to its event, p50", "ms", (M::Event, P50), Most(1.0)),
         row("event_p95", "a process's end to its event, p95", "ms", (M::Event, P95), None),
-        row("helper_pss", "helper memory per pod (PSS)", "MiB", (M::HelperMemory, P50), Most(0.35)),
-        row("daemon_pss", "daemon memory (PSS)", "MiB", (M::DaemonMemory, P50), Most(20.0)),
+        row("helper_pss", "helper memory per pod (PSS)", "MiB", (M::HelperMemory, P50), Most(0.35))
+            .ahead(14.0, 14.0),
+        row("daemon_pss", "daemon memory (PSS)", "MiB", (M::DaemonMemory, P50), Most(20.0))
+            .ahead(4.0, 4.0),
         row("list_containers_p50", "ListContainers, p50", "ms", (M::ListContainers, P50), None),
         row("list_pods_p50", "ListPodSandbox, p50", "ms", (M::ListPods, P50), None),
-        row("list_stats_p50", "ListContainerStats, p50", "ms", (M::ListStats, P50), Most(3.0)),
+        row("list_stats_p50", "ListContainerStats, p50", "ms", (M::ListStats, P50), Most(3.0))
+            .ahead(30.0, 30.0),
         // 0 to one decimal place.
         row(
             "idle",
@@ -101,11 +126,34 @@ pub(super) const ROWS: [Row; 61] = {
             "ms",
             (M::Restart, P50),
             Most(100.0),
-        ),
+        )
+        .ahead(9.0, 9.0),
         row("disturbed", "pods disturbed by that", "pods", (M::Disturbed, Worst), Most(0.0)),
-        row("pull_p50", "pull 256 MiB in 8 layers, p50", "s", (M::Pull, P50), Most(0.6)),
+        row("pull_p50", "pull 256 MiB in 8 layers, p50", "s", (M::Pull, P50), Most(0.6))
+            .ahead(1.9, 1.9),
         row("pull_worst", "the same, the slowest", "s", (M::Pull, Worst), None),
         row("pull_best", "the same, the fastest", "s", (M::Pull, Best), None),
+        row(
+            "pull_small_p50",
+            "pull 20 000 small files in 4 layers, p50",
+            "s",
+            (M::PullSmall, P50),
+            None,
+        ),
+        row("pull_small_best", "the same, the fastest", "s", (M::PullSmall, Best), None),
+        row("log_rate", "lines into a container's log", "1000/s", (M::LogRate, P50), None),
+        row("log_lost", "of these, not there at its end", "lines", (M::LogLost, Worst), Most(0.0)),
+        row("growth_0", "start a pod with no others there, p50", "ms", (M::GrowthEmpty, P50), None),
+        row(
+            "growth_1",
+            "with a fifth of a full node's pods, p50",
+            "ms",
+            (M::GrowthFifth, P50),
+            None,
+        ),
+        row("growth_2", "with half of them, p50", "ms", (M::GrowthHalf, P50), None),
+        row("growth_3", "with all of them, p50", "ms", (M::GrowthFull, P50), None),
+        row("growth", "the last of the first", "%", (M::Growth, P50), Most(115.0)),
         row(
             "full_containers_p50",
             "ListContainers on a full node, p50",
@@ -125,13 +173,6 @@ pub(super) const ROWS: [Row; 61] = {
             "ListContainerStats on a full node, p50",
             "ms",
             (M::FullStats, P50),
-            None,
-        ),
-        row(
-            "full_start_p50",
-            "start a pod on a full node, host network, p50",
-            "ms",
-            (M::FullStart, P50),
             None,
         ),
         row(

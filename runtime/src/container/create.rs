@@ -295,7 +295,7 @@ impl Creation {
         let directory = self.shared.layout.pod(&self.sandbox.id);
         let namespaces = self.shim.namespaces.clone();
         PodPaths {
-            netns: namespaces.net,
+            netns: self.sandbox.netns.clone(),
             ipcns: namespaces.ipc,
             utsns: namespaces.uts,
             userns: namespaces.user,

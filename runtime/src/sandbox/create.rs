@@ -17,6 +17,7 @@ use crate::shim::spawn;
 use crate::store::{SandboxPhase, SandboxRecord, VERSION, reach, write_json};
 use crate::undo::{Undo, UndoError};
 use davit_proto::disk::{self, ShimConfig};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,16 +93,12 @@ async fn steps(
     reach("run.files")?;
 
     drop(step);
-    let step = steps.run_cgroup.begin();
     let group = shared.pod_group(&record.id, &record.spec)?;
-    // A failure in there leaves nothing; what was there before is not ours to remove, which only the record knows after a crash.
-    record.cgroups = shared.host.cgroups.ensure(&group).await?.made;
-    undo.push("the pod's cgroup", teardown::cgroups(Arc::clone(shared), record.cgroups.clone()));
-    reach("run.cgroup")?;
-    write_json(&record_file, record)?;
-    reach("run.cgroup_record")?;
-    drop(step);
-
+    // The init of a shared PID namespace moves there.
+    let first = record.spec.pid == PidMode::Pod;
+    if first {
+        cgroup(shared, record, &group, undo).await?;
+    }
     undo.push(
         "the pod's shim",
         teardown::unborn_shim(Arc::clone(shared), record.id.clone(), record.netns.clone()),
@@ -112,26 +109,82 @@ async fn steps(
     reach("run.shim")?;
     write_json(&record_file, record)?;
     reach("run.shim_record")?;
-    let found = Shim::connect(shared, &record.id, record.shim).await;
-    let shim = found.map_err(RunSandboxError::Shim)?.shim;
-    reach("run.connected")?;
-    drop(step);
-
-    if let Some(netns) = record.netns.clone() {
-        undo.push(
-            "the pod's network",
-            teardown::network(Arc::clone(shared), record.id.clone(), Some(netns.clone())),
-        );
-        let _step = steps.run_network.begin();
-        let attached = shared.network.attach(attachment(record, netns, &group)).await?;
-        record.ips = attached.ips;
-        reach("run.attached")?;
+    // All that follows is done while the shim comes up.
+    if !first {
+        cgroup(shared, record, &group, undo).await?;
     }
+    let (shim, ips) = come_up(shared, record, &group, undo).await?;
+    drop(step);
+    record.ips = ips;
     let _step = steps.run_commit.begin();
     record.phase = SandboxPhase::Ready;
     write_json(&record_file, record)?;
     reach("run.committed")?;
     Ok(shim)
+}
+
+/// The shim serves, and the pod is attached to its network: at the same time where that can be.
+async fn come_up(
+    shared: &Arc<Shared>,
+    record: &SandboxRecord,
+    group: &Group,
+    undo: &mut Undo<'static>,
+) -> Result<(Shim, Vec<IpAddr>), RunSandboxError> {
+    let connected = async {
+        let found = Shim::connect(shared, &record.id, record.shim).await;
+        let shim = found.map_err(RunSandboxError::Shim)?.shim;
+        reach("run.connected")?;
+        Ok::<_, RunSandboxError>(shim)
+    };
+    let Some(netns) = record.netns.as_deref() else { return Ok((connected.await?, Vec::new())) };
+    let detach = teardown::network(Arc::clone(shared), record.id.clone(), record.netns.clone());
+    if has_early_netns(record) {
+        davit_sys::pin::new_network(netns)?;
+        reach("run.netns")?;
+        undo.push("the pod's network", detach);
+        // Both are awaited whatever becomes of one: what is under way can't be undone.
+        let (shim, ips) = tokio::join!(connected, network(shared, record, group));
+        return Ok((shim?, ips?));
+    }
+    let shim = connected.await?;
+    undo.push("the pod's network", detach);
+    Ok((shim, network(shared, record, group).await?))
+}
+
+/// The pod's cgroup.
+async fn cgroup(
+    shared: &Arc<Shared>,
+    record: &mut SandboxRecord,
+    group: &Group,
+    undo: &mut Undo<'static>,
+) -> Result<(), RunSandboxError> {
+    let _step = shared.metrics.steps.run_cgroup.begin();
+    // A failure in there leaves nothing; what was there before is not ours to remove, which only the record knows after a crash.
+    record.cgroups = shared.host.cgroups.ensure(group).await?.made;
+    undo.push("the pod's cgroup", teardown::cgroups(Arc::clone(shared), record.cgroups.clone()));
+    reach("run.cgroup")?;
+    write_json(&shared.layout.sandbox_record(&record.id), record)?;
+    reach("run.cgroup_record")?;
+    Ok(())
+}
+
+/// Attaches the pod to its network: its addresses.
+async fn network(
+    shared: &Arc<Shared>,
+    record: &SandboxRecord,
+    group: &Group,
+) -> Result<Vec<IpAddr>, RunSandboxError> {
+    let Some(netns) = record.netns.clone() else { return Ok(Vec::new()) };
+    let _step = shared.metrics.steps.run_network.begin();
+    let attached = shared.network.attach(attachment(record, netns, group)).await?;
+    reach("run.attached")?;
+    Ok(attached.ips)
+}
+
+/// Whether the network namespace is made here, so that the network is set up while the shim comes up. The shim makes one that a
+/// user namespace of its own is to own, and one whose parameters are to be set.
+fn has_early_netns(record: &SandboxRecord) -> bool {
+    record.netns.is_some() && record.spec.userns.is_none() && record.spec.sysctls.is_empty()
 }
 
 fn attachment(record: &SandboxRecord, netns: std::path::PathBuf, group: &Group) -> Attachment {
@@ -153,7 +206,7 @@ fn shim_config(shared: &Shared, record: &SandboxRecord, group: &Group) -> ShimCo
         version: disk::VERSION,
         sandbox: record.id.to_string(),
         hostname: (spec.network == NetworkMode::Pod).then(|| files::hostname(record)),
-        netns: record.netns.clone(),
+        netns: record.netns.clone().filter(|_| !has_early_netns(record)),
         ipc: !spec.host_ipc,
         shared_pid: spec.pid == PidMode::Pod,
         shm: (!spec.host_ipc).then(|| shared.layout.shm(&record.id)),

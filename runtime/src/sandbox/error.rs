@@ -58,6 +58,9 @@ pub enum RunSandboxError {
         #[source]
         source: io::Error,
     },
+    /// Its network namespace could not be made.
+    #[error("make the pod's network namespace")]
+    Netns(#[from] davit_sys::pin::PinError),
     /// Its shim could not be started.
     #[error("start the pod's shim")]
     Shim(#[from] SpawnError),

@@ -38,11 +38,10 @@ pub(super) struct Line {
     deadline: Duration,
 }
 
-/// The pod's namespaces as paths that an OCI runtime can join; `None` where the pod uses the host's (or, for the PID namespace, shares
+/// The pod's namespaces, but for the network's, as paths that an OCI runtime can join; `None` where the pod uses the host's (or, for the PID namespace, shares
 /// none).
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Namespaces {
-    pub(crate) net: Option<PathBuf>,
     pub(crate) ipc: Option<PathBuf>,
     pub(crate) uts: Option<PathBuf>,
     pub(crate) pid: Option<PathBuf>,
@@ -62,7 +61,6 @@ impl Shim {
 
     fn found(line: &Line, state: StateResponse) -> Found {
         let namespaces = Namespaces {
-            net: path(state.netns_path),
             ipc: path(state.ipcns_path),
             uts: path(state.utsns_path),
             pid: path(state.pidns_path),

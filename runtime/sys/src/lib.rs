@@ -14,6 +14,7 @@ pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod passing;
+pub mod pin;
 pub mod process;
 pub mod readiness;
 pub mod signal;

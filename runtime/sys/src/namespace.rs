@@ -2,7 +2,10 @@
 //!
 //! Entering one is `rustix::thread::move_into_link_name_space`, which is safe.
 
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
+use std::io;
 
 /// The kinds of namespace that [`unshare`] can make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,21 @@ impl Namespace {
             Self::PidOfChildren => UnshareFlags::NEWPID,
         }
     }
+}
+
+/// A network namespace in which nothing is. It lives for as long as the descriptor, or a mount of it.
+///
+/// # Errors
+/// The kernel's.
+pub fn network() -> io::Result<OwnedFd> {
+    // In a thread that ends with it: no other is ever in the wrong one.
+    let thread = std::thread::Builder::new().name("netns".to_owned()).stack_size(64 << 10);
+    let made = thread.spawn(|| {
+        unshare(Namespace::Net)?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty())?)
+    })?;
+    made.join().unwrap_or_else(|_panic| Err(io::Error::other("the thread panicked")))
 }
 
 /// Moves the calling thread into a new namespace of that kind.

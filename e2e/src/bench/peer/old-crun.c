@@ -1,5 +1,5 @@
-// Stands before a crun older than 1.9, which refuses every OCI runtime specification but 1.0: containerd writes a later version into
-// config.json, and has no setting for that of a pod's sandbox. Overwrites the version, same length, and becomes crun.
+// Stands before a crun older than 1.9, which refuses every OCI runtime specification but 1.0: peers write a later version into
+// config.json, and have no setting for that. Overwrites the version, same length, and becomes crun.
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 static void rewrite(const char *bundle) {
-    static const char key[] = "\"ociVersion\":\"";
+    static const char key[] = "\"ociVersion\":";
     char path[PATH_MAX], head[256];
     snprintf(path, sizeof path, "%s/config.json", bundle);
     int file = open(path, O_RDWR | O_CLOEXEC);
@@ -18,6 +18,7 @@ static void rewrite(const char *bundle) {
     char *found = strstr(head, key);
     if (found) {
         off_t at = found - head + (off_t)sizeof key - 1;
+        at += (off_t)strspn(head + at, " ") + 1;
         if (pwrite(file, "1.0.2", 5, at) != 5)
             perror(path);
     }

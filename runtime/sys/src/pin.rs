@@ -1,0 +1,97 @@
+//! Names for namespaces: a network namespace lives for as long as it is mounted somewhere.
+//!
+//! Owns the mount, and that the directory of such mounts passes none of them on. Taking them away is their users' business.
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::MountPropagationFlags;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long another process may hold the lock of the directory of pins.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+
+/// What could not be done.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} {}", path.display())]
+pub struct PinError {
+    /// Which step.
+    pub step: &'static str,
+    /// With what.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub source: std::io::Error,
+}
+
+fn at<'a, E: Into<std::io::Error>>(
+    step: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(E) -> PinError + use<'a, E> {
+    move |e| PinError { step, path: path.to_owned(), source: e.into() }
+}
+
+/// Makes a network namespace in which nothing is, and pins it at `path`, which there must not be yet.
+///
+/// # Errors
+/// The kernel's; nothing of it stays.
+pub fn new_network(path: &Path) -> Result<(), PinError> {
+    let made = crate::namespace::network().map_err(at("make a network namespace for", path))?;
+    let file = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&made));
+    pin(Path::new(&file), path)
+}
+
+/// Binds the network namespace that `namespace` is the file of to a new file at `path`.
+pub fn pin(namespace: &Path, path: &Path) -> Result<(), PinError> {
+    if let Some(parent) = path.parent() {
+        make_private(parent)?;
+    }
+    std::fs::File::create_new(path).map_err(at("make", path))?;
+    rustix::mount::mount_bind(namespace, path)
+        .map_err(at("pin the network namespace at", path))
+        .inspect_err(|_| {
+            let _ = std::fs::remove_file(path);
+        })
+}
+
+/// Makes `directory` a mount of its own that passes nothing on. Else each pin below it would be repeated in every mount
+/// namespace that is a peer of the host's. Shims do this at the same time: the lock keeps two from mounting over each other.
+fn make_private(directory: &Path) -> Result<(), PinError> {
+    std::fs::create_dir_all(directory).map_err(at("make", directory))?;
+    let locked = lock(directory)?;
+    if !is_mount(directory)? {
+        rustix::mount::mount_bind(directory, directory)
+            .map_err(at("mount on itself", directory))?;
+    }
+    let done = rustix::mount::mount_change(directory, MountPropagationFlags::PRIVATE);
+    drop(locked);
+    done.map_err(at("make private", directory))
+}
+
+fn lock(directory: &Path) -> Result<OwnedFd, PinError> {
+    let fd = rustix::fs::open(
+        directory,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(at("open", directory))?;
+    let deadline = Instant::now() + LOCK_LIMIT;
+    loop {
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(fd),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+                let _ = rustix::thread::nanosleep(&pause);
+            }
+            Err(e) => return Err(at("lock", directory)(e)),
+        }
+    }
+}
+
+/// Whether something is mounted at `path` itself.
+pub fn is_mount(path: &Path) -> Result<bool, PinError> {
+    let stat = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
+        .map_err(at("stat", path))?;
+    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
