@@ -40,7 +40,7 @@ pub struct ShimConfig {
     pub sandbox: String,
     /// The host name inside the pod's UTS namespace; `None` leaves the pod in the host's.
     pub hostname: Option<String>,
-    /// Where to pin the pod's network namespace; `None` leaves the pod in the host's.
+    /// Where to make and pin the pod's network namespace; `None` if the pod uses the host's, or the daemon makes it.
     pub netns: Option<PathBuf>,
     /// The pod has an IPC namespace and a `/dev/shm` of its own.
     pub ipc: bool,

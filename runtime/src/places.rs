@@ -115,15 +115,17 @@ impl Places {
                 done.map_err(|_elapsed| work)
             })
         });
+        let ended = Arc::clone(&self.ended);
         let whole = tokio::spawn(async move {
-            match joined(placed.await).await {
+            let done = match joined(placed.await).await {
                 Ok(done) => done,
                 Err(work) => work.await,
-            }
+            };
+            // Here, as whoever asked may have gone away.
+            ended.notify_one();
+            done
         });
-        let done = joined(whole.await).await;
-        self.ended.notify_one();
-        done
+        joined(whole.await).await
     }
 }
 

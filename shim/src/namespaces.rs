@@ -1,7 +1,7 @@
 //! The pod's namespaces and mounts: made, pinned, described, released.
 //!
-//! The network namespace is pinned by a bind mount of its file, so that plugins and other tools can open it by path; the
-//! shim itself goes back to the host's. IPC and UTS the shim stays in: its own `/proc` entries name them. A shared PID
+//! The network namespace, where it is not made by the daemon, is pinned by a bind mount of its file, so that plugins and other tools can open
+//! it by path; the shim itself goes back to the host's. IPC and UTS the shim stays in: its own `/proc` entries name them. A shared PID
 //! namespace is held by its init, a user namespace by a descriptor of the shim's; where there is one, it owns the others. All of it is released in reverse, by [`Pinned::release`], also when making it fails halfway.
 
 use crate::sysctl::{self, Own, SysctlError};
@@ -265,7 +265,7 @@ impl Pinned {
         failed
     }
 
-    /// Path of the pod's network namespace; empty if it is the host's.
+    /// Path of the pod's network namespace; empty if it was not made here.
     pub(crate) fn netns_path(&self) -> String {
         self.netns.as_ref().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default()
     }

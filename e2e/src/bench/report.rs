@@ -43,7 +43,7 @@ impl Report<'_> {
             write!(text, " {} |", lane.title())?;
         }
         for lane in self.compared() {
-            write!(text, " containerd of {} |", lane.title())?;
+            write!(text, " ratio: {} |", lane.title())?;
         }
         text.push_str(" budget | kept |\n");
         let columns = 4 + self.lanes.len() + self.compared().len();

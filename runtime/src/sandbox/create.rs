@@ -9,6 +9,7 @@ use super::{NetworkMode, PidMode, SandboxSpec, files, teardown};
 use crate::cgroup::Group;
 use crate::clock;
 use crate::id::SandboxId;
+use crate::metrics::Lap;
 use crate::network::Attachment;
 use crate::oci::handlers::UserNamespaces;
 use crate::oci::sealed::Copy;
@@ -113,8 +114,7 @@ async fn steps(
     if !first {
         cgroup(shared, record, &group, undo).await?;
     }
-    let (shim, ips) = come_up(shared, record, &group, undo).await?;
-    drop(step);
+    let (shim, ips) = come_up(shared, record, &group, undo, step).await?;
     record.ips = ips;
     let _step = steps.run_commit.begin();
     record.phase = SandboxPhase::Ready;
@@ -123,15 +123,17 @@ async fn steps(
     Ok(shim)
 }
 
-/// The shim serves, and the pod is attached to its network: at the same time where that can be.
+/// The shim serves, which ends the step `coming`, and the pod is attached to its network: at the same time where that can be.
 async fn come_up(
     shared: &Arc<Shared>,
     record: &SandboxRecord,
     group: &Group,
     undo: &mut Undo<'static>,
+    coming: Lap,
 ) -> Result<(Shim, Vec<IpAddr>), RunSandboxError> {
     let connected = async {
         let found = Shim::connect(shared, &record.id, record.shim).await;
+        drop(coming);
         let shim = found.map_err(RunSandboxError::Shim)?.shim;
         reach("run.connected")?;
         Ok::<_, RunSandboxError>(shim)
