@@ -300,7 +300,14 @@ impl Daemon {
     /// The same command where the kernel shows the boot id that is wanted. It stays one process: its pid is davit's.
     fn in_its_boot(&self, davit: Command) -> Command {
         let Some(boot_id) = &self.settings.boot_id else { return davit };
-        let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        // A copy of another test's disk would keep it busy for as long as this daemon lives.
+        let script = r#"while read -r device at _; do
+            case $device:$at in
+            /dev/loop*:"${0%/*}"/*) ;;
+            /dev/loop*) umount -l "$at" || : ;;
+            esac
+        done </proc/self/mounts
+        mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@""#;
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
         command.arg(boot_id).arg(davit.get_program());

@@ -153,6 +153,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
             "bridge" => keys::fields_of::<super::layer::Bridge>(),
             "timeouts" => keys::fields_of::<super::timeouts::Timeouts>(),
             "limits" => keys::fields_of::<super::layer::Limits>(),
+            "images" => keys::fields_of::<super::images::Images>(),
             "tls" => keys::fields_of::<super::layer::Tls>(),
             "streaming_tls" => keys::fields_of::<super::layer::StreamingTls>(),
             "metrics_tls" => keys::fields_of::<super::layer::MetricsTls>(),

@@ -181,7 +181,8 @@ on_one!(a_hundred_thousand_files_in_one_layer_are_all_there, |t| {
     let image = t.busybox()?.layer(|tree| many(tree, FILES))?;
     let reference = t.push("large/files", &image)?;
     let (before, begun) = (peak(daemon(t)?)?, Instant::now());
-    t.cri.pull(&reference)?;
+    // How fast it is, hack/bench tells: here it is unoptimized, and other tests keep the disk busy.
+    t.cri.pull_within(&reference, Duration::from_secs(240))?;
     println!("pulled in {:?}", begun.elapsed());
     grew_little(t, before)?;
     let said = said(t, &reference, "find /many -type f | wc -l; cat /many/99/99999 /many/0/0")?;

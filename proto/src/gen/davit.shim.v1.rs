@@ -11,7 +11,7 @@ pub struct StateResponse {
     /// The shim's own.
     #[prost(uint32, tag = "2")]
     pub pid: u32,
-    /// The pod's network namespace, as the OCI spec wants it; empty if the pod uses the host's.
+    /// The pod's network namespace, if the shim has made it, as the OCI spec wants it; else empty.
     #[prost(string, tag = "3")]
     pub netns_path: ::prost::alloc::string::String,
     /// The pod's IPC namespace, in the same way.
