@@ -323,9 +323,10 @@ impl Daemon {
             if let Some(status) = child.try_wait().context("look after davit serve")? {
                 bail!("davit serve ended at once: {status}");
             }
-            Ok(std::os::unix::net::UnixStream::connect(&socket).ok())
+            // A process that the daemon before was just starting when it was killed may hold its listener for a moment.
+            Ok(listens(&socket, child.id()).then_some(()))
         });
-        ready.map(drop).map_err(|error| error.context(self.log_tail()))
+        ready.map_err(|error| error.context(self.log_tail()))
     }
 
     /// Ends it with SIGTERM and checks that it says it ended well.
@@ -399,6 +400,13 @@ impl Daemon {
             .map(str::to_owned)
             .collect()
     }
+}
+
+/// Whether it is this process that listens on the socket.
+fn listens(socket: &Path, pid: u32) -> bool {
+    let Ok(stream) = std::os::unix::net::UnixStream::connect(socket) else { return false };
+    rustix::net::sockopt::socket_peercred(&stream)
+        .is_ok_and(|listener| u32::try_from(listener.pid.as_raw_pid()) == Ok(pid))
 }
 
 impl Drop for Daemon {

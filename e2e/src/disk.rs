@@ -63,7 +63,7 @@ impl Disk {
             run(Command::new("umount").arg(&self.at))?;
         }
         // The loop device goes with the last mount of it, in whatever namespace that is.
-        eventually(Duration::from_secs(10), "the disk is nobody's", || {
+        eventually(Duration::from_secs(60), "the disk is nobody's", || {
             let devices = run(Command::new("losetup").arg("-j").arg(&self.file))?;
             Ok(devices.is_empty().then_some(()))
         })?;

@@ -12,7 +12,7 @@
 //!                                                     └no──► an orphan: gone
 //! ```
 
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -20,6 +20,10 @@ use tokio::sync::oneshot;
 /// How many ends of unknown pids are kept. A create or exec waits for one; a burst of orphans meanwhile may push it out only
 /// if it is longer than this.
 const EARLY: usize = 1024;
+
+/// Whether a child has ended; it stays to be waited for.
+const PEEK: WaitIdOptions =
+    WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT);
 
 /// How and when a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,14 +82,21 @@ impl Reaper {
     /// Waits for every child that has ended.
     pub(crate) fn reap(&self) {
         loop {
+            // The moment is taken while the process is there still: who sees it gone knows that it is told to have ended before.
+            match rustix::process::waitid(WaitId::All, PEEK) {
+                Ok(Some(_)) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                // ECHILD, or none has ended.
+                Ok(None) | Err(_) => return,
+            }
+            let at = crate::process::now();
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
-                    if let Some(ended) = Ended::new(status, crate::process::now()) {
+                    if let Some(ended) = Ended::new(status, at) {
                         self.state().dispatch(pid.as_raw_pid(), ended);
                     }
                 }
                 Err(rustix::io::Errno::INTR) => {}
-                // ECHILD, or none has ended.
                 Ok(None) | Err(_) => return,
             }
         }
