@@ -4,6 +4,7 @@
 //! tmpfs and can be listed. `/run`, `/tmp` and `/proc` are its own; systemd does not run in there, and `systemctl` only notes what it was asked
 //! for ([`Chroot::asked`]), but for what it can do without.
 
+use crate::disk::LET_GO;
 use crate::tools;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeSet;
@@ -58,7 +59,14 @@ impl Chroot {
     pub fn new() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("dt").tempdir_in("/tmp")?;
         let mut holder = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-c", MOUNTS])
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                &format!("own=$0; {LET_GO}{MOUNTS}"),
+            ])
             .arg(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -7,6 +7,7 @@
 //! Invariant: no two daemons of this machine share a name. The subnet's number is locked in the cache folder for as long as the
 //! [`Daemon`] lives; all other names come from the test's directory, which is unique.
 
+use crate::disk::LET_GO;
 use crate::host::{self, eventually};
 use crate::subnet::{self, Room, SubnetLock};
 use crate::tools;
@@ -300,16 +301,12 @@ impl Daemon {
     /// The same command where the kernel shows the boot id that is wanted. It stays one process: its pid is davit's.
     fn in_its_boot(&self, davit: Command) -> Command {
         let Some(boot_id) = &self.settings.boot_id else { return davit };
-        // A copy of another test's disk would keep it busy for as long as this daemon lives.
-        let script = r#"while read -r device at _; do
-            case $device:$at in
-            /dev/loop*:"${0%/*}"/*) ;;
-            /dev/loop*) umount -l "$at" || : ;;
-            esac
-        done </proc/self/mounts
-        mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@""#;
+        let script = format!(
+            r#"own=${{0%/*}}; {LET_GO}
+            mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@""#
+        );
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
         command.arg(boot_id).arg(davit.get_program());
         let env = davit.get_envs().filter_map(|(key, value)| Some((key, value?)));
         command.envs(env);

@@ -13,6 +13,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+/// For a shell in a mount namespace of its own: lets go of all disks but those below `$own`. A copy of another test's disk would keep it busy for as long as
+/// the namespace is there.
+pub(crate) const LET_GO: &str = r#"while read -r device at _; do
+    case $device:$at in
+    /dev/loop*:"$own"/*) ;;
+    /dev/loop*) umount -l "$at" || : ;;
+    esac
+done </proc/self/mounts
+"#;
+
 /// Of the filesystem; the file has holes.
 const SIZE: u64 = 2 << 30;
 /// `ioctl(F, EXT4_IOC_SHUTDOWN, &EXT4_GOING_FLAGS_NOLOGFLUSH)`. By perl, which every Debian has: there is no safe wrapper of it.
