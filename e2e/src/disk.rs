@@ -5,6 +5,7 @@
 //! memory is gone. Data is not ordered before its metadata (`data=writeback`) and nothing is written without being asked for (`commit=300`), so a file whose
 //! name is there need not have its content: the worst that such a filesystem may do.
 
+use crate::daemon::Settings;
 use crate::host::eventually;
 use crate::tools::run;
 use anyhow::{Context as _, Result, ensure};
@@ -27,6 +28,19 @@ done </proc/self/mounts
 const SIZE: u64 = 2 << 30;
 /// `ioctl(F, EXT4_IOC_SHUTDOWN, &EXT4_GOING_FLAGS_NOLOGFLUSH)`. By perl, which every Debian has: there is no safe wrapper of it.
 const CUT: &str = "my $how = pack('L', 2); open(F, '<', $ARGV[0]) or die $!; ioctl(F, 0x8004587d, $how) or die $!";
+
+/// Gives it a state directory in memory, as `/run` is on a node: what is measured on a disk's directory is that disk, too.
+///
+/// # Errors
+/// If it can't be made.
+pub fn state_in_memory(settings: &mut Settings) -> Result<()> {
+    let at = settings.state();
+    std::fs::create_dir_all(&at).with_context(|| format!("make {}", at.display()))?;
+    let mut mount = Command::new("mount");
+    run(mount.args(["-t", "tmpfs", "-o", "mode=0711", "tmpfs"]).arg(&at))?;
+    settings.disks.push(at);
+    Ok(())
+}
 
 /// See the module.
 #[derive(Debug)]

@@ -56,7 +56,7 @@ pub fn run(options: &Options) -> Result<Profile> {
     let mut profile = None;
     let setup = |settings: &mut crate::daemon::Settings| {
         settings.keys = format!("metrics_listen = \"127.0.0.1:{port}\"\n");
-        Ok(())
+        crate::disk::state_in_memory(settings)
     };
     crate::test::run(&options.handler, setup, |t| {
         profile = Some(take(t, options, ([127, 0, 0, 1], port).into())?);
