@@ -2,8 +2,9 @@
 //!
 //! Owns the `.proto` files beside it, the Rust code generated from them (checked in, so that building needs no protoc;
 //! `tests/generated.rs` regenerates and compares), their `Debug` where a field is secret, [`disk`], how messages lie on a
-//! [`session`]'s connection, and how a [`sealed`] OCI runtime is told. Owns no other behaviour: conversions from and to these types live with those who speak them.
+//! [`session`]'s connection, their [`codec`], and how a [`sealed`] OCI runtime is told. Owns no other behaviour: conversions from and to these types live with those who speak them.
 
+pub mod codec;
 pub mod disk;
 mod redact;
 pub mod sealed;

@@ -24,6 +24,7 @@ fn generate(into: &Path) {
     tonic_prost_build::configure()
         .build_transport(false)
         .btree_map(".")
+        .codec_path("crate::codec::Small")
         .skip_debug(SECRET)
         .out_dir(into)
         .compile_fds(files)

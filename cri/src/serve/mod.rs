@@ -85,6 +85,7 @@ where
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let executor = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
+        .thread_keep_alive(IDLE)
         .enable_all()
         .build()
         .context("start the executor")?;
@@ -115,6 +116,9 @@ fn observed(
 
 /// One for the executor's threads and one for those that block: measured, a megabyte less with 50 pods, and no slower.
 const HEAPS: i32 = 2;
+
+/// How long a thread that blocks waits for more to do: a burst leaves twenty of them, each with a hundred kilobytes of stack.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A shell gives 1024 descriptors, which so many connections need alone. Containers are none the wiser: theirs are set in so many words.
 fn raise_descriptor_limit() {

@@ -21,7 +21,7 @@ use tonic::Code;
 /// How many pods are started or removed at the same time.
 const IN_FLIGHT: usize = 10;
 /// Between the last start and a look at memory and processor: what a start leaves to be done is done then.
-pub(super) const SETTLE: Duration = Duration::from_secs(2);
+pub(super) const SETTLE: Duration = Duration::from_secs(4);
 /// How many times a list is asked for.
 pub(super) const LISTS: usize = 30;
 /// The daemons' helpers: all that runs for a pod and is not its own.

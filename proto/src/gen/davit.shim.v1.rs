@@ -693,7 +693,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.shim.v1.Shim/State");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "State"));
@@ -712,7 +712,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.shim.v1.Shim/Create",
             );
@@ -734,7 +734,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.shim.v1.Shim/Start");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "Start"));
@@ -753,7 +753,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.shim.v1.Shim/Signal",
             );
@@ -775,7 +775,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.shim.v1.Shim/Delete",
             );
@@ -799,7 +799,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.shim.v1.Shim/ExecSync",
             );
@@ -824,7 +824,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.shim.v1.Shim/ReopenLog",
             );
@@ -850,7 +850,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.shim.v1.Shim/Events",
             );
@@ -872,7 +872,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.shim.v1.Shim/Update",
             );
@@ -898,7 +898,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.shim.v1.Shim/Checkpoint",
             );
@@ -920,7 +920,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.shim.v1.Shim/Thaw");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "Thaw"));
@@ -943,7 +943,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.shim.v1.Shim/Restore",
             );
@@ -966,7 +966,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.shim.v1.Shim/Pause");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.shim.v1.Shim", "Pause"));
@@ -985,7 +985,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.shim.v1.Shim/Resume",
             );
@@ -1010,7 +1010,7 @@ pub mod shim_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.shim.v1.Shim/Shutdown",
             );
@@ -1247,7 +1247,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1290,7 +1290,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1333,7 +1333,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StartSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1376,7 +1376,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SignalSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1419,7 +1419,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1465,7 +1465,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExecSyncSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1508,7 +1508,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReopenLogSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1554,7 +1554,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EventsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1597,7 +1597,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UpdateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1640,7 +1640,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CheckpointSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1683,7 +1683,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ThawSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1726,7 +1726,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RestoreSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1769,7 +1769,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PauseSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1812,7 +1812,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResumeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1855,7 +1855,7 @@ pub mod shim_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ShutdownSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

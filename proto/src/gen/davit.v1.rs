@@ -1084,7 +1084,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/About");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "About"));
@@ -1103,7 +1103,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Info");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Info"));
@@ -1125,7 +1125,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Pull");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Pull"));
@@ -1147,7 +1147,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Logs");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Logs"));
@@ -1170,7 +1170,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Events");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Events"));
@@ -1192,7 +1192,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/State");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "State"));
@@ -1211,7 +1211,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Wait");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Wait"));
@@ -1234,7 +1234,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Check");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Check"));
@@ -1253,7 +1253,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Pause");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Pause"));
@@ -1272,7 +1272,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Resume");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Resume"));
@@ -1291,7 +1291,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Kill");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Kill"));
@@ -1311,7 +1311,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/OpenExec");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "OpenExec"));
@@ -1330,7 +1330,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.v1.Davit/OpenAttach",
             );
@@ -1354,7 +1354,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Standings");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Standings"));
@@ -1373,7 +1373,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Login");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Login"));
@@ -1392,7 +1392,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Search");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Search"));
@@ -1414,7 +1414,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Explain");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Explain"));
@@ -1436,7 +1436,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.v1.Davit/CreateCheckpoint",
             );
@@ -1461,7 +1461,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.v1.Davit/ListCheckpoints",
             );
@@ -1487,7 +1487,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.v1.Davit/InspectCheckpoint",
             );
@@ -1513,7 +1513,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.v1.Davit/RestoreCheckpoint",
             );
@@ -1538,7 +1538,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/davit.v1.Davit/RemoveCheckpoint",
             );
@@ -1560,7 +1560,7 @@ pub mod davit_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::Small::default();
             let path = http::uri::PathAndQuery::from_static("/davit.v1.Davit/Usage");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("davit.v1.Davit", "Usage"));
@@ -1856,7 +1856,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AboutSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1899,7 +1899,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = InfoSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1945,7 +1945,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PullSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1991,7 +1991,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LogsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2037,7 +2037,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EventsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2083,7 +2083,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2126,7 +2126,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WaitSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2172,7 +2172,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CheckSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2215,7 +2215,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PauseSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2258,7 +2258,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResumeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2301,7 +2301,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = KillSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2344,7 +2344,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = OpenExecSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2387,7 +2387,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = OpenAttachSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2430,7 +2430,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StandingsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2473,7 +2473,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LoginSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2516,7 +2516,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SearchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2559,7 +2559,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExplainSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2604,7 +2604,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateCheckpointSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2649,7 +2649,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListCheckpointsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2694,7 +2694,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = InspectCheckpointSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2739,7 +2739,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RestoreCheckpointSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2784,7 +2784,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RemoveCheckpointSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2827,7 +2827,7 @@ pub mod davit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UsageSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::Small::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -9,8 +9,7 @@ use super::{NetworkMode, PidMode, SandboxSpec, files, teardown};
 use crate::cgroup::Group;
 use crate::clock;
 use crate::id::SandboxId;
-use crate::metrics::Lap;
-use crate::network::Attachment;
+use crate::network::{Attachment, DetachError};
 use crate::oci::handlers::UserNamespaces;
 use crate::oci::sealed::Copy;
 use crate::shared::Shared;
@@ -60,7 +59,7 @@ pub(super) async fn create(
         trouble: None,
     };
     let mut undo = Undo::default();
-    match steps(shared, &mut record, sealed.as_deref(), &mut undo).await {
+    match Box::pin(steps(shared, &mut record, sealed.as_deref(), &mut undo)).await {
         Ok(shim) => Ok(Made { record, shim }),
         Err(error) => {
             let left = undo.run().await;
@@ -95,26 +94,24 @@ async fn steps(
 
     drop(step);
     let group = shared.pod_group(&record.id, &record.spec)?;
-    // The init of a shared PID namespace moves there.
-    let first = record.spec.pid == PidMode::Pod;
-    if first {
-        cgroup(shared, record, &group, undo).await?;
-    }
-    undo.push(
-        "the pod's shim",
-        teardown::unborn_shim(Arc::clone(shared), record.id.clone(), record.netns.clone()),
-    );
-    let step = steps.run_shim.begin();
-    let config = shim_config(shared, record, &group);
-    record.shim = Some(spawn(&shared.config.shim, &directory, &config, sealed)?);
-    reach("run.shim")?;
-    write_json(&record_file, record)?;
-    reach("run.shim_record")?;
-    // All that follows is done while the shim comes up.
-    if !first {
-        cgroup(shared, record, &group, undo).await?;
-    }
-    let (shim, ips) = come_up(shared, record, &group, undo, step).await?;
+    let attachment = attachment(record, &group);
+    let (shim, ips) = match attachment {
+        Some(attachment) if has_early_netns(record) => {
+            davit_sys::pin::new_network(&attachment.netns)?;
+            reach("run.netns")?;
+            undo.push("the pod's network", detach(shared, record));
+            // Both are awaited whatever becomes of one: what is under way can't be undone.
+            let attached = network(shared, attachment);
+            let (ips, shim) = tokio::join!(attached, shim(shared, record, &group, sealed, undo));
+            (shim?, ips?)
+        }
+        Some(attachment) => {
+            let shim = shim(shared, record, &group, sealed, undo).await?;
+            undo.push("the pod's network", detach(shared, record));
+            (shim, network(shared, attachment).await?)
+        }
+        None => (shim(shared, record, &group, sealed, undo).await?, Vec::new()),
+    };
     record.ips = ips;
     let _step = steps.run_commit.begin();
     record.phase = SandboxPhase::Ready;
@@ -123,34 +120,40 @@ async fn steps(
     Ok(shim)
 }
 
-/// The shim serves, which ends the step `coming`, and the pod is attached to its network: at the same time where that can be.
-async fn come_up(
+/// The pod's cgroup and its shim, until that serves.
+async fn shim(
     shared: &Arc<Shared>,
-    record: &SandboxRecord,
+    record: &mut SandboxRecord,
     group: &Group,
+    sealed: Option<&Copy>,
     undo: &mut Undo<'static>,
-    coming: Lap,
-) -> Result<(Shim, Vec<IpAddr>), RunSandboxError> {
-    let connected = async {
-        let found = Shim::connect(shared, &record.id, record.shim).await;
-        drop(coming);
-        let shim = found.map_err(RunSandboxError::Shim)?.shim;
-        reach("run.connected")?;
-        Ok::<_, RunSandboxError>(shim)
-    };
-    let Some(netns) = record.netns.as_deref() else { return Ok((connected.await?, Vec::new())) };
-    let detach = teardown::network(Arc::clone(shared), record.id.clone(), record.netns.clone());
-    if has_early_netns(record) {
-        davit_sys::pin::new_network(netns)?;
-        reach("run.netns")?;
-        undo.push("the pod's network", detach);
-        // Both are awaited whatever becomes of one: what is under way can't be undone.
-        let (shim, ips) = tokio::join!(connected, network(shared, record, group));
-        return Ok((shim?, ips?));
+) -> Result<Shim, RunSandboxError> {
+    // The init of a shared PID namespace moves there.
+    let first = record.spec.pid == PidMode::Pod;
+    if first {
+        cgroup(shared, record, group, undo).await?;
     }
-    let shim = connected.await?;
-    undo.push("the pod's network", detach);
-    Ok((shim, network(shared, record, group).await?))
+    let netns = record.netns.clone();
+    undo.push(
+        "the pod's shim",
+        teardown::unborn_shim(Arc::clone(shared), record.id.clone(), netns),
+    );
+    let step = shared.metrics.steps.run_shim.begin();
+    let config = shim_config(shared, record, group);
+    let directory = shared.layout.pod(&record.id);
+    record.shim = Some(spawn(&shared.config.shim, &directory, &config, sealed)?);
+    reach("run.shim")?;
+    write_json(&shared.layout.sandbox_record(&record.id), record)?;
+    reach("run.shim_record")?;
+    // While the shim comes up.
+    if !first {
+        cgroup(shared, record, group, undo).await?;
+    }
+    let found = Shim::connect(shared, &record.id, record.shim).await;
+    drop(step);
+    let shim = found.map_err(RunSandboxError::Shim)?.shim;
+    reach("run.connected")?;
+    Ok(shim)
 }
 
 /// The pod's cgroup.
@@ -173,14 +176,19 @@ async fn cgroup(
 /// Attaches the pod to its network: its addresses.
 async fn network(
     shared: &Arc<Shared>,
-    record: &SandboxRecord,
-    group: &Group,
+    attachment: Attachment,
 ) -> Result<Vec<IpAddr>, RunSandboxError> {
-    let Some(netns) = record.netns.clone() else { return Ok(Vec::new()) };
     let _step = shared.metrics.steps.run_network.begin();
-    let attached = shared.network.attach(attachment(record, netns, group)).await?;
+    let attached = shared.network.attach(attachment).await?;
     reach("run.attached")?;
     Ok(attached.ips)
+}
+
+fn detach(
+    shared: &Arc<Shared>,
+    record: &SandboxRecord,
+) -> impl Future<Output = Result<(), DetachError>> + Send + use<> {
+    teardown::network(Arc::clone(shared), record.id.clone(), record.netns.clone())
 }
 
 /// Whether the network namespace is made here, so that the network is set up while the shim comes up. The shim makes one that a
@@ -189,17 +197,18 @@ fn has_early_netns(record: &SandboxRecord) -> bool {
     record.netns.is_some() && record.spec.userns.is_none() && record.spec.sysctls.is_empty()
 }
 
-fn attachment(record: &SandboxRecord, netns: std::path::PathBuf, group: &Group) -> Attachment {
-    Attachment {
+/// What is attached; `None` for a pod on the host's network.
+fn attachment(record: &SandboxRecord, group: &Group) -> Option<Attachment> {
+    Some(Attachment {
         id: record.id.clone(),
         key: record.spec.key.clone(),
-        netns,
+        netns: record.netns.clone()?,
         port_mappings: record.spec.port_mappings.clone(),
         dns: record.spec.dns.clone(),
         annotations: record.spec.annotations.clone(),
         labels: record.spec.labels.clone(),
         cgroup_path: Some(group.path().display().to_string()),
-    }
+    })
 }
 
 fn shim_config(shared: &Shared, record: &SandboxRecord, group: &Group) -> ShimConfig {

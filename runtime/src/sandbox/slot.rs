@@ -16,7 +16,8 @@ use tokio::time::Instant;
 
 /// A container that has been made.
 pub(crate) struct Slot {
-    pub(super) record: ContainerRecord,
+    /// On the heap: a map of slots has room for eleven before there is one.
+    pub(super) record: Box<ContainerRecord>,
     view: Arc<ContainerView>,
     /// Keeps its layers and its volumes', whatever happens to the images. None if one was missing at recovery.
     #[expect(dead_code, reason = "held, not looked at")]
@@ -68,7 +69,7 @@ impl Slot {
             meter: Meter::default(),
         });
         Self {
-            record,
+            record: Box::new(record),
             view,
             layers,
             starting: None,

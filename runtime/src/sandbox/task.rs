@@ -94,10 +94,11 @@ pub(crate) fn spawn_new(shared: Arc<Shared>, id: SandboxId, spec: Arc<SandboxSpe
     tokio::spawn(async move {
         let making = {
             let (shared, id, spec) = (Arc::clone(&shared), id.clone(), Arc::clone(&spec));
-            async move {
+            // Its memory goes when the pod is there; what follows is the pod's life.
+            Box::pin(async move {
                 drop(queued);
                 create::create(&shared, id, spec).await
-            }
+            })
         };
         match shared.creations.run(making).instrument(span).await {
             Ok(made) => {

@@ -1,25 +1,25 @@
 //! The connection to one pod's shim.
 //!
-//! Owns the channel and what an error on it means. Every call but the streams has a deadline, so that a shim that hangs holds up nothing but
+//! Owns what an error on it means. Every call but the streams has a deadline, so that a shim that hangs holds up nothing but
 //! its own pod.
 
 use super::spawn::socket_path;
+use super::wire::Wire;
 use crate::metrics::{Call, OciCalls};
-use davit_proto::shim::shim_client::ShimClient as Wire;
+use davit_proto::shim::shim_client::ShimClient as Calls;
 use davit_proto::shim::{
     CheckpointRequest, CreateRequest, DeleteRequest, Event, EventsRequest, ExecSyncOutput,
     ExecSyncRequest, PauseRequest, ReopenLogRequest, RestoreRequest, RestoreResponse,
     ResumeRequest, ShutdownRequest, SignalRequest, StartRequest, StateRequest, StateResponse,
     ThawRequest, UpdateRequest,
 };
-use hyper_util::rt::TokioIo;
+use http::Uri;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 /// What a shim's answer can be but yes.
@@ -102,7 +102,7 @@ impl ShimError {
 /// A handle on one pod's shim; clones share the connection.
 #[derive(Debug, Clone)]
 pub struct ShimClient {
-    wire: Wire<Channel>,
+    wire: Calls<Wire>,
     directory: Arc<Path>,
     deadline: Duration,
     /// For a call that runs the OCI runtime, which has a deadline of its own there.
@@ -117,17 +117,10 @@ impl ShimClient {
     #[must_use]
     pub fn new(directory: &Path, deadline: Duration) -> Self {
         let directory: Arc<Path> = directory.into();
-        let to = Arc::clone(&directory);
-        let connector = tower::service_fn(move |_| {
-            let to = Arc::clone(&to);
-            async move { Ok::<_, io::Error>(TokioIo::new(connect(&to).await?)) }
-        });
-        // The address is never used: the connector knows where to go. Small windows: there is one connection per pod.
-        let endpoint = Endpoint::from_static("http://shim")
-            .initial_stream_window_size(1 << 16)
-            .initial_connection_window_size(1 << 17);
-        let channel = endpoint.connect_with_connector_lazy(connector);
-        Self { wire: Wire::new(channel), directory, deadline, runtime: deadline, measured: None }
+        // The address is never used: the connection knows where to go.
+        let origin = Uri::from_static("http://shim");
+        let wire = Calls::with_origin(Wire::new(Arc::clone(&directory)), origin);
+        Self { wire, directory, deadline, runtime: deadline, measured: None }
     }
 
     /// The same, where a call that ends a container may take the OCI runtime's `limit` besides: it is the shim that tells then who took too long.
@@ -374,7 +367,7 @@ async fn within<T>(
         .unwrap_or_else(|_| Err(ShimError::Deadline { message: late() }))
 }
 
-async fn connect(directory: &Path) -> io::Result<UnixStream> {
+pub(super) async fn connect(directory: &Path) -> io::Result<UnixStream> {
     let handle = File::open(directory)?;
     UnixStream::connect(socket_path(&handle)).await
 }

@@ -6,6 +6,7 @@
 mod client;
 mod process;
 mod spawn;
+mod wire;
 
 pub use client::{ShimClient, ShimError};
 pub use process::{ProcessHandle, start_time};
