@@ -12,6 +12,8 @@ pub struct Footprint {
     pub rss: u64,
     /// Its share of memory: pages that others map too count in part. KiB.
     pub pss: u64,
+    /// Memory of its own, with no file behind it, KiB.
+    pub anonymous: u64,
     /// The most resident memory that it ever had, KiB.
     pub peak: u64,
     /// Open file descriptors.
@@ -32,6 +34,7 @@ impl Footprint {
         Ok(Self {
             rss: field(&status, "VmRSS:")?,
             pss: field(&rollup, "Pss:")?,
+            anonymous: field(&rollup, "Anonymous:")?,
             peak: field(&status, "VmHWM:")?,
             descriptors,
             threads: field(&status, "Threads:")?,
@@ -41,10 +44,10 @@ impl Footprint {
 
 impl fmt::Display for Footprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rss, pss, peak, descriptors, threads } = self;
+        let Self { rss, pss, anonymous, peak, descriptors, threads } = self;
         write!(
             f,
-            "rss {rss} KiB, pss {pss} KiB, peak {peak} KiB, {descriptors} descriptors, {threads} threads"
+            "rss {rss} KiB, pss {pss} KiB, anonymous {anonymous} KiB, peak {peak} KiB, {descriptors} descriptors, {threads} threads"
         )
     }
 }

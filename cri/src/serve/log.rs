@@ -4,14 +4,15 @@ use crate::config::LogLevel;
 use crate::traces::Traces;
 use anyhow::Context;
 use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{Registry, fmt, reload};
 
 /// The running log.
 #[derive(Debug)]
-pub(crate) struct Log(reload::Handle<EnvFilter, Registry>);
+pub(crate) struct Log(reload::Handle<Targets, Registry>);
 
 /// Starts it, and what is traced beside it.
 ///
@@ -46,12 +47,16 @@ impl Log {
 
 /// davit's own lines at this level. The libraries' are one step behind: their debug lines tell every frame of a connection, and could
 /// tell what a call is made with.
-fn filter(level: LogLevel) -> EnvFilter {
-    EnvFilter::new(match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "warn,davit=info,davit_runtime=info",
-        LogLevel::Debug => "info,davit=debug,davit_runtime=debug",
-        LogLevel::Trace => "debug,davit=trace,davit_runtime=trace,h2=info",
-    })
+fn filter(level: LogLevel) -> Targets {
+    let (own, others) = match level {
+        LogLevel::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
+        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
+        LogLevel::Info => (LevelFilter::INFO, LevelFilter::WARN),
+        LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::INFO),
+        LogLevel::Trace => (LevelFilter::TRACE, LevelFilter::DEBUG),
+    };
+    // At trace, h2's debug lines would drown all others.
+    let h2 = others.min(LevelFilter::INFO);
+    let targets = Targets::new().with_default(others).with_target("h2", h2);
+    targets.with_targets([("davit", own), ("davit_runtime", own)])
 }

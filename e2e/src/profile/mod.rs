@@ -3,6 +3,7 @@
 //! Owns one run: a davit of its own, some pods one after the other for the steps' times (as davit's own metrics tell them), then one under strace for the counts,
 //! which don't depend on how fast the machine is. Times under strace would say nothing, so none are taken there.
 
+pub mod allocations;
 pub mod report;
 mod trace;
 

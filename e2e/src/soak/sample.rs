@@ -54,6 +54,7 @@ impl Samples {
             least.held = Footprint {
                 rss: least.held.rss.min(held.rss),
                 pss: least.held.pss.min(held.pss),
+                anonymous: least.held.anonymous.min(held.anonymous),
                 peak: held.peak,
                 descriptors: least.held.descriptors.min(held.descriptors),
                 threads: least.held.threads.min(held.threads),
@@ -79,6 +80,7 @@ impl Samples {
             ("tasks", first.tasks + COUNTS, last.tasks),
             ("resident memory (KiB)", memory(middle.held.rss), last.held.rss),
             ("share of memory (KiB)", memory(middle.held.pss), last.held.pss),
+            ("memory of its own (KiB)", memory(middle.held.anonymous), last.held.anonymous),
         ];
         let grown = figures.iter().filter(|(_, most, is)| is > most);
         grown.map(|(what, most, is)| format!("{what}: {is}, more than {most}")).collect()
@@ -94,13 +96,16 @@ fn tasks(test: &Test) -> Result<u64> {
 
 impl fmt::Display for Samples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| cycles | rss KiB | pss KiB | peak KiB | descriptors | threads | tasks |")?;
-        writeln!(f, "|---|---|---|---|---|---|---|")?;
+        writeln!(
+            f,
+            "| cycles | rss KiB | pss KiB | anonymous KiB | peak KiB | descriptors | threads | tasks |"
+        )?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|")?;
         for Sample { cycles, held, tasks } in &self.all {
-            let Footprint { rss, pss, peak, descriptors, threads } = held;
+            let Footprint { rss, pss, anonymous, peak, descriptors, threads } = held;
             writeln!(
                 f,
-                "| {cycles} | {rss} | {pss} | {peak} | {descriptors} | {threads} | {tasks} |"
+                "| {cycles} | {rss} | {pss} | {anonymous} | {peak} | {descriptors} | {threads} | {tasks} |"
             )?;
         }
         write!(f, "{} events heard", self.events)
@@ -112,7 +117,7 @@ mod tests {
     use super::*;
 
     fn sample(cycles: u32, rss: u64, descriptors: usize, tasks: u64) -> Sample {
-        let held = Footprint { rss, pss: rss, peak: rss, descriptors, threads: 5 };
+        let held = Footprint { rss, pss: rss, anonymous: rss, peak: rss, descriptors, threads: 5 };
         Sample { cycles, held, tasks }
     }
 
@@ -123,7 +128,7 @@ mod tests {
         let mut grown = flat;
         grown[2] = sample(3, 16_100, 25, 17);
         let grown = Samples { all: grown.to_vec(), events: 0 }.growth();
-        assert_eq!(grown.len(), 4, "{grown:?}");
+        assert_eq!(grown.len(), 5, "{grown:?}");
         assert_eq!(grown[0], "descriptors: 25, more than 24");
         assert_eq!(Samples::default().growth(), ["there are no samples"]);
     }

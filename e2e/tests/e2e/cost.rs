@@ -3,13 +3,24 @@
 //! Each bound is what was counted when it was set and a little more, so what makes a pod dearer is noticed here and decided on: a bound that is raised needs a
 //! reason. hack/profile shows them in detail.
 
+use crate::shim_loss::shim;
+use davit_e2e::footprint::Footprint;
 use davit_e2e::prelude::*;
 use davit_e2e::profile::report::SYNCS;
-use davit_e2e::profile::{Calls, counted, settled};
+use davit_e2e::profile::{Calls, allocations, counted, settled};
 
 /// System calls of one pod's start and of its end, at most: of davit, and of its shim with what that forks.
-const START: (u64, u64) = (650, 520);
-const END: (u64, u64) = (430, 240);
+const START: (u64, u64) = (540, 500);
+const END: (u64, u64) = (330, 230);
+
+/// What the daemon asks its heap for, for one pod's start and end, in bytes, at most; and what it holds for each pod with a container that is there, in KiB.
+const ASKED: u64 = 900_000;
+const HELD: u64 = 90;
+/// Threads of the daemon when nothing is under way: its executor's, one for signals and the main one, and one or two that have just been used.
+const THREADS: u64 = 8;
+/// Of a shim with a container, KiB of memory of its own, in a build for tests: its code is shared.
+const SHIM: u64 = 560;
+const WITHIN: Duration = Duration::from_secs(30);
 
 fn host_mounts() -> Result<Vec<String>> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;
@@ -77,5 +88,75 @@ on_one!(a_pod_is_two_mounts_on_the_host_and_a_container_none, |t| {
     let left = host_mounts()?.into_iter().filter(|mount| mount.contains(&tag));
     let left: Vec<_> = left.filter(|mount| !before.contains(mount)).collect();
     ensure!(left.len() <= 1, "{left:?}");
+    Ok(())
+});
+
+/// A pod on the host's network with a container that runs.
+fn whole(t: &Test, name: &str) -> Result<Pod> {
+    let network = NamespaceMode::Node.into();
+    let options = NamespaceOption { network, ..NamespaceOption::default() };
+    let pod = t.pod(name, |p| *namespaces(p) = options)?;
+    t.run(&pod, "c", |_| ())?;
+    Ok(pod)
+}
+
+fn away(t: &Test, pod: &Pod) -> Result<()> {
+    t.cri.stop_pod(&pod.id)?;
+    Ok(t.cri.remove_pod(&pod.id)?)
+}
+
+fn counting(settings: &mut Settings) -> Result<()> {
+    without_stored_events(settings)?;
+    allocations::count(settings)
+}
+
+on_one!(a_pod_asks_the_heap_for_no_more_than_it_did, setup: counting, |t| {
+    t.pull("davit-test/busybox:latest")?;
+    settled(t)?;
+    away(t, &whole(t, "warm")?)?;
+    let before = allocations::bytes(&t.settings())?;
+    ensure!(before > 0, "nothing was counted");
+    const PODS: u64 = 5;
+    for number in 0..PODS {
+        away(t, &whole(t, &format!("pod-{number}"))?)?;
+    }
+    let each = (allocations::bytes(&t.settings())? - before) / PODS;
+    println!("a pod's start and end ask for {each} bytes");
+    ensure!(each <= ASKED, "a pod's start and end ask for {each} bytes");
+    Ok(())
+});
+
+/// The daemon's, when no thread of it waits for more to do.
+fn at_rest(t: &Test) -> Result<Footprint> {
+    let pid = t.daemon().pid().context("it runs")?;
+    let mut last = None;
+    eventually(WITHIN, "its threads have gone", || {
+        let now = Footprint::of(pid)?;
+        // Twice the same: what was given back was given back.
+        let same = last.replace(now) == Some(now);
+        pause(Duration::from_millis(500));
+        Ok((now.threads <= THREADS && same).then_some(now))
+    })
+}
+
+on_one!(a_pod_that_is_there_holds_little, setup: without_stored_events, |t| {
+    t.pull("davit-test/busybox:latest")?;
+    settled(t)?;
+    const FIRST: u64 = 5;
+    const MORE: u64 = 20;
+    for number in 0..FIRST {
+        whole(t, &format!("first-{number}"))?;
+    }
+    let before = at_rest(t)?;
+    let pods: Result<Vec<_>> = (0..MORE).map(|number| whole(t, &format!("pod-{number}"))).collect();
+    let after = at_rest(t)?;
+    let each = after.anonymous.saturating_sub(before.anonymous) / MORE;
+    println!("a pod holds {each} KiB of the daemon; {after}");
+    ensure!(each <= HELD, "a pod holds {each} KiB of the daemon");
+    for pod in pods? {
+        let shim = Footprint::of(shim(t, &pod)?)?;
+        println!("its shim: {shim}");
+        ensure!(shim.threads == 1 && shim.anonymous <= SHIM, "{shim}");
+    }
     Ok(())
 });
