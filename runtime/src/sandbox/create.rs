@@ -98,8 +98,8 @@ async fn steps(
     let (shim, ips) = match attachment {
         Some(attachment) if has_early_netns(record) => {
             davit_sys::pin::new_network(&attachment.netns)?;
-            reach("run.netns")?;
             undo.push("the pod's network", detach(shared, record));
+            reach("run.netns")?;
             // Both are awaited whatever becomes of one: what is under way can't be undone.
             let attached = network(shared, attachment);
             let (ips, shim) = tokio::join!(attached, shim(shared, record, &group, sealed, undo));
