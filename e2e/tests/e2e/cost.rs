@@ -15,7 +15,7 @@ const END: (u64, u64) = (330, 230);
 
 /// What the daemon asks its heap for, for one pod's start and end, in bytes, at most; and what it holds for each pod with a container that is there, in KiB.
 const ASKED: u64 = 900_000;
-const HELD: u64 = 90;
+const HELD: u64 = 140;
 /// Threads of the daemon when nothing is under way: its executor's, one for signals and the main one, and one or two that have just been used.
 const THREADS: u64 = 8;
 /// Of a shim with a container, KiB of memory of its own, in a build for tests: its code is shared.

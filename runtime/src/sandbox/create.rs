@@ -98,6 +98,10 @@ async fn steps(
     let (shim, ips) = match attachment {
         Some(attachment) if has_early_netns(record) => {
             davit_sys::pin::new_network(&attachment.netns)?;
+            let (its, id, netns) =
+                (Arc::clone(shared), record.id.clone(), attachment.netns.clone());
+            let unpin = async move { teardown::early_netns(&its, &id, &netns) };
+            undo.push("the pod's network namespace", unpin);
             undo.push("the pod's network", detach(shared, record));
             reach("run.netns")?;
             // Both are awaited whatever becomes of one: what is under way can't be undone.

@@ -66,6 +66,15 @@ pub(crate) async fn unborn_shim(
     release(&id, &shared.layout.shm(&id), netns.as_deref())
 }
 
+/// The network namespace that was made for a pod before it had a shim.
+pub(super) fn early_netns(
+    shared: &Shared,
+    id: &SandboxId,
+    netns: &Path,
+) -> Result<(), StopSandboxError> {
+    release(id, &shared.layout.shm(id), Some(netns))
+}
+
 /// Ends the shim that serves in `directory`, and all that it holds; and the one that was recorded, if that is another or did not answer.
 async fn dismiss(
     shared: &Shared,
