@@ -1,5 +1,6 @@
 //! How a container ended: never lost, never guessed, whoever was away, slow or asleep at that moment.
 
+use crate::shim_loss::shim;
 use davit_e2e::prelude::*;
 use k8s_cri::v1::ContainerStatus;
 use std::fs::File;
@@ -105,7 +106,7 @@ on_both!(a_shim_that_is_slow_to_tell_tells_the_truth, |t| {
     eventually(WAIT, "it has begun", || {
         Ok(std::fs::metadata(&log).is_ok_and(|log| log.len() > 0).then_some(()))
     })?;
-    let shim = shim_of(t, &pod)?;
+    let shim = shim(t, &pod)?;
     let signal = |pid: u32, name: &str| -> Result<()> {
         ensure!(Command::new("kill").args([name, &pid.to_string()]).status()?.success());
         Ok(())
@@ -125,13 +126,6 @@ on_both!(a_shim_that_is_slow_to_tell_tells_the_truth, |t| {
     assert_eq!((status.exit_code, status.reason.as_str()), (23, "Error"));
     Ok(())
 });
-
-fn shim_of(t: &Test, pod: &Pod) -> Result<u32> {
-    let record = t.settings().state().join("pods").join(&pod.id).join("sandbox.json");
-    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(&record)?)?;
-    let pid = record.pointer("/shim/pid").and_then(serde_json::Value::as_u64);
-    Ok(u32::try_from(pid.context("the record has no shim")?)?)
-}
 
 on_both!(one_that_ends_before_its_start_is_answered_is_told_in_full, |t| {
     let pod = t.pod("web", |_| ())?;

@@ -132,6 +132,21 @@ fn runtimes() -> [Handler; 2] {
     })
 }
 
+/// Whether it was built by a Go that raises its soft limit of open files as it starts, and does not put that back for the command that it becomes: from 1.19 on, until
+/// 1.19.9 and 1.20.4 (Go's issue 46279).
+fn raises_files(handler: &Handler) -> bool {
+    let told = Command::new(&handler.path).arg("--version").output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    let Some(go) = told.lines().find_map(|line| line.strip_prefix("go: go")) else { return false };
+    let mut numbers = go.split('.').map(|number| number.trim().parse().unwrap_or(0_u32));
+    let mut next = || numbers.next().unwrap_or(0);
+    match (next(), next(), next()) {
+        (1, 19, patch) => patch < 9,
+        (1, 20, patch) => patch < 4,
+        _ => false,
+    }
+}
+
 struct Run {
     directory: tempfile::TempDir,
     /// Held for its namespaces.
@@ -399,8 +414,9 @@ async fn an_exec_in_crun_and_in_runc_has_no_more_than_the_containers_own_process
         is("home", "/home/app");
         is("NoNewPrivs:", "1");
         is("Seccomp:", "2");
-        // On a busy machine runc's exec is now and then left with the limit of whoever ran it, which the shim makes good: e2e looks at that.
-        if name != "runc" {
+        is("hard", &run.given.host.nofile.1.to_string());
+        // Where its cgroups are joined at once, such a runc sets the limit first and raises it then, as Linux lets whoever has that hard limit.
+        if !raises_files(&run.given.handler) || report.get("soft") != report.get("hard") {
             is("soft", "1024");
         }
         for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {

@@ -94,14 +94,11 @@ async fn steps(
 
     drop(step);
     let group = shared.pod_group(&record.id, &record.spec)?;
-    let attachment = attachment(record, &group);
-    let (shim, ips) = match attachment {
+    let (shim, ips) = match attachment(record, &group) {
         Some(attachment) if has_early_netns(record) => {
             davit_sys::pin::new_network(&attachment.netns)?;
-            let (its, id, netns) =
-                (Arc::clone(shared), record.id.clone(), attachment.netns.clone());
-            let unpin = async move { teardown::early_netns(&its, &id, &netns) };
-            undo.push("the pod's network namespace", unpin);
+            let (id, netns) = (record.id.clone(), attachment.netns.clone());
+            undo.push("the pod's network namespace", async move { teardown::unpin(&id, &netns) });
             undo.push("the pod's network", detach(shared, record));
             reach("run.netns")?;
             // Both are awaited whatever becomes of one: what is under way can't be undone.

@@ -66,15 +66,6 @@ pub(crate) async fn unborn_shim(
     release(&id, &shared.layout.shm(&id), netns.as_deref())
 }
 
-/// The network namespace that was made for a pod before it had a shim.
-pub(super) fn early_netns(
-    shared: &Shared,
-    id: &SandboxId,
-    netns: &Path,
-) -> Result<(), StopSandboxError> {
-    release(id, &shared.layout.shm(id), Some(netns))
-}
-
 /// Ends the shim that serves in `directory`, and all that it holds; and the one that was recorded, if that is another or did not answer.
 async fn dismiss(
     shared: &Shared,
@@ -156,19 +147,22 @@ pub(crate) fn release(
     shm: &Path,
     netns: Option<&Path>,
 ) -> Result<(), StopSandboxError> {
-    let error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| StopSandboxError::Release { id: id.clone(), path, source }
-    };
-    detach_mount(shm).map_err(error(shm))?;
-    if let Some(netns) = netns {
-        detach_mount(netns).map_err(error(netns))?;
-        match std::fs::remove_file(netns) {
-            Err(failed) if failed.kind() == io::ErrorKind::NotFound => {}
-            other => other.map_err(error(netns))?,
-        }
+    detach_mount(shm).map_err(unreleased(id, shm))?;
+    netns.map_or(Ok(()), |netns| unpin(id, netns))
+}
+
+/// The pin of a pod's network namespace goes; none is no error.
+pub(super) fn unpin(id: &SandboxId, netns: &Path) -> Result<(), StopSandboxError> {
+    detach_mount(netns).map_err(unreleased(id, netns))?;
+    match std::fs::remove_file(netns) {
+        Err(failed) if failed.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(unreleased(id, netns)),
     }
-    Ok(())
+}
+
+fn unreleased(id: &SandboxId, path: &Path) -> impl FnOnce(io::Error) -> StopSandboxError {
+    let (id, path) = (id.clone(), path.to_owned());
+    move |source| StopSandboxError::Release { id, path, source }
 }
 
 /// Unmounts all that is mounted there; nothing mounted, or nothing there, is no error.

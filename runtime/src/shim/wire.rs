@@ -4,6 +4,7 @@
 //! whatever waits there; a daemon has as many of these as there are pods.
 
 use super::client::connect;
+use crate::error::chain;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -39,7 +40,6 @@ impl Wire {
         if let Some(sender) = made.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
-        let gone = |error: &dyn std::error::Error| Status::unavailable(error.to_string());
         let stream = connect(&self.directory).await.map_err(|error| gone(&error))?;
         let mut builder = Builder::new(TokioExecutor::new());
         builder
@@ -67,13 +67,12 @@ impl Service<Request<Body>> for Wire {
         let wire = self.clone();
         Box::pin(async move {
             let mut sender = wire.sender().await?;
-            sender.send_request(request).await.map_err(|error| lost(&error))
+            sender.send_request(request).await.map_err(|error| gone(&error))
         })
     }
 }
 
 /// What a connection's error means to the call that meets it: no answer comes.
-fn lost(error: &hyper::Error) -> Status {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}"));
-    Status::unavailable(format!("{error}{}", source.unwrap_or_default()))
+fn gone(error: &dyn std::error::Error) -> Status {
+    Status::unavailable(chain(error))
 }
