@@ -107,8 +107,7 @@ fn refuse_unknown(path: &Path) -> Result<()> {
 /// The real one; it dies with this process.
 fn spawn(shim: &Path, pod_dir: &Path, socket: UnixListener) -> Result<tokio::process::Child> {
     let mut command = tokio::process::Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "sh", "-c", "exec 3<&0 < /dev/null; exec \"$0\" \"$@\""]);
-    command.arg(shim).arg("--pod-dir").arg(pod_dir);
+    command.args(["--pdeathsig", "KILL"]).arg(shim).arg("--pod-dir").arg(pod_dir);
     command.stdin(Stdio::from(OwnedFd::from(socket)));
     command.spawn().context("start the real shim")
 }

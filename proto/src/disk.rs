@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub const VERSION: u32 = 1;
 /// In a pod's directory: what its shim is to be ([`ShimConfig`]). Written by the daemon before it spawns the shim.
 pub const SHIM_CONFIG: &str = "shim.json";
-/// In a pod's directory: the shim's listening socket, made by the daemon.
+/// In a pod's directory: the shim's listening socket, made by the daemon, which passes it as standard input.
 pub const SHIM_SOCKET: &str = "shim.sock";
 /// In a pod's directory: what the shim has to say on its standard error.
 pub const SHIM_LOG: &str = "shim.log";
@@ -19,8 +19,6 @@ pub const SHIM_LOG: &str = "shim.log";
 pub const INIT_PID: &str = "init.pid";
 /// In a bundle: how the container ended ([`ExitRecord`]). Written by the shim.
 pub const EXIT_RECORD: &str = "exit.json";
-/// The descriptor on which a shim finds its listening socket.
-pub const SHIM_FD: i32 = 3;
 
 /// Set in a shim's environment: glibc's allocator keeps nothing back for later. What it would keep, some chunks of each size wherever they lie, holds on to pages
 /// that are otherwise free: 25 KiB of a shim at rest, 40 KiB of one that has worked. It can be told no other way.

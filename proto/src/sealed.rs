@@ -1,6 +1,6 @@
 //! A copy of an OCI runtime that nobody can write to, passed from daemon to shim.
 //!
-//! Owns how the shim is told: the descriptor's number and a variable of its environment, which a shim that knows nothing of it passes over. The copy
+//! Owns how the shim is told: a standard stream and a variable of its environment, which a shim that knows nothing of it passes over. The copy
 //! is the daemon's to make and the shim's to use, for as long as the file that it is of looks as it did.
 
 use std::ffi::{OsStr, OsString};
@@ -10,9 +10,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// The descriptor on which a shim finds the copy, if [`ENV`] says so.
-pub const FD: i32 = 4;
-/// The variable: how the file looks, a space, its path.
+/// The variable: how the file looks, a space, its path. Where it is set, the copy is the shim's standard output.
 pub const ENV: &str = "DAVIT_SEALED_RUNTIME";
 
 /// Which file a copy is of.

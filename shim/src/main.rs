@@ -2,7 +2,7 @@
 //!
 //! One small process per pod. It makes and pins the pod's namespaces, mounts containers' roots, calls the OCI runtime,
 //! reads output and writes the logs, reaps, and tells how each container ended. It outlives the daemon, which talks to it
-//! over the listening socket passed as descriptor 3.
+//! over the listening socket passed as standard input.
 //!
 //! **One thread, ever**: forking is sound only so, and threads cost memory. Hence no blocking pool and no `tokio::fs`; files
 //! here are small and on tmpfs, and a log's disk that hangs hangs the pod's logging, as it would in any writer.
@@ -25,11 +25,13 @@ mod error;
 mod events;
 mod exec;
 mod files;
+mod hidden;
 mod init;
 mod mapped;
 mod namespaces;
 mod oci;
 mod overlay;
+mod passed;
 mod pod;
 mod process;
 mod reaper;

@@ -47,7 +47,7 @@ pub(crate) fn check(
     pod_dir: &Path,
     userns: Option<&Userns>,
 ) -> Result<(), Invalid> {
-    let Rootfs { lower, upper, work, target, options: _, make_dirs, volumes } = rootfs;
+    let Rootfs { lower, upper, work, target, options: _, make_dirs, volumes, hidden } = rootfs;
     if lower.is_empty() {
         return Err(Invalid::new("rootfs.lower", "[]", "at least one layer is needed"));
     }
@@ -62,6 +62,7 @@ pub(crate) fn check(
         return Err(Invalid::new("rootfs.target", target, "not below the pod's directory"));
     }
     make_dirs.iter().try_for_each(|directory| checked_path("rootfs.make_dirs", &directory.path))?;
+    crate::hidden::check(hidden)?;
     volumes.iter().try_for_each(|volume| check_volume(volume, pod_dir))
 }
 
@@ -85,6 +86,7 @@ fn check_volume(volume: &ImageVolume, pod_dir: &Path) -> Result<(), Invalid> {
 
 /// Mounts the overlay and makes the directories in it. The mount namespace is the caller's own.
 pub(crate) fn prepare(rootfs: &Rootfs, userns: Option<&Userns>) -> Result<(), RootfsError> {
+    crate::hidden::hide(&rootfs.hidden)?;
     keep_from_propagating(Path::new(&rootfs.target))?;
     let root = mount_mapped(rootfs, userns)?;
     let mappings = userns.map(|userns| &userns.mappings);

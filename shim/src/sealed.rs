@@ -3,8 +3,8 @@
 //! Owns the decision to start that instead of the file: only for the same path, and while the file looks as it did. Whatever is amiss, the file
 //! is started: it is slower and no worse.
 
-use davit_proto::sealed::{ENV, FD, Original};
-use davit_sys::inherited::{self, InheritedError};
+use crate::passed::{self, PassedError};
+use davit_proto::sealed::{ENV, Original};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -16,13 +16,13 @@ pub(crate) struct Sealed {
 }
 
 impl Sealed {
-    /// What the daemon passed, if it did. To be called before anything opens descriptors.
-    pub(crate) fn take() -> Result<Option<Self>, InheritedError> {
+    /// What the daemon passed, if it did.
+    pub(crate) fn take() -> Result<Option<Self>, PassedError> {
         let Some(original) = std::env::var_os(ENV).and_then(|value| Original::from_env(&value))
         else {
             return Ok(None);
         };
-        Ok(Some(Self { original, fd: inherited::take(FD)? }))
+        Ok(Some(Self { original, fd: passed::copy()? }))
     }
 
     /// Another descriptor of the copy, if it is one of the file at `path` as that is now.

@@ -6,15 +6,14 @@
 
 use crate::config::{self, ConfigError};
 use crate::namespaces::{NamespaceError, Pinned};
+use crate::passed::{self, PassedError};
 use crate::pod::Pod;
 use crate::process::{self, ProcessError};
 use crate::sealed::Sealed;
 use crate::service::Service;
 use crate::session::{self, SESSIONS};
-use davit_proto::disk::SHIM_FD;
 use davit_proto::session::FIRST_BYTE;
 use davit_proto::shim::shim_server::ShimServer;
-use davit_sys::inherited::{self, InheritedError};
 use davit_sys::signal::{Signals, Wait, Watched};
 use davit_sys::{passing, readiness};
 use hyper::server::conn::http2;
@@ -44,8 +43,8 @@ const CONNECTION_WINDOW: u32 = 128 * 1024;
 /// Why there is no shim.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
-    #[error("take the listening socket")]
-    Socket(#[from] InheritedError),
+    #[error("take what the daemon passes")]
+    Passed(#[from] PassedError),
     #[error("read the configuration")]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -64,14 +63,13 @@ fn step(step: &'static str) -> impl FnOnce(io::Error) -> ServeError {
 
 /// Is the shim of a pod, until it is told to end.
 pub(crate) fn run(pod_dir: &Path) -> Result<(), ServeError> {
-    let socket = inherited::take(SHIM_FD)?;
+    let listener = passed::listener()?;
     let sealed = Sealed::take()?;
     let config = config::load(pod_dir)?;
     process::settle(config.oom_score_adj)?;
     let signals = Signals::new(Wait::No).map_err(step("watch signals"))?;
     // Its end is seen among the signals, as an orphan's.
     let moving = process::begin_move(&config.cgroup_procs)?;
-    let listener = std::os::unix::net::UnixListener::from(socket);
     listener.set_nonblocking(true).map_err(step("use the listening socket"))?;
     // Before the namespaces: what comes after them would have to release them.
     let runtime = tokio::runtime::Builder::new_current_thread()

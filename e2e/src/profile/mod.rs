@@ -25,13 +25,15 @@ const SETTLED: Duration = Duration::from_secs(60);
 pub struct Options {
     /// How many pods the times are of.
     pub pods: u32,
+    /// How many others there are meanwhile.
+    pub there: u32,
     /// The OCI runtime: `crun` or `runc`.
     pub handler: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pods: 30, handler: "crun".to_owned() }
+        Self { pods: 30, there: 0, handler: "crun".to_owned() }
     }
 }
 
@@ -71,6 +73,9 @@ fn take(t: &Test, options: &Options, metrics: SocketAddr) -> Result<Profile> {
     settled(t)?;
     // The first one makes the bridge, the table, and the copy of the OCI runtime.
     end(t, &begin(t, "warm")?.0)?;
+    let there: Vec<Pod> = (0..options.there)
+        .map(|number| Ok(begin(t, &format!("there-{number}"))?.0))
+        .collect::<Result<_>>()?;
     let before = steps(metrics)?;
     let mut times: [Vec<Duration>; 4] = Default::default();
     for number in 0..options.pods {
@@ -82,6 +87,7 @@ fn take(t: &Test, options: &Options, metrics: SocketAddr) -> Result<Profile> {
         }
     }
     let after = steps(metrics)?;
+    there.iter().try_for_each(|pod| end(t, pod))?;
     let (pod, start, end) = counted(t)?;
     drop(pod);
     let whole = times.map(|mut times| {

@@ -45,6 +45,7 @@ mod exits;
 #[cfg(test)]
 mod failpoints;
 #[cfg(test)]
+mod hidden;
 mod hostile_images;
 #[cfg(test)]
 mod hung;

@@ -18,10 +18,8 @@ const WITHIN: Duration = Duration::from_secs(40);
 fn disguise(directory: &Path, age: &str) -> Result<()> {
     let (own, shim) = (env!("CARGO_BIN_EXE_davit-old-shim"), tools::binaries()?.join("davit-shim"));
     let shim = shim.display();
-    // The socket, on descriptor 3, becomes the standard input: from there it can be taken without further ado.
-    let text = format!(
-        "[ \"$1\" = --pod-dir ] || exec {shim} \"$@\"\nexec {own} {age} {shim} \"$@\" <&3 3<&-"
-    );
+    let text =
+        format!("[ \"$1\" = --pod-dir ] || exec {shim} \"$@\"\nexec {own} {age} {shim} \"$@\"");
     davit_e2e::host::script(&directory.join("davit-shim"), &text)
 }
 

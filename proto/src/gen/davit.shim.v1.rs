@@ -130,6 +130,19 @@ pub struct Rootfs {
     /// Other images that the OCI spec binds from, mounted in the same namespace.
     #[prost(message, repeated, tag = "7")]
     pub volumes: ::prost::alloc::vec::Vec<ImageVolume>,
+    /// What the OCI runtime need not see of the host's mounts. A shim that knows nothing of it shows it all, which is only slower.
+    #[prost(message, repeated, tag = "8")]
+    pub hidden: ::prost::alloc::vec::Vec<Hidden>,
+}
+/// A mount whose own mounts are other pods': each call of an OCI runtime copies every mount that it sees, and reads the list of them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hidden {
+    /// Where it is mounted. Taken away, before the root is mounted, if there is a mount right there.
+    #[prost(string, tag = "1")]
+    pub point: ::prost::alloc::string::String,
+    /// The one of those below it that is this pod's, and stays. Empty: none.
+    #[prost(string, tag = "2")]
+    pub keep: ::prost::alloc::string::String,
 }
 /// An image's tree, read-only, as a volume of a container.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

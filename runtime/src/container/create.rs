@@ -3,6 +3,7 @@
 //! Owns the order. The record says `Creating` before anything is made and `Created` after the OCI runtime has: that write is the commit point.
 //! What fails before it is undone here; a crash before it is undone by [`super::undo`].
 
+use super::hidden::hidden;
 use super::remove::{Removal, remove_files};
 use super::volume::{self, Volume};
 use super::{ContainerEvent, ContainerFacts, ContainerSpec, ContainerState, CreateContainerError};
@@ -384,6 +385,7 @@ impl Creation {
             options: context(built),
             make_dirs: make_dirs.collect(),
             volumes,
+            hidden: hidden(&built.spec, self.sandbox.netns.as_deref()),
         })
     }
 

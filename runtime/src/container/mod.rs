@@ -4,6 +4,7 @@
 
 mod create;
 mod error;
+mod hidden;
 mod pause;
 mod remove;
 mod restore;

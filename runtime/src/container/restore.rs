@@ -45,7 +45,9 @@ impl Restoration {
         undo: &mut Undo<'static>,
     ) -> Result<MadeContainer, CreateContainerError> {
         let creation = &self.creation;
-        let Prepared { record, held, request } = creation.prepare(id, undo)?;
+        let Prepared { record, held, mut request } = creation.prepare(id, undo)?;
+        // What restores looks the mounts up in the host's own list.
+        request.rootfs.iter_mut().for_each(|rootfs| rootfs.hidden.clear());
         reach("restore.prepared")?;
         let writable = creation.shared.layout.writable(id);
         let directory = writable.join("restore");

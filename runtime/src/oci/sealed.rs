@@ -14,7 +14,7 @@
 use super::handlers::{Handler, Kind};
 use davit_proto::sealed::Original;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
@@ -29,8 +29,6 @@ const SEALS: SealFlags =
     SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
 /// What a program begins with that the kernel runs by itself; a script would need its file once more.
 const ELF: [u8; 4] = *b"\x7fELF";
-/// Above the numbers at which a shim finds its descriptors.
-const ABOVE: i32 = 10;
 
 /// The copies that there are.
 #[derive(Debug, Default)]
@@ -53,7 +51,7 @@ pub struct Copy {
 impl Copy {
     /// Another descriptor of it.
     pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
-        Ok(fcntl_dupfd_cloexec(&self.fd, ABOVE)?)
+        self.fd.try_clone()
     }
 }
 
@@ -138,7 +136,6 @@ mod tests {
         assert!(Arc::ptr_eq(&copy, &sealed.of(&handler(&path, Kind::Crun)).unwrap()));
         let fd = copy.descriptor().unwrap();
         assert_eq!(rustix::fs::fcntl_get_seals(&fd).unwrap(), SEALS);
-        assert!(std::os::fd::AsRawFd::as_raw_fd(&fd) >= ABOVE);
         let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
         assert!(std::process::Command::new(&name).status().unwrap().success());
         assert!(

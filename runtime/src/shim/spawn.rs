@@ -3,11 +3,11 @@
 use super::process::start_time;
 use crate::oci::sealed::Copy;
 use crate::store::{ShimRecord, StoreError, write_json};
-use davit_proto::disk::{SHIM_CONFIG, SHIM_ENV, SHIM_FD, SHIM_LOG, SHIM_SOCKET, ShimConfig};
+use davit_proto::disk::{SHIM_CONFIG, SHIM_ENV, SHIM_LOG, SHIM_SOCKET, ShimConfig};
 use davit_proto::sealed;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
@@ -97,13 +97,12 @@ pub fn spawn(
         std::env::var_os(davit_sys::failpoint::ASKED)
             .map(|asked| (davit_sys::failpoint::ASKED, asked)),
     );
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    davit_sys::inherit::inherit(&mut command, listener.into(), SHIM_FD);
-    // After the listener, whose number may be this one.
+    // All as streams, so that std needs no code of ours between fork and exec, and hence no fork: the child borrows the daemon's memory until it
+    // has its program, instead of getting a copy of its page tables.
+    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(log);
     if let Some(copy) = sealed {
-        let fd = copy.descriptor().map_err(prepare("pass the OCI runtime"))?;
         command.env(sealed::ENV, copy.original.to_env());
-        davit_sys::inherit::inherit(&mut command, fd, sealed::FD);
+        command.stdout(copy.descriptor().map_err(prepare("pass the OCI runtime"))?);
     }
     // tokio reaps a child whose handle was dropped; that it has ended is seen on its pidfd, as after a restart.
     let child = tokio::process::Command::from(command)

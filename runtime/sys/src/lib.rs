@@ -7,8 +7,6 @@
 
 pub mod clock;
 pub mod failpoint;
-pub mod inherit;
-pub mod inherited;
 pub mod kin;
 pub mod memory;
 pub mod mount;

@@ -150,3 +150,15 @@ fn a_shim_that_cannot_start_says_why_and_leaves_nothing() {
     rustix::mount::unmount(setup.dir.join("netns"), rustix::mount::UnmountFlags::DETACH).unwrap();
     drop(setup.temporary);
 }
+
+#[test]
+fn one_that_no_daemon_started_says_so() {
+    let said = std::process::Command::new(crate::harness::executable())
+        .args(["--pod-dir", "/no/such/pod"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!said.status.success());
+    let words = String::from_utf8(said.stderr).unwrap();
+    assert!(words.contains("standard input is no socket that listens"), "{words}");
+}

@@ -84,7 +84,7 @@ pub(crate) fn plain_config(name: &str) -> ShimConfig {
 }
 
 /// The shim under test: the one built with the tests, unless `DAVIT_SHIM` names another (a release build, to measure).
-fn executable() -> PathBuf {
+pub(crate) fn executable() -> PathBuf {
     std::env::var_os("DAVIT_SHIM")
         .map_or_else(|| env!("CARGO_BIN_EXE_davit-shim").into(), PathBuf::from)
 }
@@ -150,8 +150,7 @@ impl Setup {
         put(&self.dir.join("shim.json"), &serde_json::to_string(config).unwrap());
         let listener = UnixListener::bind(self.dir.join("s")).unwrap();
         let log = fs::File::create(self.dir.join("shim.log")).unwrap();
-        // The shell moves the socket to descriptor 3, which std has no safe way to do.
-        let script = format!("{before} exec \"$0\" --pod-dir \"$1\" 3<&0 0</dev/null");
+        let script = format!("{before} exec \"$0\" --pod-dir \"$1\"");
         let mut command = if before.is_empty() {
             Command::new("/bin/sh")
         } else {

@@ -60,8 +60,16 @@ fn set_up(link: &mut LinkMessage) {
     link.header.change_mask |= LinkFlags::Up;
 }
 
-/// No IPv6 link-local address, and so no duplicate detection traffic, on a link that carries others' packets only.
-fn without_ipv6() -> LinkAttribute {
+/// No IPv6 link-local address, and so none of the traffic that comes with one: a bridge floods that to every pod, so each start would cost the more the more
+/// pods there are. For a link that carries others' packets only, and for a pod's own without an IPv6 subnet. Before the link is up.
+pub(super) fn keep_without_link_local(index: u32, what: impl Into<String>) -> Change {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.attributes.push(without_link_local());
+    Change::modify(what, RouteNetlinkMessage::SetLink(link))
+}
+
+fn without_link_local() -> LinkAttribute {
     let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
     LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])])
 }
@@ -122,7 +130,7 @@ impl Pair<'_> {
         let mut link = named(self.host);
         set_up(&mut link);
         link.attributes.extend([
-            without_ipv6(),
+            without_link_local(),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::PortKind(InfoPortKind::Bridge),
                 LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(

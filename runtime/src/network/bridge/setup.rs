@@ -88,6 +88,9 @@ pub(super) fn configure_pod(
     let mut changes = vec![link::bring_up(find(pod, netns, "lo")?, "bring up lo")];
     if !addresses.is_empty() {
         let eth0 = find(pod, netns, link::POD_LINK)?;
+        if addresses.iter().all(|net| matches!(net, IpNet::V4(_))) {
+            changes.push(link::keep_without_link_local(eth0, "keep eth0 without IPv6"));
+        }
         changes.push(link::bring_up(eth0, "bring up eth0"));
         changes.extend(addresses.iter().map(|net| link::add_address(eth0, *net)));
         changes.extend(gateways.iter().map(|gateway| link::default_route(eth0, *gateway)));

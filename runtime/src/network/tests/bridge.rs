@@ -51,6 +51,11 @@ fn router_advertisements_of_pods_are_not_believed_cve_2020_10749() {
             "",
             "a port has no address of its own"
         );
+        assert_eq!(
+            pod.ip(&["-6", "addr", "show", "dev", "eth0"]),
+            "",
+            "nor has a pod without a subnet for it: each would tell all others"
+        );
         network.detach(&a.id, None).await.unwrap();
         network.settle().await;
     });

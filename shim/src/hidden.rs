@@ -1,0 +1,126 @@
+//! Mounts of the host's that an OCI runtime need not see: those of the other pods.
+//!
+//! Every call of one that makes a mount namespace copies all mounts that it sees, reads their list, and tears them down again, so each start would take the
+//! longer the more pods there are. Runs in the child that has left the host's mounts; the host's own stay as they are. Which ones is the daemon's to say: it knows
+//! what the container's volumes are.
+
+use crate::error::{Invalid, checked_path};
+use crate::rootfs::{RootfsError, at, keep_from_propagating};
+use davit_proto::shim::Hidden;
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use std::path::Path;
+
+/// Refuses what names no path, or would keep what isn't there.
+pub(crate) fn check(hidden: &[Hidden]) -> Result<(), Invalid> {
+    hidden.iter().try_for_each(|Hidden { point, keep }| {
+        checked_path("rootfs.hidden.point", point)?;
+        if keep.is_empty() {
+            return Ok(());
+        }
+        checked_path("rootfs.hidden.keep", keep)?;
+        if Path::new(keep) != Path::new(point) && Path::new(keep).starts_with(point) {
+            return Ok(());
+        }
+        Err(Invalid::new("rootfs.hidden.keep", keep, "not below the point"))
+    })
+}
+
+/// Takes the mounts away, but for the one that is kept of each. Where there is no mount, nothing is hidden.
+pub(crate) fn hide(hidden: &[Hidden]) -> Result<(), RootfsError> {
+    hidden.iter().filter(|hidden| is_mount(&hidden.point)).try_for_each(one)
+}
+
+fn one(Hidden { point, keep }: &Hidden) -> Result<(), RootfsError> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let kept = (!keep.is_empty() && is_mount(keep))
+        .then(|| open_tree(CWD, keep.as_str(), clone))
+        .transpose()
+        .map_err(at("keep the mount at", keep))?;
+    // What the point is mounted in may be shared with the host, where nothing is to be taken away.
+    if let Some(above) = Path::new(point).parent() {
+        keep_from_propagating(above)?;
+    }
+    unmount(point.as_str(), UnmountFlags::DETACH).map_err(at("hide the mounts at", point))?;
+    let Some(kept) = kept else { return Ok(()) };
+    let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&kept, "", CWD, keep.as_str(), whole).map_err(at("mount again", keep))
+}
+
+fn is_mount(path: &str) -> bool {
+    rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
+        .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use davit_sys::namespace::{Namespace, unshare};
+    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+
+    fn mounts(below: &Path) -> Vec<String> {
+        let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let below = points.filter_map(|point| Path::new(point).strip_prefix(below).ok());
+        below.map(|rest| rest.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn one_of_them_is_kept_and_whoever_shares_the_mounts_keeps_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap();
+        let text = |name: &str| path.join(name).to_string_lossy().into_owned();
+        for name in ["pins/a", "pins/b", "plain"] {
+            std::fs::create_dir_all(path.join(name)).unwrap();
+        }
+        std::thread::scope(|scope| {
+            let host = scope.spawn(|| {
+                unshare(Namespace::Mount).unwrap();
+                let whole = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+                mount_change("/", whole).unwrap();
+                mount_bind(&path, &path).unwrap();
+                mount_change(&path, MountPropagationFlags::SHARED).unwrap();
+                mount_bind(path.join("pins"), path.join("pins")).unwrap();
+                for name in ["pins/a", "pins/b"] {
+                    mount_bind(path.join(name), path.join(name)).unwrap();
+                }
+                let before = mounts(&path);
+                assert_eq!(before, ["", "pins", "pins/a", "pins/b"]);
+                std::thread::scope(|scope| {
+                    let child = scope.spawn(|| {
+                        unshare(Namespace::Mount).unwrap();
+                        let hidden = [
+                            Hidden { point: text("plain"), keep: String::new() },
+                            Hidden { point: text("pins"), keep: text("pins/b") },
+                        ];
+                        hide(&hidden).unwrap();
+                        assert_eq!(mounts(&path), ["", "pins/b"]);
+                        assert!(path.join("pins/a").is_dir(), "the directories are the same");
+                    });
+                    child.join().unwrap();
+                });
+                assert_eq!(mounts(&path), before, "the host's own mounts were changed");
+            });
+            host.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        let hidden = |point: &str, keep: &str| {
+            check(&[Hidden { point: point.to_owned(), keep: keep.to_owned() }])
+                .map_err(|invalid| invalid.to_string())
+        };
+        assert_eq!(hidden("/run/netns", "/run/netns/a"), Ok(()));
+        assert_eq!(hidden("/run/netns", ""), Ok(()));
+        for (point, keep) in [
+            ("run", ""),
+            ("", ""),
+            ("/run/netns", "/run/netns"),
+            ("/run/netns", "/run/other"),
+            ("/run/netns", "netns"),
+        ] {
+            assert!(hidden(point, keep).unwrap_err().contains("rootfs.hidden."), "{point} {keep}");
+        }
+    }
+}

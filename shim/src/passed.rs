@@ -1,0 +1,50 @@
+//! Descriptors that the daemon passes as standard streams, which a shim has no use for as such.
+//!
+//! Owns that they become the shim's own, closed on exec, and that the streams are nobody's afterwards: `/dev/null`. As streams, because what starts a
+//! process without a copy of the daemon's memory can pass those and no others.
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::sockopt::socket_acceptconn;
+use rustix::stdio::{dup2_stdin, dup2_stdout, stdin, stdout};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+/// Above the streams.
+const ABOVE: i32 = 3;
+
+/// Why what was passed is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PassedError {
+    #[error("take {0}")]
+    Take(&'static str, #[source] rustix::io::Errno),
+    #[error("standard input is no socket that listens: it is the daemon that starts a shim")]
+    NoListener,
+}
+
+/// The shim's listening socket, from standard input.
+pub(crate) fn listener() -> Result<UnixListener, PassedError> {
+    if !socket_acceptconn(stdin()).unwrap_or(false) {
+        return Err(PassedError::NoListener);
+    }
+    let take = || {
+        let fd = fcntl_dupfd_cloexec(stdin(), ABOVE)?;
+        dup2_stdin(null()?)?;
+        Ok(fd)
+    };
+    Ok(take().map_err(|errno| PassedError::Take("the listening socket", errno))?.into())
+}
+
+/// The sealed copy of an OCI runtime, from standard output.
+pub(crate) fn copy() -> Result<OwnedFd, PassedError> {
+    let take = || {
+        let fd = fcntl_dupfd_cloexec(stdout(), ABOVE)?;
+        dup2_stdout(null()?)?;
+        Ok(fd)
+    };
+    take().map_err(|errno| PassedError::Take("the OCI runtime's copy", errno))
+}
+
+fn null() -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}
