@@ -46,6 +46,7 @@ mod exits;
 mod failpoints;
 #[cfg(test)]
 mod hidden;
+#[cfg(test)]
 mod hostile_images;
 #[cfg(test)]
 mod hung;
