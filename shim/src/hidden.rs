@@ -79,8 +79,11 @@ mod tests {
                 let whole = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
                 mount_change("/", whole).unwrap();
                 mount_bind(&path, &path).unwrap();
+                // Apart from what is above it, whose peers would get all of this a second time.
+                mount_change(&path, MountPropagationFlags::PRIVATE).unwrap();
                 mount_change(&path, MountPropagationFlags::SHARED).unwrap();
                 mount_bind(path.join("pins"), path.join("pins")).unwrap();
+                mount_change(path.join("pins"), MountPropagationFlags::PRIVATE).unwrap();
                 for name in ["pins/a", "pins/b"] {
                     mount_bind(path.join(name), path.join(name)).unwrap();
                 }

@@ -63,7 +63,14 @@ mod tests {
         let name = format!("davit-sys-mount-{}", std::process::id());
         make(copy.as_fd(), &name).unwrap();
         rustix::fs::unlinkat(&copy, &name, rustix::fs::AtFlags::empty()).unwrap();
-        change(copy.as_fd(), Change { read_only: true, ..Change::default() }).unwrap();
+        // A child of another test's, not yet at its exec, may still have the file open.
+        let read_only = || change(copy.as_fd(), Change { read_only: true, ..Change::default() });
+        let mut tries = std::iter::repeat_with(read_only).take(500).inspect(|tried| {
+            if tried.is_err() {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        });
+        tries.find(|tried| !matches!(tried, Err(Errno::BUSY))).unwrap().unwrap();
         assert_eq!(make(copy.as_fd(), &name), Err(Errno::ROFS));
         make(rustix::fs::open("/tmp", OFlags::PATH, Mode::empty()).unwrap().as_fd(), &name)
             .unwrap();
