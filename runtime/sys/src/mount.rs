@@ -67,7 +67,8 @@ mod tests {
         let read_only = || change(copy.as_fd(), Change { read_only: true, ..Change::default() });
         let mut tries = std::iter::repeat_with(read_only).take(500).inspect(|tried| {
             if tried.is_err() {
-                std::thread::sleep(std::time::Duration::from_millis(10));
+                let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+                let _ = rustix::thread::nanosleep(&pause);
             }
         });
         tries.find(|tried| !matches!(tried, Err(Errno::BUSY))).unwrap().unwrap();
