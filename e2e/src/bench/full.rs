@@ -4,7 +4,7 @@
 
 use super::figures::Metric;
 use super::lane::Subject;
-use super::measure::{Bench, SETTLE, in_flight, ms};
+use super::measure::{Bench, in_flight, ms};
 use super::pods::{self, Network};
 use crate::host::pause;
 use anyhow::{Context, Result};
@@ -28,7 +28,7 @@ impl Bench {
             let count = self.options.full * usize::try_from(parts)? / usize::try_from(FULL)?;
             let more = count.saturating_sub(running.len());
             running.extend(in_flight(more, |_| pods::run(subject, Network::Own))?);
-            pause(SETTLE);
+            pause(self.options.settle);
             medians.push(self.one_more(subject, metric)?);
         }
         if let [empty, .., full] = medians.as_slice() {

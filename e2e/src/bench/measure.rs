@@ -20,8 +20,6 @@ use tonic::Code;
 
 /// How many pods are started or removed at the same time.
 const IN_FLIGHT: usize = 10;
-/// Between the last start and a look at memory and processor: what a start leaves to be done is done then.
-pub(super) const SETTLE: Duration = Duration::from_secs(4);
 /// How many times a list is asked for.
 pub(super) const LISTS: usize = 30;
 /// The daemons' helpers: all that runs for a pod and is not its own.
@@ -79,7 +77,7 @@ impl Bench {
         let begun = Instant::now();
         let running = in_flight(count, |_| pods::run(subject, Network::Own))?;
         self.add(subject, Metric::Up, per_second(count, begun));
-        pause(SETTLE);
+        pause(self.options.settle);
         self.memory(subject)?;
         self.begin()?;
         self.lists(subject)?;
@@ -89,7 +87,7 @@ impl Bench {
             self.add(subject, Metric::StartAmong, millis(begun));
             pods::remove(subject, &one)?;
         }
-        pause(SETTLE);
+        pause(self.options.settle);
         self.idle(subject)?;
         self.begin()?;
         self.restart(subject)?;

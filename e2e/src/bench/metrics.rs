@@ -5,7 +5,7 @@
 
 use super::figures::Metric;
 use super::lane::{Lane, Subject};
-use super::measure::{Bench, LISTS, SETTLE, in_flight, millis};
+use super::measure::{Bench, LISTS, in_flight, millis};
 use super::pods::{self, Network};
 use crate::collector::Collector;
 use crate::host::{eventually, free_port, pause};
@@ -127,7 +127,7 @@ impl Bench {
     fn scrapes(&mut self, observed: &Observed) -> Result<()> {
         let (subject, count) = (&observed.subject, self.options.full);
         let running = in_flight(count, |_| pods::run(subject, Network::Host))?;
-        pause(SETTLE);
+        pause(self.options.settle);
         self.begin()?;
         for _ in 0..LISTS {
             let begun = Instant::now();

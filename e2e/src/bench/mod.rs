@@ -65,6 +65,8 @@ pub struct Options {
     pub block: u32,
     /// How long nothing is done to see what that costs.
     pub idle: Duration,
+    /// Between the last start and a look at memory and processor: what a start leaves to be done is done then.
+    pub settle: Duration,
     /// How long to wait, in all, for a quiet machine.
     pub patience: Duration,
     /// Only this part of each round.
@@ -113,6 +115,7 @@ impl Default for Options {
             rounds: 3,
             block: 7,
             idle: Duration::from_secs(10),
+            settle: Duration::from_secs(4),
             patience: Duration::from_secs(30),
             only: None,
         }
@@ -131,6 +134,7 @@ impl Options {
             rounds: 1,
             block: 2,
             idle: Duration::from_secs(1),
+            settle: Duration::from_millis(100),
             patience: Duration::from_secs(1),
             ..self
         }

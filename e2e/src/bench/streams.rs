@@ -6,7 +6,7 @@
 use super::figures::{Metric, Way};
 use super::lane::Subject;
 use super::machine::{float, rss_mib, ticks};
-use super::measure::{Bench, SETTLE, helpers_of};
+use super::measure::{Bench, helpers_of};
 use super::pods::{self, Network, Running};
 use crate::host::pause;
 use crate::tools;
@@ -61,7 +61,7 @@ impl Bench {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind a port")?;
         let port = listener.local_addr().context("read the port")?.port();
         let streams = subject.cri.block_on(open_idle(subject, running, port))?;
-        pause(SETTLE);
+        pause(self.options.settle);
         let mut pids = helpers_of(subject)?;
         pids.push(subject.pid()?);
         let run = || pids.iter().map(|pid| ticks(*pid)).sum::<Result<u64>>();
