@@ -7,7 +7,8 @@
 use crate::error::{Invalid, checked_path};
 use crate::rootfs::{RootfsError, at, keep_from_propagating};
 use davit_proto::shim::Hidden;
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+use davit_sys::pin::is_mount;
+use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use std::path::Path;
 
@@ -28,12 +29,12 @@ pub(crate) fn check(hidden: &[Hidden]) -> Result<(), Invalid> {
 
 /// Takes the mounts away, but for the one that is kept of each. Where there is no mount, nothing is hidden.
 pub(crate) fn hide(hidden: &[Hidden]) -> Result<(), RootfsError> {
-    hidden.iter().filter(|hidden| is_mount(&hidden.point)).try_for_each(one)
+    hidden.iter().filter(|hidden| there(&hidden.point)).try_for_each(one)
 }
 
 fn one(Hidden { point, keep }: &Hidden) -> Result<(), RootfsError> {
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let kept = (!keep.is_empty() && is_mount(keep))
+    let kept = (!keep.is_empty() && there(keep))
         .then(|| open_tree(CWD, keep.as_str(), clone))
         .transpose()
         .map_err(at("keep the mount at", keep))?;
@@ -47,9 +48,9 @@ fn one(Hidden { point, keep }: &Hidden) -> Result<(), RootfsError> {
     move_mount(&kept, "", CWD, keep.as_str(), whole).map_err(at("mount again", keep))
 }
 
-fn is_mount(path: &str) -> bool {
-    rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
-        .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+/// Whether something is mounted right there.
+fn there(path: &str) -> bool {
+    is_mount(Path::new(path)).unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -70,9 +71,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap();
         let text = |name: &str| path.join(name).to_string_lossy().into_owned();
-        for name in ["pins/a", "pins/b", "plain"] {
+        for name in ["deep/pins/a", "deep/pins/b", "plain"] {
             std::fs::create_dir_all(path.join(name)).unwrap();
         }
+        // A way through a link: what is mounted above is not what the path's words say.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let link = elsewhere.path().join("link");
+        std::os::unix::fs::symlink(path.join("deep"), &link).unwrap();
+        let by_link = |name: &str| link.join(name).to_string_lossy().into_owned();
         std::thread::scope(|scope| {
             let host = scope.spawn(|| {
                 unshare(Namespace::Mount).unwrap();
@@ -82,23 +88,24 @@ mod tests {
                 // Apart from what is above it, whose peers would get all of this a second time.
                 mount_change(&path, MountPropagationFlags::PRIVATE).unwrap();
                 mount_change(&path, MountPropagationFlags::SHARED).unwrap();
-                mount_bind(path.join("pins"), path.join("pins")).unwrap();
-                mount_change(path.join("pins"), MountPropagationFlags::PRIVATE).unwrap();
-                for name in ["pins/a", "pins/b"] {
+                let pins = path.join("deep/pins");
+                mount_bind(&pins, &pins).unwrap();
+                mount_change(&pins, MountPropagationFlags::PRIVATE).unwrap();
+                for name in ["deep/pins/a", "deep/pins/b"] {
                     mount_bind(path.join(name), path.join(name)).unwrap();
                 }
                 let before = mounts(&path);
-                assert_eq!(before, ["", "pins", "pins/a", "pins/b"]);
+                assert_eq!(before, ["", "deep/pins", "deep/pins/a", "deep/pins/b"]);
                 std::thread::scope(|scope| {
                     let child = scope.spawn(|| {
                         unshare(Namespace::Mount).unwrap();
                         let hidden = [
                             Hidden { point: text("plain"), keep: String::new() },
-                            Hidden { point: text("pins"), keep: text("pins/b") },
+                            Hidden { point: by_link("pins"), keep: by_link("pins/b") },
                         ];
                         hide(&hidden).unwrap();
-                        assert_eq!(mounts(&path), ["", "pins/b"]);
-                        assert!(path.join("pins/a").is_dir(), "the directories are the same");
+                        assert_eq!(mounts(&path), ["", "deep/pins/b"]);
+                        assert!(path.join("deep/pins/a").is_dir(), "the directories are the same");
                     });
                     child.join().unwrap();
                 });

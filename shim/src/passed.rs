@@ -7,7 +7,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdin, stdout};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 /// Above the streams.
@@ -27,24 +27,22 @@ pub(crate) fn listener() -> Result<UnixListener, PassedError> {
     if !socket_acceptconn(stdin()).unwrap_or(false) {
         return Err(PassedError::NoListener);
     }
-    let take = || {
-        let fd = fcntl_dupfd_cloexec(stdin(), ABOVE)?;
-        dup2_stdin(null()?)?;
-        Ok(fd)
-    };
-    Ok(take().map_err(|errno| PassedError::Take("the listening socket", errno))?.into())
+    let taken = take(stdin(), dup2_stdin);
+    Ok(taken.map_err(|errno| PassedError::Take("the listening socket", errno))?.into())
 }
 
 /// The sealed copy of an OCI runtime, from standard output.
 pub(crate) fn copy() -> Result<OwnedFd, PassedError> {
-    let take = || {
-        let fd = fcntl_dupfd_cloexec(stdout(), ABOVE)?;
-        dup2_stdout(null()?)?;
-        Ok(fd)
-    };
-    take().map_err(|errno| PassedError::Take("the OCI runtime's copy", errno))
+    take(stdout(), dup2_stdout).map_err(|errno| PassedError::Take("the OCI runtime's copy", errno))
 }
 
-fn null() -> rustix::io::Result<OwnedFd> {
-    rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+/// The stream's descriptor under a number of its own; the stream becomes what `replace` is given.
+fn take(
+    stream: BorrowedFd<'_>,
+    replace: impl FnOnce(OwnedFd) -> rustix::io::Result<()>,
+) -> rustix::io::Result<OwnedFd> {
+    let fd = fcntl_dupfd_cloexec(stream, ABOVE)?;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    replace(rustix::fs::openat(CWD, "/dev/null", flags, Mode::empty())?)?;
+    Ok(fd)
 }

@@ -147,7 +147,11 @@ pub(crate) fn leave_mounts(target: &str) -> Result<(), RootfsError> {
 
 /// Makes the mount in which `target` lies private, in this namespace.
 pub(crate) fn keep_from_propagating(target: &Path) -> Result<(), RootfsError> {
-    for directory in target.ancestors() {
+    // Of the real way there: a link's words may name another mount.
+    let real = std::fs::canonicalize(target)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        .map_err(at("find", target))?;
+    for directory in real.ancestors() {
         let stat = rustix::fs::statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE)
             .map_err(at("stat", directory))?;
         if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {

@@ -181,10 +181,11 @@ impl Creation {
         drop(step);
         let step = steps.create_spec.begin();
         // It looks at the sources of mounts, and one of those may be a network share that hangs.
-        let (held, built) = tokio::task::block_in_place(|| {
+        let (held, built, hidden) = tokio::task::block_in_place(|| {
             let volumes = volume::hold(&self.shared.images, &self.spec.mounts)?;
             let built = self.built(id, &image, &layers, handler)?;
-            Ok::<_, CreateContainerError>((Held { root: layers, volumes }, built))
+            let hidden = hidden(&built.spec, self.sandbox.netns.as_deref());
+            Ok::<_, CreateContainerError>((Held { root: layers, volumes }, built, hidden))
         })?;
 
         drop(step);
@@ -198,7 +199,7 @@ impl Creation {
         ensure_dir(&bundle)?;
         write_json(&self.shared.layout.container_record(&self.sandbox.id, id), &record)?;
         reach("create.record")?;
-        let rootfs = self.make_rootfs(id, &bundle, &held, &built)?;
+        let rootfs = Rootfs { hidden, ..self.make_rootfs(id, &bundle, &held, &built)? };
         reach("create.rootfs")?;
         let mapped_mounts = make_places(&mapped_dir(&bundle), &built.mapped)?;
         write_json(&bundle.join("config.json"), &built.spec)?;
@@ -385,7 +386,7 @@ impl Creation {
             options: context(built),
             make_dirs: make_dirs.collect(),
             volumes,
-            hidden: hidden(&built.spec, self.sandbox.netns.as_deref()),
+            ..Rootfs::default()
         })
     }
 
