@@ -9,7 +9,10 @@ use crate::rootfs::{RootfsError, at, keep_from_propagating};
 use davit_proto::shim::Hidden;
 use davit_sys::pin::is_mount;
 use rustix::fs::CWD;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use rustix::mount::{
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount,
+    open_tree, unmount,
+};
 use std::path::Path;
 
 /// Refuses what names no path, or would keep what isn't there.
@@ -42,6 +45,9 @@ fn one(Hidden { point, keep }: &Hidden) -> Result<(), RootfsError> {
     if let Some(above) = Path::new(point).parent() {
         keep_from_propagating(above)?;
     }
+    // And so may the point be: `ip netns` makes it so whenever it likes. What goes below it would go from the host too.
+    mount_change(point.as_str(), MountPropagationFlags::PRIVATE)
+        .map_err(at("make private", point))?;
     unmount(point.as_str(), UnmountFlags::DETACH).map_err(at("hide the mounts at", point))?;
     let Some(kept) = kept else { return Ok(()) };
     let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -57,7 +63,7 @@ fn there(path: &str) -> bool {
 mod tests {
     use super::*;
     use davit_sys::namespace::{Namespace, unshare};
-    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    use rustix::mount::mount_bind;
 
     fn mounts(below: &Path) -> Vec<String> {
         let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
@@ -90,7 +96,9 @@ mod tests {
                 mount_change(&path, MountPropagationFlags::SHARED).unwrap();
                 let pins = path.join("deep/pins");
                 mount_bind(&pins, &pins).unwrap();
+                // Apart from what is above, and shared: as `ip netns` has it, and agents that watch the directory from a container.
                 mount_change(&pins, MountPropagationFlags::PRIVATE).unwrap();
+                mount_change(&pins, MountPropagationFlags::SHARED).unwrap();
                 for name in ["deep/pins/a", "deep/pins/b"] {
                     mount_bind(path.join(name), path.join(name)).unwrap();
                 }
