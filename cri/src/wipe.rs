@@ -104,6 +104,7 @@ fn remove_files(config: &Config) -> anyhow::Result<()> {
         Listen::Unix(path) if path.starts_with(config.state()) => Some(path.clone()),
         Listen::Unix(_) | Listen::Tcp(_) => None,
     });
+    stop_keeping_mounts_private(&layout.shms())?;
     for path in layout.everything().into_iter().chain(sockets) {
         let removed = match std::fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => remove_tree(&path).map_err(anyhow::Error::from),

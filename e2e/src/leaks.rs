@@ -26,8 +26,9 @@ pub fn find(settings: &Settings, daemon: Option<u32>, ids: &[String]) -> Result<
             found.push(format!("process {pid}: {}", command_line(pid)));
         }
     }
-    // The first two are mounts themselves, private ones, so that what is mounted in them stays unseen; and a test may have given the root a disk.
-    let own = [settings.netns_dir(), settings.state(), settings.root()];
+    // The first three are mounts themselves; and a test may have given the root a disk.
+    let shms = settings.state().join("shm");
+    let own = [settings.netns_dir(), settings.state(), shms, settings.root()];
     let expected = |mount: &&PathBuf| own.contains(mount) || settings.disks.contains(mount);
     for mount in mounts(&settings.dir, daemon)?.iter().filter(|mount| !expected(mount)) {
         found.push(format!("mount {}", mount.display()));

@@ -59,6 +59,9 @@ pub enum OpenError {
     /// No OCI runtime works here.
     #[error("find an OCI runtime")]
     Handlers(#[from] oci::handlers::ProbeError),
+    /// What pods' mounts are below can't be made a mount.
+    #[error("prepare the places of pods' mounts")]
+    Places(#[from] davit_sys::pin::PinError),
     /// The kernel doesn't say which boot this is.
     #[error("read {BOOT_ID}")]
     Boot(#[source] std::io::Error),
@@ -74,6 +77,10 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
         ensure_dir(directory)?;
     }
     keep_mounts_private(layout.state())?;
+    ensure_dir(&layout.shms())?;
+    davit_sys::pin::own_mount(&layout.shms())?;
+    // Before any pod: who mounts it from then on is told of each namespace.
+    davit_sys::pin::share(&config.netns_dir)?;
     // The way to where such containers' roots are mounted. All else below the state root is for root alone.
     let_pass(layout.state())?;
     ensure_dir(&layout.userns_rootfs())?;

@@ -8,6 +8,7 @@
 //! | what | where | proof | so it is |
 //! |---|---|---|---|
 //! | writable layer | `<root>/containers/<id>` | place and name | removed |
+//! | a pod's `/dev/shm` | `<state>/shm/<id>` | place and name | unmounted and removed |
 //! | network of a pod: record, addresses, link, host ports | `<root>/network/` | a record or a lease | detached |
 //! | network namespace | where they are pinned | that pod's network record | released with the network |
 //! | network namespace, link, cgroup of a pod without any record | shared with the host | none | named |
@@ -36,6 +37,11 @@ pub enum Leftover {
     WritableLayer {
         /// Where.
         path: PathBuf,
+    },
+    /// The `/dev/shm` of a pod that is no more.
+    SharedMemory {
+        /// The pod.
+        sandbox: SandboxId,
     },
     /// The network of a pod that is no more.
     Network {
@@ -73,6 +79,7 @@ impl std::fmt::Display for Leftover {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::WritableLayer { path } => write!(f, "writable layer {}", path.display()),
+            Self::SharedMemory { sandbox } => write!(f, "shared memory of pod {sandbox}"),
             Self::Network { sandbox } => write!(f, "network of pod {sandbox}"),
             Self::NetworkNamespace { path } => write!(f, "network namespace {}", path.display()),
             Self::Cgroup { path } => write!(f, "cgroup {}", path.display()),
@@ -88,7 +95,7 @@ impl Leftover {
     #[must_use]
     pub fn why_left(&self) -> Option<&'static str> {
         match self {
-            Self::WritableLayer { .. } | Self::Network { .. } => None,
+            Self::WritableLayer { .. } | Self::SharedMemory { .. } | Self::Network { .. } => None,
             Self::NetworkNamespace { .. } | Self::Cgroup { .. } | Self::Link { .. } => {
                 Some("no record says that it was this davit's, and it may be another's")
             }
@@ -136,10 +143,10 @@ pub(crate) async fn sweep(shared: &Arc<Shared>) -> Vec<(Leftover, Swept)> {
     all
 }
 
-/// Sweeps writable layers and the image store at the start, when only what a crash interrupted comes or goes, which has its place on disk: one look is
+/// Sweeps writable layers, pods' `/dev/shm` and the image store at the start, when only what a crash interrupted comes or goes, which has its place on disk: one look is
 /// enough. Networks are put right by their own recovery, and what is only to be named can wait for whoever asks.
 pub(crate) async fn at_start(shared: &Arc<Shared>) {
-    for leftover in look(shared, writable_layers).await {
+    for leftover in look(shared, places_of_its_own).await {
         match (leftover.why_left(), remove(shared, &leftover).await) {
             (None, Swept::Removed) => tracing::info!(%leftover, "swept: it belonged to nobody"),
             (None, Swept::Left(why)) => tracing::error!(%leftover, why, "could not be swept"),
@@ -175,6 +182,10 @@ async fn remove(shared: &Arc<Shared>, leftover: &Leftover) -> Swept {
                 Ok(Err(error)) => Err(chain(&error)),
                 Err(error) => Err(error.to_string()),
             }
+        }
+        Leftover::SharedMemory { sandbox } => {
+            let released = release(sandbox, &shared.layout.shm(sandbox), None);
+            released.map_err(|error| chain(&error))
         }
         Leftover::Network { sandbox } => {
             let pin = shared.network.recorded_netns(sandbox);
@@ -225,9 +236,26 @@ fn everything(shared: &Shared) -> io::Result<BTreeSet<Leftover>> {
     Ok(found.unclaimed(shared, claimed(shared)?))
 }
 
-fn writable_layers(shared: &Shared) -> io::Result<BTreeSet<Leftover>> {
-    let found = names(&shared.layout.writable_layers());
-    Ok(unclaimed_layers(shared, found, &claimed(shared)?))
+fn places_of_its_own(shared: &Shared) -> io::Result<BTreeSet<Leftover>> {
+    let (layers, memory) = (names(&shared.layout.writable_layers()), names(&shared.layout.shms()));
+    let claimed = claimed(shared)?;
+    let mut left = unclaimed_layers(shared, layers, &claimed);
+    left.extend(unclaimed_memory(shared, memory, &claimed));
+    Ok(left)
+}
+
+fn unclaimed_memory(
+    shared: &Shared,
+    found: Vec<String>,
+    claimed: &BTreeSet<String>,
+) -> BTreeSet<Leftover> {
+    let unclaimed = found.into_iter().filter(|name| !claimed.contains(name));
+    unclaimed
+        .map(|name| match SandboxId::try_from(name.clone()) {
+            Ok(sandbox) => Leftover::SharedMemory { sandbox },
+            Err(_) => Leftover::Foreign { path: shared.layout.shms().join(name) },
+        })
+        .collect()
 }
 
 fn unclaimed_layers(
@@ -246,6 +274,7 @@ fn unclaimed_layers(
 /// What there is that may be a pod's or a container's, at one moment.
 struct Found {
     writable: Vec<String>,
+    memory: Vec<String>,
     networks: Vec<SandboxId>,
     namespaces: Vec<(SandboxId, PathBuf)>,
     cgroups: Vec<(SandboxId, PathBuf)>,
@@ -257,6 +286,7 @@ impl Found {
     fn now(shared: &Shared) -> Self {
         Self {
             writable: names(&shared.layout.writable_layers()),
+            memory: names(&shared.layout.shms()),
             networks: shared.network.recorded(),
             namespaces: namespaces(&shared.config.netns_dir),
             cgroups: pod_cgroups(shared),
@@ -267,6 +297,7 @@ impl Found {
 
     fn unclaimed(self, shared: &Shared, mut claimed: BTreeSet<String>) -> BTreeSet<Leftover> {
         let mut left = unclaimed_layers(shared, self.writable, &claimed);
+        left.extend(unclaimed_memory(shared, self.memory, &claimed));
         let networks = self.networks.into_iter();
         let networks: Vec<_> = networks.filter(|id| !claimed.contains(id.as_str())).collect();
         // What goes with them is not told twice.

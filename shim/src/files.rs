@@ -66,6 +66,14 @@ pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes an empty directory; that it is not there is fine.
+pub(crate) fn remove_dir_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -258,6 +258,7 @@ impl Pinned {
         }
         if let Some(path) = self.shm.take() {
             failed.extend(detach(&path).err());
+            failed.extend(files::remove_dir_if_there(&path).err().map(at("remove", &path)));
         }
         if let Some(path) = self.netns.take() {
             failed.extend(unpin(&path));

@@ -65,6 +65,7 @@ impl Check {
                     Leftover::Quarantined { .. } => "could not be read and was put aside",
                     Leftover::Foreign { .. } => "is no file of davit's",
                     Leftover::WritableLayer { .. }
+                    | Leftover::SharedMemory { .. }
                     | Leftover::Network { .. }
                     | Leftover::NetworkNamespace { .. }
                     | Leftover::Cgroup { .. }

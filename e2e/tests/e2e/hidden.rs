@@ -1,4 +1,5 @@
-//! What an OCI runtime sees of the host's mounts while it makes a container: no other pods' network namespaces, unless a volume could show them.
+//! What an OCI runtime sees of the host's mounts while it makes a container: no other pods', unless a volume could show them. And what of them the host
+//! and others keep.
 
 use davit_e2e::prelude::*;
 use davit_e2e::{host, tools};
@@ -25,20 +26,89 @@ fn seen(t: &Test, pods: &[&Pod]) -> Result<Vec<usize>> {
     Ok(pods.iter().map(of).collect())
 }
 
-on_both!(other_pods_network_namespaces_are_hidden_and_the_hosts_stay, setup: telling, |t| {
+on_both!(other_pods_mounts_are_hidden_and_the_hosts_stay, setup: telling, |t| {
     t.pull("davit-test/busybox:latest")?;
     let (one, other) = (t.pod("one", |_| ())?, t.pod("other", |_| ())?);
     let id = t.run(&one, "plain", |_| ())?;
-    // Its network namespace, its /dev/shm, and the root that is being made; of the other its /dev/shm.
-    assert_eq!(seen(t, &[&one, &other])?, [3, 1]);
+    // Its network namespace, its /dev/shm, and the root that is being made.
+    assert_eq!(seen(t, &[&one, &other])?, [3, 0]);
     t.exec(&id, "df /dev/shm | grep -q '^shm ' && echo x > /dev/shm/x && ip link show eth0")?;
     let second = t.run(&one, "second", |_| ())?;
     t.exec(&second, "grep -q x /dev/shm/x")?;
-    // Nothing was taken from the host, where each pod has two.
+    on_the_host(&[&one, &other])?;
+
+    // Nor of a pod on the host's network, which has no network namespace of its own.
+    let on_host = t.pod("host", |p| namespaces(p).network = 2)?;
+    t.run(&on_host, "plain", |_| ())?;
+    assert_eq!(seen(t, &[&one, &other])?, [0, 0]);
+    Ok(())
+});
+
+/// Nothing was taken from the host, where each of these pods has two mounts.
+fn on_the_host(pods: &[&Pod]) -> Result<()> {
     let hosts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    for pod in [&one, &other] {
+    for pod in pods {
         assert_eq!(hosts.lines().filter(|line| line.contains(&pod.id)).count(), 2, "{hosts}");
     }
+    Ok(())
+}
+
+// As a network plugin's agent does that is told of pods and looks into them (thick Multus, Cilium).
+on_both!(an_agent_sees_the_namespaces_of_pods_that_come_after_it, setup: telling, |t| {
+    t.pull("davit-test/busybox:latest")?;
+    let pins = t.settings().netns_dir();
+    // Before any pod has a network namespace.
+    let host = t.pod("agent", |p| namespaces(p).network = 2)?;
+    let agent = t.run(&host, "agent", |c| {
+        c.mounts.push(Mount {
+            container_path: "/pins".to_owned(),
+            host_path: pins.to_string_lossy().into_owned(),
+            // HostToContainer.
+            propagation: 1,
+            ..Mount::default()
+        });
+    })?;
+    let table = |of: &Pod| {
+        let table = t.exec(&agent, "cat /proc/self/mountinfo")?;
+        Ok::<_, anyhow::Error>(table.lines().filter(|line| line.contains(&of.id)).count())
+    };
+    let own = t.pod("one", |_| ())?;
+    let sysctl = ("net.ipv4.ip_unprivileged_port_start".to_owned(), "77".to_owned());
+    let by_shim = t.pod("two", |p| {
+        p.linux.as_mut().unwrap().sysctls = [sysctl].into();
+    })?;
+    assert_eq!((table(&own)?, table(&by_shim)?), (1, 1));
+    t.exec(&agent, &format!("stat -f -c %t /pins/davit-{} | grep -q 6e736673", own.id))?;
+    let id = t.run(&own, "plain", |_| ())?;
+    assert_eq!(seen(t, &[&own, &by_shim])?, [3, 0]);
+    t.exec(&id, "ip link show eth0")?;
+    on_the_host(&[&own, &by_shim])?;
+    assert_eq!((table(&own)?, table(&by_shim)?), (1, 1));
+    t.cri.stop_pod(&own.id)?;
+    t.cri.remove_pod(&own.id)?;
+    assert_eq!((table(&own)?, table(&by_shim)?), (0, 1));
+    Ok(())
+});
+
+on_one!(a_pod_of_an_earlier_davit_keeps_its_memory_where_it_was, setup: telling, |t| {
+    t.pull("davit-test/busybox:latest")?;
+    let (pod, other) = (t.pod("one", |_| ())?, t.pod("other", |_| ())?);
+    let id = t.run(&pod, "plain", |_| ())?;
+    t.exec(&id, "echo x > /dev/shm/x")?;
+    let state = t.settings().state();
+    let (now, then) = (state.join("shm").join(&pod.id), state.join("pods").join(&pod.id).join("shm"));
+    std::fs::create_dir(&then)?;
+    rustix::mount::mount_move(&now, &then)?;
+    std::fs::remove_dir(&now)?;
+    t.daemon().kill()?;
+    t.daemon().spawn()?;
+    let second = t.run(&pod, "second", |_| ())?;
+    t.exec(&second, "grep -q x /dev/shm/x")?;
+    assert_eq!(seen(t, &[&pod, &other])?, [3, 0]);
+    t.cri.stop_pod(&pod.id)?;
+    t.cri.remove_pod(&pod.id)?;
+    let hosts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    ensure!(!hosts.contains(&pod.id), "{hosts}");
     Ok(())
 });
 

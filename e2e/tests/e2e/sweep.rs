@@ -118,6 +118,7 @@ fn pulls(t: &Test, plants: &mut Vec<Plant>) -> Result<()> {
 fn pods(t: &Test, plants: &mut Vec<Plant>) -> Result<()> {
     let pod = t.settings().state().join("pods").join(id(t, 'd'));
     let shm = tmpfs(&pod.join("shm"))?;
+    let alone = tmpfs(&t.settings().state().join("shm").join(id(t, '6')))?;
     let beside = tmpfs(&t.dir.join("mounted"))?;
     let there = |path: PathBuf| Box::new(move || mounted(&path));
     let plant = |what, at_start, path| Plant {
@@ -128,6 +129,11 @@ fn pods(t: &Test, plants: &mut Vec<Plant>) -> Result<()> {
         there: there(path),
     };
     plants.push(plant("the mount of a pod without a record", Removed, shm));
+    plants.push(Plant {
+        told: Some(format!("shared memory of pod {}: ", id(t, '6'))),
+        every_so_often: Removed,
+        ..plant("shared memory of no pod", Removed, alone)
+    });
     plants.push(plant("a mount elsewhere", Left, beside));
     plants.push(file("a pod without a record", pod, [Removed, Left], None));
     Ok(())

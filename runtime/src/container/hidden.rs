@@ -1,4 +1,4 @@
-//! Which of the host's mounts an OCI runtime need not see while it makes a container: the other pods' network namespaces.
+//! Which of the host's mounts an OCI runtime need not see while it makes a container: the other pods'.
 //!
 //! Owns the decision, which errs on the side of showing them: a container whose volumes may show those mounts themselves, or anything that was told to run
 //! beside it on the host, finds all as they are. The shim takes them away, in a namespace of the create's own.
@@ -6,21 +6,45 @@
 use davit_proto::shim::Hidden;
 use oci_spec::runtime::{Mount, Spec};
 use std::fs::canonicalize;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
-/// What is to be hidden from who makes a container of `spec` in the pod whose network namespace is pinned at `netns`.
-pub(super) fn hidden(spec: &Spec, netns: Option<&Path>) -> Vec<Hidden> {
-    let Some((netns, point)) = netns.and_then(|netns| Some((netns, netns.parent()?))) else {
-        return Vec::new();
-    };
-    let mut binds = spec.mounts().iter().flatten().filter(|mount| is_bind(mount));
-    // The way there is not davit's alone, and a volume on it that propagates would lose that.
-    let tells = |bind: &Mount| propagates(bind) || may_show(bind, point);
-    if spec.hooks().is_some() || binds.any(tells) {
+/// A directory that has a mount of each pod's.
+pub(super) struct Place {
+    /// The directory, a mount itself.
+    pub(super) all: PathBuf,
+    /// The pod's own, if it has one; it may be elsewhere.
+    pub(super) own: Option<PathBuf>,
+}
+
+/// What is to be hidden from who makes a container of `spec`, of what is mounted in `places`.
+pub(super) fn hidden(spec: &Spec, places: &[Place]) -> Vec<Hidden> {
+    let binds: Vec<&Mount> =
+        spec.mounts().iter().flatten().filter(|mount| is_bind(mount)).collect();
+    // The way to a place is not davit's alone, and a volume on it that propagates would lose that.
+    if spec.hooks().is_some() || binds.iter().any(|bind| propagates(bind)) {
         return Vec::new();
     }
+    let is_own = |source: &&PathBuf| places.iter().any(|place| place.own.as_ref() == Some(source));
+    let sources = binds.iter().filter_map(|bind| bind.source().as_ref());
+    let sources: io::Result<Vec<PathBuf>> =
+        sources.filter(|source| !is_own(source)).map(canonicalize).collect();
+    // Where one of them is can't be said, so it may be anywhere.
+    let Ok(sources) = sources else { return Vec::new() };
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    vec![Hidden { point: text(point), keep: text(netns) }]
+    let unseen = places.iter().filter(|place| !may_show(&sources, &place.all));
+    unseen
+        .map(|Place { all, own }| {
+            let own = own.as_deref().filter(|own| own.starts_with(all));
+            Hidden { point: text(all), keep: own.map(text).unwrap_or_default() }
+        })
+        .collect()
+}
+
+/// Whether what is bound from one of `sources` may hold mounts of `place`, or be one.
+fn may_show(sources: &[PathBuf], place: &Path) -> bool {
+    let Ok(place) = canonicalize(place) else { return true };
+    sources.iter().any(|source| source.starts_with(&place) || place.starts_with(source))
 }
 
 fn options(mount: &Mount) -> impl Iterator<Item = &str> {
@@ -33,14 +57,6 @@ fn is_bind(mount: &Mount) -> bool {
 
 fn propagates(mount: &Mount) -> bool {
     options(mount).any(|option| matches!(option, "shared" | "rshared" | "slave" | "rslave"))
-}
-
-/// Whether what is bound may hold mounts of `point`, or lie among them.
-fn may_show(bind: &Mount, point: &Path) -> bool {
-    match (bind.source().as_ref().map(canonicalize), canonicalize(point)) {
-        (Some(Ok(source)), Ok(point)) => source.starts_with(&point) || point.starts_with(&source),
-        _ => true,
-    }
 }
 
 #[cfg(test)]
@@ -61,35 +77,50 @@ mod tests {
             std::fs::create_dir_all(&path).unwrap();
             path
         };
-        let (netns, volume, other) = (at("run/netns/p"), at("volume"), at("run/netns/other"));
+        let (netns, other) = (at("run/netns/p"), at("run/netns/other"));
+        let (volume, shm) = (at("volume"), at("shm/p"));
         std::os::unix::fs::symlink(at("run"), dir.path().join("link")).unwrap();
-        let is_hidden = |mount: Mount| {
+        let places = [
+            Place { all: at("run/netns"), own: Some(netns.clone()) },
+            Place { all: at("shm"), own: Some(shm.clone()) },
+        ];
+        let hidden_from = |mount: Mount| {
             let mut spec = Spec::default();
-            spec.set_mounts(Some(vec![bind(&volume, &["ro"]), mount]));
-            !hidden(&spec, Some(&netns)).is_empty()
+            spec.set_mounts(Some(vec![bind(&volume, &["ro"]), bind(&shm, &[]), mount]));
+            let hidden = hidden(&spec, &places);
+            hidden.into_iter().map(|one| PathBuf::from(one.point)).collect::<Vec<_>>()
         };
-        assert!(is_hidden(bind(&volume, &["rprivate", "ro"])));
-        for shown in [
-            bind(&volume, &["rslave"]),
-            bind(&volume, &["rshared"]),
-            bind(&at("run/netns"), &[]),
-            bind(&other, &[]),
-            bind(&dir.path().join("link"), &[]),
-            bind(Path::new("/"), &[]),
-            bind(&dir.path().join("gone"), &[]),
+        let (pins, memory) = (at("run/netns"), at("shm"));
+        let both = [pins.clone(), memory.clone()];
+        assert_eq!(hidden_from(bind(&volume, &["rprivate", "ro"])), both);
+        for (bound, still) in [
+            (bind(&volume, &["rslave"]), &[][..]),
+            (bind(&volume, &["rshared"]), &[]),
+            (bind(&pins, &[]), std::slice::from_ref(&memory)),
+            (bind(&other, &[]), std::slice::from_ref(&memory)),
+            (bind(&dir.path().join("link"), &[]), std::slice::from_ref(&memory)),
+            (bind(&memory, &[]), std::slice::from_ref(&pins)),
+            (bind(&at("shm/other"), &[]), std::slice::from_ref(&pins)),
+            (bind(Path::new("/"), &[]), &[]),
+            (bind(&dir.path().join("gone"), &[]), &[]),
         ] {
-            assert!(!is_hidden(shown.clone()), "{shown:?}");
+            assert_eq!(hidden_from(bound.clone()), still, "{bound:?}");
         }
 
         let mut spec = Spec::default();
         spec.set_mounts(None);
-        let [one] = &hidden(&spec, Some(&netns))[..] else { panic!("one place") };
-        assert_eq!(Path::new(&one.point), at("run/netns"));
-        assert_eq!(Path::new(&one.keep), netns);
-        assert_eq!(hidden(&spec, None), [], "a pod on the host's network");
+        let kept = |places: &[Place]| {
+            let hidden = hidden(&spec, places).into_iter();
+            hidden.map(|one| PathBuf::from(one.keep)).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&places), [netns, shm]);
+        // Of a pod on the host's network, and of one that an earlier davit made.
+        let elsewhere =
+            [Place { all: pins, own: None }, Place { all: memory, own: Some(at("pods/p/shm")) }];
+        assert_eq!(kept(&elsewhere), [PathBuf::new(), PathBuf::new()]);
         let hook = HookBuilder::default().path("/bin/true").build().unwrap();
         let hooks = HooksBuilder::default().create_runtime(vec![hook]).build().unwrap();
         spec.set_hooks(Some(hooks));
-        assert_eq!(hidden(&spec, Some(&netns)), []);
+        assert_eq!(hidden(&spec, &places), []);
     }
 }

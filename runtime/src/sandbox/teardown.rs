@@ -141,13 +141,19 @@ pub(super) async fn shim(
     release(id, &shared.layout.shm(id), netns)
 }
 
-/// What a shim mounts in the host's mount namespace: it releases both itself unless it was killed.
+/// What a shim mounts in the host's mount namespace: it releases both itself unless it was killed. `shm` may be none any more.
 pub(crate) fn release(
     id: &SandboxId,
     shm: &Path,
     netns: Option<&Path>,
 ) -> Result<(), StopSandboxError> {
     detach_mount(shm).map_err(unreleased(id, shm))?;
+    match std::fs::remove_dir(shm) {
+        // What somebody has put in its place is his.
+        Err(failed)
+            if matches!(failed.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+        removed => removed.map_err(unreleased(id, shm))?,
+    }
     netns.map_or(Ok(()), |netns| unpin(id, netns))
 }
 

@@ -21,8 +21,10 @@ const IN_ROOT: [&str; 9] = [
     "lock",
 ];
 /// What is made below the state directory: by the pods, by the handlers and their trials, by the store, for the lock.
-const IN_STATE: [&str; 7] =
-    ["pods", "rootfs", "quarantine", "oci", "handlers.json", "boot_id", "lock"];
+const IN_STATE: [&str; 8] =
+    ["pods", SHM, "rootfs", "quarantine", "oci", "handlers.json", "boot_id", "lock"];
+/// Where pods' `/dev/shm` are, and what each was called when it was in its pod's own directory.
+const SHM: &str = "shm";
 
 /// The two roots and the paths below them.
 #[derive(Debug, Clone)]
@@ -77,10 +79,17 @@ impl Layout {
         self.pod(id).join("sandbox.json")
     }
 
-    /// One pod's `/dev/shm`.
+    /// All pods' `/dev/shm`: a mount of its own, so that all but one can be taken away at once from who need not see them.
+    #[must_use]
+    pub fn shms(&self) -> PathBuf {
+        self.state.join(SHM)
+    }
+
+    /// One pod's `/dev/shm`. That of a pod which an earlier davit made is in the pod's own directory.
     #[must_use]
     pub fn shm(&self, id: &SandboxId) -> PathBuf {
-        self.pod(id).join("shm")
+        let earlier = self.pod(id).join(SHM);
+        if earlier.symlink_metadata().is_ok() { earlier } else { self.shms().join(id.as_str()) }
     }
 
     /// One pod's containers.

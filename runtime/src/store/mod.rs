@@ -6,12 +6,13 @@
 //! ```text
 //! <state>/boot_id                                  the boot that the records are of
 //! <state>/pods/<sandbox>/sandbox.json              SandboxRecord
-//!                       /hostname resolv.conf shm/
+//!                       /hostname resolv.conf
 //!                       /shim.{json,sock,log}      what daemon and shim share (davit_proto::disk)
 //!                       /containers/<container>/container.json   ContainerRecord
 //!                                              /config.json      the OCI spec; the directory is its bundle
 //!                                              /rootfs/          where the root is mounted, in no namespace of ours
 //!                                              /init.pid exit.json
+//! <state>/shm/<sandbox>                            the pod's /dev/shm
 //! <state>/quarantine/<sandbox>                     what could not be read
 //! <root>/id                                        this davit's
 //! <root>/containers/<container>/{fs,work}          the writable layer

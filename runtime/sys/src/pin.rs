@@ -1,6 +1,6 @@
 //! Names for namespaces: a network namespace lives for as long as it is mounted somewhere.
 //!
-//! Owns the mount, and that the directory of such mounts passes none of them on. Taking them away is their users' business.
+//! Owns the mount, and that a directory of such mounts is one itself. Taking them away is their users' business.
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, StatxAttributes, StatxFlags};
@@ -45,7 +45,7 @@ pub fn new_network(path: &Path) -> Result<(), PinError> {
 /// Binds the network namespace that `namespace` is the file of to a new file at `path`.
 pub fn pin(namespace: &Path, path: &Path) -> Result<(), PinError> {
     if let Some(parent) = path.parent() {
-        make_private(parent)?;
+        share(parent)?;
     }
     std::fs::File::create_new(path).map_err(at("make", path))?;
     rustix::mount::mount_bind(namespace, path)
@@ -55,18 +55,35 @@ pub fn pin(namespace: &Path, path: &Path) -> Result<(), PinError> {
         })
 }
 
-/// Makes `directory` a mount of its own that passes nothing on. Else each pin below it would be repeated in every mount
-/// namespace that is a peer of the host's. Shims do this at the same time: the lock keeps two from mounting over each other.
-fn make_private(directory: &Path) -> Result<(), PinError> {
+/// Makes `directory`, if it is none yet, a mount of its own that passes on what is mounted below it: to whoever mounts it so himself, as an agent in a
+/// container with the mount propagation `HostToContainer`. As `ip netns` has it (ip-netns(8)).
+///
+/// # Errors
+/// The kernel's.
+pub fn share(directory: &Path) -> Result<(), PinError> {
+    own_mount(directory)?;
+    rustix::mount::mount_change(directory, MountPropagationFlags::SHARED)
+        .map_err(at("share the mounts of", directory))
+}
+
+/// Makes `directory`, if it is none yet, a mount of its own, which passes nothing on of what is mounted below it when it is made.
+/// Shims do this at the same time: the lock keeps two from mounting over each other.
+///
+/// # Errors
+/// The kernel's.
+pub fn own_mount(directory: &Path) -> Result<(), PinError> {
     std::fs::create_dir_all(directory).map_err(at("make", directory))?;
-    let locked = lock(directory)?;
-    if !is_mount(directory)? {
-        rustix::mount::mount_bind(directory, directory)
-            .map_err(at("mount on itself", directory))?;
+    if is_mount(directory)? {
+        return Ok(());
     }
-    let done = rustix::mount::mount_change(directory, MountPropagationFlags::PRIVATE);
-    drop(locked);
-    done.map_err(at("make private", directory))
+    let _locked = lock(directory)?;
+    if is_mount(directory)? {
+        return Ok(());
+    }
+    rustix::mount::mount_bind(directory, directory).map_err(at("mount on itself", directory))?;
+    // Apart from the mount that it lies in, whose peers would else have each pin twice.
+    rustix::mount::mount_change(directory, MountPropagationFlags::PRIVATE)
+        .map_err(at("make private", directory))
 }
 
 fn lock(directory: &Path) -> Result<OwnedFd, PinError> {
