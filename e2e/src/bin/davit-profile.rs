@@ -9,7 +9,7 @@ use std::process::ExitCode;
 const HELP: &str = "davit-profile: where a pod's start and end go; hack/profile builds all that it needs and runs it
 
   --pods N            how many pods the times are of; 30 by default
-  --there N           how many others there are meanwhile; none by default
+  --there N           how many others there are meanwhile, 900 at most; none by default
   --handler NAME      the OCI runtime: crun (default) or runc
 ";
 
@@ -22,7 +22,7 @@ fn run(arguments: &[String]) -> Result<()> {
     arguments::each(arguments, |option, value| {
         match option {
             "--pods" => options.pods = number(option, value, 1..=10_000)?,
-            "--there" => options.there = number(option, value, 0..=10_000)?,
+            "--there" => options.there = number(option, value, 0..=900)?,
             "--handler" => value.clone_into(&mut options.handler),
             _ => return Ok(false),
         }

@@ -11,6 +11,7 @@ pub use trace::{Calls, Role, Trace};
 
 use crate::host::eventually;
 use crate::scrape::Scrape;
+use crate::subnet::Room;
 use crate::test::{Pod, Test};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -59,6 +60,7 @@ pub fn run(options: &Options) -> Result<Profile> {
     let mut profile = None;
     let setup = |settings: &mut crate::daemon::Settings| {
         settings.keys = format!("metrics_listen = \"127.0.0.1:{port}\"\n");
+        settings.room = Room::Wide;
         crate::disk::state_in_memory(settings)
     };
     crate::test::run(&options.handler, setup, |t| {

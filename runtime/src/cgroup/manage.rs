@@ -191,9 +191,14 @@ fn ensure_v1(
     ensured: &mut Ensured,
 ) -> Result<(), CgroupError> {
     for (above, at) in levels(hierarchy, group) {
-        make(&at, ensured)?;
+        let is_new = make(&at, ensured)?;
         if hierarchy.has("cpuset") {
             inherit_cpuset(&above, &at)?;
+            if is_new {
+                // Those below, the OCI runtime's too, have their values from the start then. For each that is written later the kernel goes through
+                // all cpusets that there are. One that does not do this only takes longer.
+                let _ = write(&at.join("cgroup.clone_children"), b"1");
+            }
         }
     }
     Ok(())

@@ -39,6 +39,15 @@ async fn a_cgroup_is_made_in_every_hierarchy_takes_processes_and_goes_again() {
         "the second time nothing is made"
     );
 
+    // The kernel does it for those below (cpuset(7)).
+    for cpuset in cgroups.layout().v1.iter().filter(|one| one.has("cpuset")) {
+        let below = cpuset.mount.join(group.path()).join("by-hand");
+        std::fs::create_dir(&below).unwrap();
+        let cpus = std::fs::read_to_string(below.join("cpuset.cpus")).unwrap();
+        std::fs::remove_dir(&below).unwrap();
+        assert!(!cpus.trim().is_empty());
+    }
+
     // Joining proves that cpusets were inherited.
     let leaf = group.child("leaf").unwrap();
     let leaf_made = cgroups.ensure(&leaf).await.unwrap().made;

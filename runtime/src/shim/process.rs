@@ -1,9 +1,11 @@
-//! A process that may not be our child, watched until it ends.
+//! A process that may not be our child, watched until it ends, and reaped then if it is one.
 
 use crate::store::ShimRecord;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
 
@@ -28,7 +30,7 @@ impl ProcessHandle {
             other => other?,
         };
         // Only now that the descriptor pins it can its start time be compared.
-        if start_time(record.pid) != Some(record.start_time) {
+        if start_time(record.pid) != Some(record.start_time) || reap(&fd) {
             return Ok(None);
         }
         let fd = davit_sys::readiness::readable(fd)?;
@@ -39,6 +41,7 @@ impl ProcessHandle {
     pub async fn ended(&self) {
         // A pidfd is readable when its process has exited. An error here would be the reactor's own end.
         drop(self.fd.readable().await);
+        reap(self.fd.get_ref());
     }
 
     /// Ends it now, with all that it has started.
@@ -62,6 +65,12 @@ impl ProcessHandle {
     }
 }
 
+/// Takes note of a child's end; whether it has ended and was one that nobody had taken note of.
+fn reap(pidfd: &OwnedFd) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    matches!(waitid(WaitId::PidFd(pidfd.as_fd()), options), Ok(Some(_)))
+}
+
 /// When a process started, in clock ticks since the boot (field 22 of proc_pid_stat(5)); `None` if it is gone.
 #[must_use]
 pub fn start_time(pid: u32) -> Option<u64> {
@@ -76,15 +85,31 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_is_told_from_another_with_its_pid_and_its_end_is_noticed() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let record = ShimRecord { pid: child.id(), start_time: start_time(child.id()).unwrap() };
+        let start = || {
+            let child = std::process::Command::new("sleep").arg("60").spawn();
+            let pid = child.map(|child| child.id()).unwrap();
+            ShimRecord { pid, start_time: start_time(pid).unwrap() }
+        };
+        let record = start();
         let other = ShimRecord { start_time: record.start_time + 1, ..record };
         assert!(ProcessHandle::open(other).unwrap().is_none());
         let handle = ProcessHandle::open(record).unwrap().unwrap();
         handle.kill().unwrap();
         handle.ended().await;
-        child.wait().unwrap();
+        assert_eq!(start_time(record.pid), None, "it was reaped");
+        handle.ended().await;
         handle.kill().unwrap();
         assert!(ProcessHandle::open(record).unwrap().is_none());
+
+        // One that ended before anybody looked.
+        let record = start();
+        let pid = Pid::from_raw(record.pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", record.pid)).unwrap();
+        while !stat().contains(") Z ") {
+            tokio::task::yield_now().await;
+        }
+        assert!(ProcessHandle::open(record).unwrap().is_none());
+        assert_eq!(start_time(record.pid), None, "it was reaped");
     }
 }

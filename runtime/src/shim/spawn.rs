@@ -104,12 +104,12 @@ pub fn spawn(
         command.env(sealed::ENV, copy.original.to_env());
         command.stdout(copy.descriptor().map_err(prepare("pass the OCI runtime"))?);
     }
-    // tokio reaps a child whose handle was dropped; that it has ended is seen on its pidfd, as after a restart.
-    let child = tokio::process::Command::from(command)
+    // Reaped by who sees its end on its pidfd, as after a restart. tokio would ask after every shim that there is whenever a child ends.
+    let child = command
         .spawn()
         .map_err(|source| SpawnError::Run { path: executable.to_owned(), source })?;
-    let pid = child.id().unwrap_or_default();
-    // Gone already: no process has this start time, so it is found to have ended.
+    let pid = child.id();
+    // Not to be had: no process has this start time, so it is found to have ended.
     let start_time = start_time(pid).unwrap_or_default();
     Ok(ShimRecord { pid, start_time })
 }

@@ -351,7 +351,8 @@ impl Bridge {
         let name = &self.config.name;
         sysctl::set("ipv4/ip_forward", "1").map_err(sysctl_failed)?;
         // CVE-2020-10749: a pod must not make itself the host's IPv6 router.
-        sysctl::set_if_there(&format!("ipv6/conf/{name}/accept_ra"), "0").map_err(sysctl_failed)?;
+        sysctl::set_if_there(&format!("ipv6/conf/{name}"), &[("accept_ra", "0")])
+            .map_err(sysctl_failed)?;
         if subnets.v6.is_some() {
             sysctl::set("ipv6/conf/all/forwarding", "1").map_err(sysctl_failed)?;
         }

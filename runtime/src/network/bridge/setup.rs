@@ -18,8 +18,7 @@ const DEFAULT_MTU: u32 = 1500;
 /// For the links to come in the calling thread's namespace: no router advertisement is believed (CVE-2020-10749), and no address is
 /// probed for a second before it works.
 pub(super) fn quiet_ipv6() -> Result<(), (String, io::Error)> {
-    sysctl::set_if_there("ipv6/conf/default/accept_ra", "0")?;
-    sysctl::set_if_there("ipv6/conf/default/accept_dad", "0")
+    sysctl::set_if_there("ipv6/conf/default", &[("accept_ra", "0"), ("accept_dad", "0")])
 }
 
 pub(super) fn make_bridge(
