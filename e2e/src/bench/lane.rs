@@ -124,7 +124,7 @@ impl Subject {
         let dir = tempfile::Builder::new().prefix("db").rand_bytes(6).tempdir_in("/tmp");
         let dir = dir.context("make a directory")?;
         let mut settings = Settings::new(dir.path(), lane.runtime(runtime));
-        crate::disk::state_in_memory(&mut settings)?;
+        crate::disk::in_memory(&mut settings)?;
         change(&mut settings)?;
         if lane == Lane::Crio {
             // Its storage keeps this mounted for as long as it runs.

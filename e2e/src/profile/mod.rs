@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> Result<Profile> {
     let setup = |settings: &mut crate::daemon::Settings| {
         settings.keys = format!("metrics_listen = \"127.0.0.1:{port}\"\n");
         settings.room = Room::Wide;
-        crate::disk::state_in_memory(settings)
+        crate::disk::in_memory(settings)
     };
     crate::test::run(&options.handler, setup, |t| {
         profile = Some(take(t, options, ([127, 0, 0, 1], port).into())?);
