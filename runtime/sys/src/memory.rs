@@ -20,6 +20,34 @@ pub fn share_heaps(most: i32) {
     let _ = unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, most) };
 }
 
+/// Lets go of the pages of this program's code: each comes back, from the page cache, when it is next run. To be called once the start is over: much of what
+/// that has run is never run again, and the kernel maps 64 KiB around each page that is. Where the mapping can't be found nothing is done.
+pub fn let_code_go() {
+    let Some((start, end)) = own_code() else { return };
+    // SAFETY: the range is one whole mapping of this program's file that can't be written to, so that each page of it can be had from that file again, by
+    // whichever thread runs into it; a running program's file can't be written to either (ETXTBSY).
+    let _ = unsafe {
+        nix::libc::madvise(
+            std::ptr::with_exposed_provenance_mut(start),
+            end - start,
+            nix::libc::MADV_DONTNEED,
+        )
+    };
+}
+
+/// Where the code is that this function is part of.
+fn own_code() -> Option<(usize, usize)> {
+    let here = (own_code as fn() -> Option<(usize, usize)>) as usize;
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().find_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        let (start, end) = (address(start)?, address(end)?);
+        (rest.starts_with("r-xp ") && (start..end).contains(&here)).then_some((start, end))
+    })
+}
+
 /// What the C library's allocator holds, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Heap {
@@ -44,4 +72,17 @@ pub fn heap() -> Heap {
     }
     #[cfg(not(target_env = "gnu"))]
     Heap::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_that_was_let_go_runs_on() {
+        let (start, end) = own_code().unwrap();
+        assert!(start < end);
+        let_code_go();
+        assert_eq!(own_code(), Some((start, end)));
+    }
 }
