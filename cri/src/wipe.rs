@@ -13,6 +13,7 @@ use davit_runtime::Runtime;
 use davit_runtime::store::{Layout, remove_tree, stop_keeping_mounts_private};
 use futures_util::stream::{self, StreamExt};
 use std::io::BufRead;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Pods that are removed side by side.
@@ -98,13 +99,29 @@ async fn end_pod(runtime: &Runtime, id: String) -> anyhow::Result<()> {
     runtime.remove_sandbox(&id).await.with_context(|| format!("remove pod {id}"))
 }
 
+/// Takes away the mounts that held pods' mounts, once nothing is in them. What somebody else has mounted there stays, and is an error.
+fn remove_places(config: &Config, layout: &Layout) -> anyhow::Result<()> {
+    let names = |directory: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    for left in names(&layout.shms()).iter().filter(|left| left.is_dir()) {
+        remove_tree(left).with_context(|| format!("remove {}", left.display()))?;
+    }
+    stop_keeping_mounts_private(&layout.shms())?;
+    if names(config.netns_dir()).is_empty() {
+        stop_keeping_mounts_private(config.netns_dir())?;
+    }
+    Ok(())
+}
+
 fn remove_files(config: &Config) -> anyhow::Result<()> {
     let layout = Layout::new(config.root().to_owned(), config.state().to_owned());
     let sockets = config.listen().iter().filter_map(|listen| match listen {
         Listen::Unix(path) if path.starts_with(config.state()) => Some(path.clone()),
         Listen::Unix(_) | Listen::Tcp(_) => None,
     });
-    stop_keeping_mounts_private(&layout.shms())?;
+    remove_places(config, &layout)?;
     for path in layout.everything().into_iter().chain(sockets) {
         let removed = match std::fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => remove_tree(&path).map_err(anyhow::Error::from),

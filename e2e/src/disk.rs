@@ -51,7 +51,7 @@ pub fn in_memory(settings: &mut Settings) -> Result<()> {
     File::create(&file)?.set_len(2 * SIZE).with_context(|| format!("make {}", file.display()))?;
     let at_once = "nodiscard,lazy_itable_init=0,lazy_journal_init=0";
     run(Command::new("mkfs.ext4").args(["-q", "-F", "-E", at_once]).arg(&file))?;
-    run(Command::new("mount").args(["-t", "ext4", "-o", "loop"]).arg(&file).arg(&root))?;
+    run(Command::new("mount").args(["-t", "ext4", "-o", "loop,discard"]).arg(&file).arg(&root))?;
     settings.disks.push(root);
     Ok(())
 }

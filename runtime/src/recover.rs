@@ -22,7 +22,7 @@ use crate::stats::Walkers;
 use crate::store::{
     ContainerRecord, Layout, SandboxPhase, SandboxRecord, StoreError, VERSION, ensure_dir,
     ensure_id, keep_mounts_private, let_pass, probe_overlay, probe_state, reach, read_json,
-    read_plain, remove_tree, write_bytes,
+    read_plain, remove_tree, share_mounts, write_bytes,
 };
 use crate::sweep::release_pin;
 use crate::{image, network, oci, sweep};
@@ -59,9 +59,12 @@ pub enum OpenError {
     /// No OCI runtime works here.
     #[error("find an OCI runtime")]
     Handlers(#[from] oci::handlers::ProbeError),
-    /// What pods' mounts are below can't be made a mount.
-    #[error("prepare the places of pods' mounts")]
-    Places(#[from] davit_sys::pin::PinError),
+    /// The directory of pods' `/dev/shm` can't be made a mount.
+    #[error("prepare the place of pods' shared memory")]
+    Memory(#[from] davit_sys::pin::PinError),
+    /// The directory of network namespaces can't be made a mount that passes on what is mounted in it.
+    #[error("prepare the directory of network namespaces")]
+    Namespaces(#[from] crate::store::ShareError),
     /// The kernel doesn't say which boot this is.
     #[error("read {BOOT_ID}")]
     Boot(#[source] std::io::Error),
@@ -80,7 +83,7 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
     ensure_dir(&layout.shms())?;
     davit_sys::pin::own_mount(&layout.shms())?;
     // Before any pod: who mounts it from then on is told of each namespace.
-    davit_sys::pin::share(&config.netns_dir)?;
+    share_mounts(&config.netns_dir)?;
     // The way to where such containers' roots are mounted. All else below the state root is for root alone.
     let_pass(layout.state())?;
     ensure_dir(&layout.userns_rootfs())?;
@@ -361,7 +364,9 @@ async fn abandon(shared: &Arc<Shared>, directory: &Path) {
     let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let Ok(id) = SandboxId::try_from(name.to_owned()) else { return };
     let told = |error: &dyn std::error::Error| tracing::error!(sandbox = %id, error = crate::error::chain(error), "left of a pod without a record");
-    if let Err(error) = end_shim(Arc::clone(shared), id.clone(), Some(shared.netns(&id))).await {
+    if let Err(error) =
+        end_shim(Arc::clone(shared), id.clone(), Some(shared.netns(&id)), None).await
+    {
         told(&error);
     }
     if let Err(error) = shared.host.cgroups.remove(&shared.own_cgroups(&id)).await {

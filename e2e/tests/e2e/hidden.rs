@@ -151,3 +151,17 @@ on_one!(a_volume_that_propagates_still_does, setup: telling, |t| {
     rustix::mount::unmount(&data, rustix::mount::UnmountFlags::DETACH)?;
     Ok(())
 });
+
+on_one!(memory_that_somebody_unmounted_goes_with_its_pod, |t| {
+    t.pull("davit-test/busybox:latest")?;
+    let pod = t.pod("one", |_| ())?;
+    let memory = t.settings().state().join("shm").join(&pod.id);
+    rustix::mount::unmount(&memory, rustix::mount::UnmountFlags::empty())?;
+    let id = t.run(&pod, "plain", |_| ())?;
+    t.exec(&id, "mkdir /dev/shm/deep && echo x > /dev/shm/deep/x")?;
+    ensure!(memory.join("deep/x").exists());
+    t.cri.stop_pod(&pod.id)?;
+    t.cri.remove_pod(&pod.id)?;
+    ensure!(!memory.exists());
+    Ok(())
+});

@@ -131,7 +131,7 @@ pub struct Rootfs {
     #[prost(message, repeated, tag = "7")]
     pub volumes: ::prost::alloc::vec::Vec<ImageVolume>,
     /// What the OCI runtime need not see of the host's mounts. A shim that knows nothing of it shows it all, which is only slower.
-    #[prost(message, repeated, tag = "8")]
+    #[prost(message, repeated, tag = "9")]
     pub hidden: ::prost::alloc::vec::Vec<Hidden>,
 }
 /// A mount whose own mounts are other pods': each call of an OCI runtime copies every mount that it sees, and reads the list of them.

@@ -3,7 +3,7 @@
 //! Owns the order. The record says `Creating` before anything is made and `Created` after the OCI runtime has: that write is the commit point.
 //! What fails before it is undone here; a crash before it is undone by [`super::undo`].
 
-use super::hidden::{Place, hidden};
+use super::hidden::{hidden, places};
 use super::remove::{Removal, remove_files};
 use super::volume::{self, Volume};
 use super::{ContainerEvent, ContainerFacts, ContainerSpec, ContainerState, CreateContainerError};
@@ -184,7 +184,7 @@ impl Creation {
         let (held, built, hidden) = tokio::task::block_in_place(|| {
             let volumes = volume::hold(&self.shared.images, &self.spec.mounts)?;
             let built = self.built(id, &image, &layers, handler)?;
-            let hidden = hidden(&built.spec, &self.places());
+            let hidden = hidden(&built.spec, &places(&self.shared, &self.sandbox));
             Ok::<_, CreateContainerError>((Held { root: layers, volumes }, built, hidden))
         })?;
 
@@ -307,17 +307,6 @@ impl Creation {
             resolv_conf: Some(files::resolv_conf(&directory)),
             hostname: files::hostname(&self.sandbox),
         }
-    }
-
-    /// Where the host's mounts of all pods are, and this one's.
-    fn places(&self) -> [Place; 2] {
-        let netns = self.sandbox.netns.clone();
-        let all = netns.as_deref().and_then(Path::parent).unwrap_or(&self.shared.config.netns_dir);
-        let shm = self.shared.layout.shm(&self.sandbox.id);
-        [
-            Place { all: all.to_owned(), own: netns },
-            Place { all: self.shared.layout.shms(), own: Some(shm) },
-        ]
     }
 
     fn record(&self, id: &ContainerId, image: &Image, built: &Built) -> ContainerRecord {

@@ -3,6 +3,8 @@
 //! Owns the decision, which errs on the side of showing them: a container whose volumes may show those mounts themselves, or anything that was told to run
 //! beside it on the host, finds all as they are. The shim takes them away, in a namespace of the create's own.
 
+use crate::shared::Shared;
+use crate::store::SandboxRecord;
 use davit_proto::shim::Hidden;
 use oci_spec::runtime::{Mount, Spec};
 use std::fs::canonicalize;
@@ -15,6 +17,16 @@ pub(super) struct Place {
     pub(super) all: PathBuf,
     /// The pod's own, if it has one; it may be elsewhere.
     pub(super) own: Option<PathBuf>,
+}
+
+/// Where the host's mounts of all pods are, and this one's.
+pub(super) fn places(shared: &Shared, sandbox: &SandboxRecord) -> [Place; 2] {
+    let netns = sandbox.netns.clone();
+    let all = netns.as_deref().and_then(Path::parent).unwrap_or(&shared.config.netns_dir);
+    [
+        Place { all: all.to_owned(), own: netns },
+        Place { all: shared.layout.shms(), own: Some(shared.layout.shm(&sandbox.id)) },
+    ]
 }
 
 /// What is to be hidden from who makes a container of `spec`, of what is mounted in `places`.

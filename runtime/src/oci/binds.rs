@@ -202,12 +202,12 @@ fn check_propagation(
     let (fits, name, needed) = match asked {
         Propagation::Private => return Ok(()),
         Propagation::HostToContainer => (
-            mount.is_some_and(|mount| mount.shared || mount.slave),
+            mount.is_some_and(|mount| mount.group.is_some() || mount.slave),
             "HOST_TO_CONTAINER",
             "shared or slave",
         ),
         Propagation::Bidirectional => {
-            (mount.is_some_and(|mount| mount.shared), "BIDIRECTIONAL", "shared")
+            (mount.is_some_and(|mount| mount.group.is_some()), "BIDIRECTIONAL", "shared")
         }
     };
     if fits {

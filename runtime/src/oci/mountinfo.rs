@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "a mount can be either, both or neither")]
 pub(crate) struct Mount {
     /// Where it is mounted, as this mount namespace sees it.
     pub(crate) point: PathBuf,
     /// The mount's own flags, comma-separated.
     pub(crate) options: String,
-    /// It is in a peer group: what is mounted below it appears in its peers.
-    pub(crate) shared: bool,
+    /// The peer group that it is in: what is mounted below it appears in its peers.
+    pub(crate) group: Option<u64>,
     /// It receives what is mounted in another peer group.
     pub(crate) slave: bool,
     /// The file system's type.
@@ -33,14 +32,16 @@ fn line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let point = fields.nth(4).map(unescape)?;
     let options = text(fields.next()?);
-    let (mut shared, mut slave) = (false, false);
+    let (mut group, mut slave) = (None, false);
     for tag in fields.by_ref().take_while(|field| *field != b"-") {
-        shared |= tag.starts_with(b"shared:");
+        if let Some(number) = tag.strip_prefix(b"shared:") {
+            group = Some(text(number).parse().ok()?);
+        }
         slave |= tag.starts_with(b"master:");
     }
     let fs_type = text(fields.next()?);
     let super_options = text(fields.nth(1)?);
-    Some(Mount { point, options, shared, slave, fs_type, super_options })
+    Some(Mount { point, options, group, slave, fs_type, super_options })
 }
 
 fn text(field: &[u8]) -> String {
@@ -100,9 +101,9 @@ mod tests {
         let mounts = parse(TABLE);
         let points: Vec<_> = mounts.iter().map(|mount| mount.point.to_str().unwrap()).collect();
         assert_eq!(points, ["/", "/mnt/a b", "/mnt/a b", "/mnt/back\\slash"]);
-        assert!(mounts[0].shared && !mounts[0].slave);
-        assert!(!mounts[1].shared && mounts[1].slave);
-        assert!(mounts[3].shared && mounts[3].slave);
+        assert!(mounts[0].group == Some(1) && !mounts[0].slave);
+        assert!(mounts[1].group.is_none() && mounts[1].slave);
+        assert!(mounts[3].group == Some(4) && mounts[3].slave);
         assert_eq!(
             (mounts[0].fs_type.as_str(), mounts[0].super_options.as_str()),
             ("ext4", "rw,discard")

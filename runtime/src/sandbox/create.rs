@@ -135,14 +135,15 @@ async fn shim(
         cgroup(shared, record, group, undo).await?;
     }
     let netns = record.netns.clone();
-    undo.push(
-        "the pod's shim",
-        teardown::unborn_shim(Arc::clone(shared), record.id.clone(), netns),
-    );
     let step = shared.metrics.steps.run_shim.begin();
     let config = shim_config(shared, record, group);
     let directory = shared.layout.pod(&record.id);
     record.shim = Some(spawn(&shared.config.shim, &directory, &config, sealed)?);
+    // With what was started: the record on the disk may not come to know it.
+    undo.push(
+        "the pod's shim",
+        teardown::unborn_shim(Arc::clone(shared), record.id.clone(), netns, record.shim),
+    );
     reach("run.shim")?;
     write_json(&shared.layout.sandbox_record(&record.id), record)?;
     reach("run.shim_record")?;
@@ -271,7 +272,12 @@ async fn undo_all(shared: &Arc<Shared>, record: SandboxRecord) -> Vec<UndoError>
     undo.push("the pod's recorded cgroup", teardown::cgroups(Arc::clone(shared), record.cgroups));
     undo.push(
         "the pod's shim",
-        teardown::unborn_shim(Arc::clone(shared), record.id.clone(), record.netns.clone()),
+        teardown::unborn_shim(
+            Arc::clone(shared),
+            record.id.clone(),
+            record.netns.clone(),
+            record.shim,
+        ),
     );
     undo.push(
         "the pod's network",

@@ -53,15 +53,17 @@ pub(super) async fn network(
 }
 
 /// A shim of which the record may not know yet, or know no more than its pid: whoever answers on the pod's socket is asked to end what it has and
-/// itself, whoever the record names is killed, and what it had mounted is released.
+/// itself, whoever was `started` or the record names is killed, and what it had mounted is released.
 pub(crate) async fn unborn_shim(
     shared: Arc<Shared>,
     id: SandboxId,
     netns: Option<PathBuf>,
+    started: Option<ShimRecord>,
 ) -> Result<(), StopSandboxError> {
     let record: Option<SandboxRecord> = read_json(&shared.layout.sandbox_record(&id)).ok();
     // A record that is another pod's names another pod's shim.
     let recorded = record.filter(|record| record.id == id).and_then(|record| record.shim);
+    let recorded = started.or(recorded);
     dismiss(&shared, &id, &shared.layout.pod(&id), recorded).await?;
     release(&id, &shared.layout.shm(&id), netns.as_deref())
 }
@@ -148,11 +150,9 @@ pub(crate) fn release(
     netns: Option<&Path>,
 ) -> Result<(), StopSandboxError> {
     detach_mount(shm).map_err(unreleased(id, shm))?;
-    match std::fs::remove_dir(shm) {
-        // What somebody has put in its place is his.
-        Err(failed)
-            if matches!(failed.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-        removed => removed.map_err(unreleased(id, shm))?,
+    // Not empty if somebody had unmounted it before a container wrote there.
+    if shm.is_dir() {
+        remove_tree(shm).map_err(|error| unreleased(id, shm)(io::Error::other(error)))?;
     }
     netns.map_or(Ok(()), |netns| unpin(id, netns))
 }

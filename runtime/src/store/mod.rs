@@ -35,5 +35,6 @@ pub(crate) use identity::ensure_id;
 pub use layout::Layout;
 pub(crate) use layout::{ensure_dir, let_pass, new_dir};
 pub(crate) use overlay::probe_overlay;
-pub use private::{keep_mounts_private, stop_keeping_mounts_private};
+pub(crate) use private::share_mounts;
+pub use private::{ShareError, keep_mounts_private, stop_keeping_mounts_private};
 pub use record::{ContainerRecord, SandboxPhase, SandboxRecord, ShimRecord, VERSION};

@@ -24,8 +24,8 @@ pub fn share_heaps(most: i32) {
 /// that has run is never run again, and the kernel maps 64 KiB around each page that is. Where the mapping can't be found nothing is done.
 pub fn let_code_go() {
     let Some((start, end)) = own_code() else { return };
-    // SAFETY: the range is one whole mapping of this program's file that can't be written to, so that each page of it can be had from that file again, by
-    // whichever thread runs into it; a running program's file can't be written to either (ETXTBSY).
+    // SAFETY: the range is one whole mapping of this program's file that can't be written to. The kernel may take such pages away at any time, and has each from
+    // the file again when a thread runs into it; this is no more than asking it to. (A debugger's breakpoints, which are pages of their own, would be lost.)
     let _ = unsafe {
         nix::libc::madvise(
             std::ptr::with_exposed_provenance_mut(start),

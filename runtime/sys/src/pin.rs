@@ -44,7 +44,8 @@ pub fn new_network(path: &Path) -> Result<(), PinError> {
 
 /// Binds the network namespace that `namespace` is the file of to a new file at `path`.
 pub fn pin(namespace: &Path, path: &Path) -> Result<(), PinError> {
-    if let Some(parent) = path.parent() {
+    // davit has seen to it when it started; whoever took it away since then finds it again.
+    if let Some(parent) = path.parent().filter(|parent| !is_mount(parent).unwrap_or(false)) {
         share(parent)?;
     }
     std::fs::File::create_new(path).map_err(at("make", path))?;

@@ -178,6 +178,8 @@ impl Trial<'_> {
         });
         if ended.await.is_err() {
             let _ = shim.kill();
+            // Else nobody would reap it.
+            drop(tokio::time::timeout(ENDING, shim.ended()).await);
         }
         result
     }
