@@ -2,7 +2,7 @@
 //!
 //! Owns reading that from `/proc`. Sizes are in KiB, as the kernel tells them.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fmt;
 
 /// See the module.
@@ -40,6 +40,19 @@ impl Footprint {
             threads: field(&status, "Threads:")?,
         })
     }
+}
+
+/// A process's memory of its own, which no file stands behind, in KiB: pages of code come and go. Cheap enough to be looked at often.
+///
+/// # Errors
+/// If it is gone.
+pub fn own_memory(pid: u32) -> Result<u64> {
+    let text = read(pid, "statm")?;
+    let page = u64::try_from(rustix::param::page_size())? / 1024;
+    let pages: Vec<u64> =
+        text.split_whitespace().map(str::parse).collect::<Result<_, _>>().context("read statm")?;
+    let [_, resident, of_files, ..] = pages[..] else { bail!("statm of {pid}: {text:?}") };
+    Ok(resident.saturating_sub(of_files) * page)
 }
 
 impl fmt::Display for Footprint {

@@ -118,15 +118,6 @@ pub(super) fn pss_mib(pid: u32) -> Result<Option<f64>> {
     Ok(Some(float(kib) / 1024.0))
 }
 
-/// A process's resident memory in MiB: cheap enough to be looked at often.
-pub(super) fn rss_mib(pid: u32) -> Result<f64> {
-    let path = format!("/proc/{pid}/statm");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let pages = text.split_whitespace().nth(1).with_context(|| format!("{path} has no number"))?;
-    let page = u64::try_from(rustix::param::page_size())?;
-    Ok(float(pages.parse::<u64>()? * page) / f64::from(1 << 20))
-}
-
 /// Ticks that a process has run, in its own code and the kernel's; 0 if it is gone.
 pub(super) fn ticks(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
@@ -187,7 +178,6 @@ mod tests {
         assert!(!program(own).is_empty());
         assert_eq!(pss_mib(u32::MAX)?, None);
         assert_eq!(run_ns(u32::MAX)?, 0);
-        assert!(rss_mib(own)? > 0.1 && rss_mib(u32::MAX).is_err());
         assert_eq!(ticks(u32::MAX)?, 0);
         let (begun, before) = (Instant::now(), ticks(own)?);
         while begun.elapsed() < Duration::from_secs(20) && ticks(own)? < before + 2 {}

@@ -5,9 +5,10 @@
 
 use super::figures::{Metric, Way};
 use super::lane::Subject;
-use super::machine::{float, rss_mib, ticks};
+use super::machine::{float, ticks};
 use super::measure::{Bench, helpers_of};
 use super::pods::{self, Network, Running};
+use crate::footprint::own_memory;
 use crate::host::pause;
 use crate::tools;
 use anyhow::{Context, Result, bail, ensure};
@@ -45,7 +46,7 @@ impl Bench {
         self.idle_streams(subject, &running)?;
         self.begin()?;
         self.at_once(subject, &running.container)?;
-        let before = rss_mib(subject.pid()?)?;
+        let before = own_mib(subject.pid()?)?;
         // Peers don't speak WebSocket as client-go does.
         let ways = if subject.lane.is_ours() { &Way::ALL[..] } else { &Way::SPDY[..] };
         for way in ways.iter().copied() {
@@ -150,14 +151,18 @@ fn streampeer(words: &[&str], bytes: u64) -> Result<f64> {
     Ok(float(bytes) / begun.elapsed().as_secs_f64() / 1e9)
 }
 
-/// Does this, and tells the most memory that a process had meanwhile, in MiB.
+fn own_mib(pid: u32) -> Result<f64> {
+    Ok(float(own_memory(pid)?) / 1024.0)
+}
+
+/// Does this, and tells the most memory of its own that a process had meanwhile, in MiB.
 fn watched<T>(pid: u32, work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut most = 0.0_f64;
             while !done.load(Ordering::Relaxed) {
-                most = most.max(rss_mib(pid)?);
+                most = most.max(own_mib(pid)?);
                 pause(LOOK);
             }
             Ok::<_, anyhow::Error>(most)

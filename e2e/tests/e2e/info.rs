@@ -100,16 +100,26 @@ fn debugging(t: &Test, told: &Value, pod: &str) -> Result<()> {
     let debug = &told["debugging"];
     let pid = t.daemon().pid().context("it runs")?;
     let rollup = format!("/proc/{pid}/smaps_rollup");
-    for (key, fact) in [
-        ("resident", kibibytes(&rollup, "Rss")?),
-        ("proportional", kibibytes(&rollup, "Pss")?),
-        (
-            "shims_proportional",
-            kibibytes(&format!("/proc/{}/smaps_rollup", t.cri.pod_info(pod)?["pid"]), "Pss")?,
-        ),
-    ] {
-        assert!(near(number(&debug[key])?, fact), "{key}: {} is told, {fact} it is", debug[key]);
-    }
+    let shim = format!("/proc/{}/smaps_rollup", t.cri.pod_info(pod)?["pid"]);
+    let facts = [
+        ("resident", &rollup, "Rss"),
+        ("proportional", &rollup, "Pss"),
+        ("shims_proportional", &shim, "Pss"),
+    ];
+    // A moment after its start it lets go of the code of that.
+    let mut wrong = Vec::new();
+    let told_so = eventually(Duration::from_secs(10), "memory is told as it is", || {
+        let debug = &info(t, &["--debug"])?["debugging"];
+        wrong.clear();
+        for (key, file, field) in facts {
+            let (told, fact) = (number(&debug[key])?, kibibytes(file, field)?);
+            if !near(told, fact) {
+                wrong.push(format!("{key}: {told} is told, {fact} it is"));
+            }
+        }
+        Ok(wrong.is_empty().then_some(()))
+    });
+    told_so.with_context(|| format!("{wrong:?}"))?;
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))?.count() as u64;
     assert!(number(&debug["threads"])?.abs_diff(tasks) <= 16, "{debug}: {tasks} threads");
     assert!(number(&debug["heap"])? > 0 && number(&told["counters"]["tasks"])? > 0);

@@ -16,7 +16,7 @@ const SPDY_EACH: usize = 50;
 struct Held {
     descriptors: usize,
     threads: usize,
-    /// Resident memory, in KiB.
+    /// Resident memory of its own, in KiB: pages of code come and go.
     memory: u64,
 }
 
@@ -24,9 +24,8 @@ fn held(pid: u32) -> Result<Held> {
     let count = |what: &str| -> Result<usize> {
         Ok(std::fs::read_dir(format!("/proc/{pid}/{what}"))?.count())
     };
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
-    let pages: u64 = statm.split_whitespace().nth(1).context("statm")?.parse()?;
-    Ok(Held { descriptors: count("fd")?, threads: count("task")?, memory: pages * 4 })
+    let memory = davit_e2e::footprint::own_memory(pid)?;
+    Ok(Held { descriptors: count("fd")?, threads: count("task")?, memory })
 }
 
 /// One client: it leaves at once, when it has heard something, or with a word.
