@@ -244,18 +244,28 @@ fn places_of_its_own(shared: &Shared) -> io::Result<BTreeSet<Leftover>> {
     Ok(left)
 }
 
+/// What those of `found` are that nobody has.
+fn unclaimed(
+    found: Vec<String>,
+    claimed: &BTreeSet<String>,
+    leftover: impl Fn(String) -> Option<Leftover>,
+) -> BTreeSet<Leftover> {
+    found.into_iter().filter(|name| !claimed.contains(name)).filter_map(leftover).collect()
+}
+
 fn unclaimed_memory(
     shared: &Shared,
     found: Vec<String>,
     claimed: &BTreeSet<String>,
 ) -> BTreeSet<Leftover> {
-    let unclaimed = found.into_iter().filter(|name| !claimed.contains(name));
-    unclaimed
-        .map(|name| match SandboxId::try_from(name.clone()) {
-            Ok(sandbox) => Leftover::SharedMemory { sandbox },
-            Err(_) => Leftover::Foreign { path: shared.layout.shms().join(name) },
-        })
-        .collect()
+    unclaimed(found, claimed, |name| {
+        let path = shared.layout.shms().join(&name);
+        let sandbox = SandboxId::try_from(name);
+        Some(
+            sandbox
+                .map_or(Leftover::Foreign { path }, |sandbox| Leftover::SharedMemory { sandbox }),
+        )
+    })
 }
 
 fn unclaimed_layers(
@@ -263,12 +273,9 @@ fn unclaimed_layers(
     found: Vec<String>,
     claimed: &BTreeSet<String>,
 ) -> BTreeSet<Leftover> {
-    let unclaimed = found.into_iter().filter(|name| !claimed.contains(name));
-    unclaimed
-        .filter_map(|name| {
-            leftover_of_containers(&name, shared.layout.writable_layers().join(&name))
-        })
-        .collect()
+    unclaimed(found, claimed, |name| {
+        leftover_of_containers(&name, shared.layout.writable_layers().join(&name))
+    })
 }
 
 /// What there is that may be a pod's or a container's, at one moment.

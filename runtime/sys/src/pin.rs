@@ -74,9 +74,6 @@ pub fn share(directory: &Path) -> Result<(), PinError> {
 /// The kernel's.
 pub fn own_mount(directory: &Path) -> Result<(), PinError> {
     std::fs::create_dir_all(directory).map_err(at("make", directory))?;
-    if is_mount(directory)? {
-        return Ok(());
-    }
     let _locked = lock(directory)?;
     if is_mount(directory)? {
         return Ok(());
