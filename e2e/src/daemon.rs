@@ -126,7 +126,7 @@ impl Settings {
     /// Where network namespaces are pinned.
     #[must_use]
     pub fn netns_dir(&self) -> PathBuf {
-        self.dir.join("netns")
+        self.dir.join("pins/netns")
     }
 
     /// Where registries' hosts.toml files are.

@@ -29,14 +29,17 @@ const SIZE: u64 = 2 << 30;
 /// `ioctl(F, EXT4_IOC_SHUTDOWN, &EXT4_GOING_FLAGS_NOLOGFLUSH)`. By perl, which every Debian has: there is no safe wrapper of it.
 const CUT: &str = "my $how = pack('L', 2); open(F, '<', $ARGV[0]) or die $!; ioctl(F, 0x8004587d, $how) or die $!";
 
-/// Gives it a state directory in memory, as `/run` is on a node, and a root with an ext4 of its own, in memory too: what is measured there depends neither on the
+/// Gives it directories of state and of network namespaces in memory, as `/run` is on a node, and a root with an ext4 of its own, in memory too: what is measured there depends neither on the
 /// machine's disk nor on what was removed from that before. Without a journal, ext4 looks past all inodes of the last minutes for each file that it makes.
 ///
 /// # Errors
 /// If they can't be made.
 pub fn in_memory(settings: &mut Settings) -> Result<()> {
     let (state, root, memory) = (settings.state(), settings.root(), settings.dir.join("memory"));
-    for directory in [&state, &root, &memory] {
+    // With the directory itself in there, so that it becomes a mount of its own.
+    let pins = settings.netns_dir();
+    let pins = pins.parent().context("it is below the test's directory")?.to_owned();
+    for directory in [&state, &root, &memory, &pins] {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("make {}", directory.display()))?;
     }
@@ -45,6 +48,8 @@ pub fn in_memory(settings: &mut Settings) -> Result<()> {
     };
     tmpfs(&state)?;
     settings.disks.push(state);
+    tmpfs(&pins)?;
+    settings.disks.push(pins);
     tmpfs(&memory)?;
     let file = memory.join("disk");
     settings.disks.push(memory);

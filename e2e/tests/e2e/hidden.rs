@@ -165,3 +165,22 @@ on_one!(memory_that_somebody_unmounted_goes_with_its_pod, |t| {
     ensure!(!memory.exists());
     Ok(())
 });
+
+fn with_a_file_system(settings: &mut Settings) -> Result<()> {
+    telling(settings)?;
+    let pins = settings.netns_dir();
+    std::fs::create_dir_all(&pins)?;
+    tools::run(std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&pins))?;
+    settings.disks.push(pins);
+    Ok(())
+}
+
+// As where the host's directory is mounted into the container that davit runs in.
+on_both!(a_directory_of_namespaces_may_have_a_file_system_of_its_own, setup: with_a_file_system, |t| {
+    let (one, other) = (t.pod("one", |_| ())?, t.pod("other", |_| ())?);
+    let id = t.run(&one, "plain", |_| ())?;
+    t.exec(&id, "ip link show eth0")?;
+    // The namespaces are seen; the other's memory is not.
+    assert_eq!(seen(t, &[&one, &other])?, [3, 1]);
+    Ok(())
+});

@@ -6,6 +6,7 @@
 use crate::shared::Shared;
 use crate::store::SandboxRecord;
 use davit_proto::shim::Hidden;
+use davit_sys::pin::shows_itself;
 use oci_spec::runtime::{Mount, Spec};
 use std::fs::canonicalize;
 use std::io;
@@ -44,7 +45,9 @@ pub(super) fn hidden(spec: &Spec, places: &[Place]) -> Vec<Hidden> {
     // Where one of them is can't be said, so it may be anywhere.
     let Ok(sources) = sources else { return Vec::new() };
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let unseen = places.iter().filter(|place| !may_show(&sources, &place.all));
+    // Where a file system of its own is mounted there, its files would go with it.
+    let unseen =
+        places.iter().filter(|place| !may_show(&sources, &place.all) && shows_itself(&place.all));
     unseen
         .map(|Place { all, own }| {
             let own = own.as_deref().filter(|own| own.starts_with(all));
@@ -130,6 +133,9 @@ mod tests {
         let elsewhere =
             [Place { all: pins, own: None }, Place { all: memory, own: Some(at("pods/p/shm")) }];
         assert_eq!(kept(&elsewhere), [PathBuf::new(), PathBuf::new()]);
+        // A directory that is another one without what is mounted on it: /proc is one on any host.
+        let foreign = [Place { all: "/proc".into(), own: None }];
+        assert_eq!(hidden(&spec, &foreign), []);
         let hook = HookBuilder::default().path("/bin/true").build().unwrap();
         let hooks = HooksBuilder::default().create_runtime(vec![hook]).build().unwrap();
         spec.set_hooks(Some(hooks));

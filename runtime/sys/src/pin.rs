@@ -6,6 +6,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -102,6 +103,23 @@ fn lock(directory: &Path) -> Result<OwnedFd, PinError> {
             Err(e) => return Err(at("lock", directory)(e)),
         }
     }
+}
+
+/// Whether the files at `directory` are the same without what is mounted there: nothing is, or the directory itself. `false` where that can't be said.
+#[must_use]
+pub fn shows_itself(directory: &Path) -> bool {
+    let shows = || -> std::io::Result<bool> {
+        let directory = directory.canonicalize()?;
+        let own = std::fs::metadata(&directory)?;
+        let (Some(above), Some(name)) = (directory.parent(), directory.file_name()) else {
+            return Ok(false);
+        };
+        // A directory's entries are told as they are below what is mounted on them.
+        let mut below = std::fs::read_dir(above)?.flatten().filter(|one| one.file_name() == name);
+        let same = below.next().is_some_and(|one| one.ino() == own.ino());
+        Ok(same && std::fs::metadata(above)?.dev() == own.dev())
+    };
+    shows().unwrap_or(false)
 }
 
 /// Whether something is mounted at `path` itself.
