@@ -85,6 +85,7 @@ pub(crate) fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
         host: HostConfig { cgroup_driver: driver(config.cgroup_driver()), ..HostConfig::default() },
         max_log_line: config.max_log_line(),
         creations: config.max_creations(),
+        pods_ahead: config.pods_ahead(),
         sweep_interval: config.sweep_interval(),
         events_retain: config.events_retain_count(),
         deadlines: Deadlines {
@@ -127,6 +128,7 @@ fn handlers(config: &Config, shim: PathBuf) -> HandlersConfig {
         root: handler.root,
         systemd_cgroup: handler.systemd_cgroup,
         args: handler.args,
+        start_fifo: handler.start_fifo,
     };
     HandlersConfig {
         handlers: config

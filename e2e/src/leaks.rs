@@ -7,6 +7,7 @@
 use crate::daemon::Settings;
 use crate::host::{names_in, read_optional};
 use anyhow::{Context, Result};
+use davit_proto::ready;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
@@ -21,10 +22,8 @@ const SEARCHED: u64 = 256 << 10;
 /// If the machine cannot be searched.
 pub fn find(settings: &Settings, daemon: Option<u32>, ids: &[String]) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for pid in processes(settings)? {
-        if Some(pid) != daemon {
-            found.push(format!("process {pid}: {}", command_line(pid)));
-        }
+    for pid in others(settings, daemon)? {
+        found.push(format!("process {pid}: {}", command_line(pid)));
     }
     // The first three are mounts themselves; and a test may have given the root a disk.
     let shms = settings.state().join("shm");
@@ -36,10 +35,12 @@ pub fn find(settings: &Settings, daemon: Option<u32>, ids: &[String]) -> Result<
     for name in names_in(&settings.netns_dir())? {
         found.push(format!("network namespace {}", settings.netns_dir().join(name).display()));
     }
-    for port in names_in(&Path::new("/sys/class/net").join(settings.tag()).join("brif"))? {
+    let to_come = to_come(settings, daemon)?;
+    let ports = names_in(&Path::new("/sys/class/net").join(settings.tag()).join("brif"))?;
+    for port in ports.iter().filter(|port| !to_come.contains(port)) {
         found.push(format!("link {port} on bridge {}", settings.tag()));
     }
-    found.extend(cgroups_in_use(settings)?);
+    found.extend(cgroups_in_use(settings, |pid| is_part_of(pid, daemon))?);
     found.extend(rules(settings)?);
     for dir in [settings.root(), settings.state()] {
         search_files(&dir, ids, &mut found)?;
@@ -121,6 +122,43 @@ fn belongs(pid: u32, dir: &str, tag: &str) -> bool {
         })
 }
 
+/// The processes of a test that are neither its daemon nor a shim that this keeps ready for a pod to come.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn others(settings: &Settings, daemon: Option<u32>) -> Result<Vec<u32>> {
+    let mut found = processes(settings)?;
+    found.retain(|pid| !is_part_of(*pid, daemon));
+    Ok(found)
+}
+
+/// The links that this daemon keeps ready for pods to come.
+fn to_come(settings: &Settings, daemon: Option<u32>) -> Result<Vec<String>> {
+    let Some(daemon) = daemon else { return Ok(Vec::new()) };
+    let mut waiting = processes(settings)?;
+    waiting.retain(|pid| waits(*pid, daemon));
+    let pod = |pid: u32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let directory = String::from_utf8(words).ok()?;
+        let id = directory.trim_end_matches('\0').rsplit('/').next()?.get(..11)?.to_owned();
+        Some(format!("dv{id}"))
+    };
+    Ok(waiting.into_iter().filter_map(pod).collect())
+}
+
+fn is_part_of(pid: u32, daemon: Option<u32>) -> bool {
+    daemon.is_some_and(|daemon| pid == daemon || waits(pid, daemon))
+}
+
+/// A shim that this daemon keeps ready for a pod to come: it ends with the daemon.
+#[must_use]
+pub fn waits(pid: u32, daemon: u32) -> bool {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+    let parent = format!("PPid:\t{daemon}");
+    read("comm").is_ok_and(|name| name.trim_end().as_bytes() == ready::NAME.to_bytes())
+        && read("status").is_ok_and(|status| status.lines().any(|line| line == parent))
+}
+
 /// PID 1 of a namespace that was killed and has let go of its memory: all that it waits for is that the machine's own init reaps those who were in there.
 fn exits(status: &[u8], command_line: &[u8]) -> bool {
     const KILL: u64 = 1 << 8;
@@ -183,7 +221,7 @@ fn remove_cgroup(path: &Path) -> Result<()> {
 }
 
 /// The parents (shims' and pods') may stay, empty; nothing else may.
-fn cgroups_in_use(settings: &Settings) -> Result<Vec<String>> {
+fn cgroups_in_use(settings: &Settings, known: impl Fn(u32) -> bool) -> Result<Vec<String>> {
     let tag = settings.tag();
     // As they are called with the cgroupfs driver and with systemd's, where a slice lies in the one that its name begins with.
     let parents = [
@@ -198,12 +236,10 @@ fn cgroups_in_use(settings: &Settings) -> Result<Vec<String>> {
             .file_name()
             .is_some_and(|name| parents.iter().any(|parent| name == parent.as_str()));
         let pids = read_optional(&path.join("cgroup.procs"))?.unwrap_or_default();
+        let in_there = pids.split_whitespace();
+        let pids: Vec<_> = in_there.filter(|pid| !pid.parse().is_ok_and(&known)).collect();
         if !parent || !pids.is_empty() {
-            found.push(format!(
-                "cgroup {} with {:?}",
-                path.display(),
-                pids.split_whitespace().collect::<Vec<_>>()
-            ));
+            found.push(format!("cgroup {} with {pids:?}", path.display()));
         }
     }
     Ok(found)

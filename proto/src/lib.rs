@@ -6,6 +6,7 @@
 
 pub mod codec;
 pub mod disk;
+pub mod ready;
 mod redact;
 pub mod sealed;
 pub mod session;

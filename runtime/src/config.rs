@@ -39,6 +39,8 @@ pub struct RuntimeConfig {
     pub max_log_line: u32,
     /// How many pods and containers are made or started at once, and how many pods ended.
     pub creations: usize,
+    /// For how many pods to come a shim and a network namespace are kept ready; 0: none.
+    pub pods_ahead: usize,
     /// How many events are kept; 0: none.
     pub events_retain: usize,
     /// Between two sweeps of what belongs to nobody.

@@ -3,6 +3,7 @@
 //! Owns every state machine and every durable record. Owns no gRPC server and no CRI type: `davit` (in `cri/`) converts and
 //! serves; `davit-shim` is driven through its own small service. Calls go down, from [`Runtime`] to the parts; events come up.
 
+mod ahead;
 pub mod cdi;
 pub mod cgroup;
 pub mod checkpoint;

@@ -4,6 +4,7 @@
 //! is; one whose creation was interrupted is undone, and the network of one that is gone taken down, while others are served already; after a reboot nothing of any pod is left, so all are swept.
 //! A record that can't be read is put aside and named, and hinders nobody else.
 
+use crate::ahead::Ahead;
 use crate::cdi::Cdi;
 use crate::cgroup::{CgroupError, Cgroups, Driver, Group, InvalidGroup};
 use crate::config::RuntimeConfig;
@@ -178,6 +179,7 @@ async fn parts(
         host.cgroups.ensure(&above).await.map_err(OpenError::Cgroup)?;
     }
     Ok(Shared {
+        ahead: Ahead::new(config.pods_ahead),
         creations: Places::new(config.creations),
         endings: Places::new(config.creations),
         cdi: Cdi::new(config.cdi_spec_dirs.clone()),

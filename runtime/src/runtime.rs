@@ -6,6 +6,7 @@
 mod restore;
 mod streams;
 
+use crate::ahead;
 use crate::cdi::Cdi;
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::config::RuntimeConfig;
@@ -58,6 +59,7 @@ impl Runtime {
         sweep::spawn(&shared);
         freezer::spawn(&shared);
         rest::spawn(&shared);
+        ahead::spawn(&shared);
         Ok(Self { shared })
     }
 
@@ -79,8 +81,11 @@ impl Runtime {
         let spec = Arc::new(spec);
         loop {
             let make = || {
-                let id = SandboxId::random().map_err(RunSandboxError::Id)?;
-                let handle = spawn_new(Arc::clone(&self.shared), id.clone(), Arc::clone(&spec));
+                let waiting = self.shared.ahead.take();
+                let id = waiting.as_ref().map(|waiting| Ok(waiting.id.clone()));
+                let id = id.unwrap_or_else(SandboxId::random).map_err(RunSandboxError::Id)?;
+                let (shared, spec) = (Arc::clone(&self.shared), Arc::clone(&spec));
+                let handle = spawn_new(shared, id.clone(), spec, waiting);
                 Ok((id, handle))
             };
             let (_, handle) = self.shared.index.pod_of_key(&spec.key, make).map_err(Arc::new)?;

@@ -1,5 +1,6 @@
 //! What every pod's task works with.
 
+use crate::ahead::Ahead;
 use crate::cdi::Cdi;
 use crate::cgroup::{Driver, Group, InvalidGroup};
 use crate::config::RuntimeConfig;
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) events: Events,
     pub(crate) journal: Journal,
+    pub(crate) ahead: Ahead,
     pub(crate) walkers: Walkers,
     pub(crate) index: Index,
     /// Where pods and containers are made and containers started.

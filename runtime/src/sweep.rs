@@ -312,6 +312,7 @@ impl Found {
         let links: BTreeSet<String> = claimed
             .iter()
             .filter_map(|id| SandboxId::try_from(id.clone()).ok())
+            .chain(shared.ahead.ids())
             .map(|id| crate::network::Network::link_of(&id))
             .collect();
         left.extend(networks.into_iter().map(|sandbox| Leftover::Network { sandbox }));

@@ -8,9 +8,9 @@
 //! here are small and on tmpfs, and a log's disk that hangs hangs the pod's logging, as it would in any writer.
 //!
 //! ```text
-//! args → config → process → namespaces → serve ─┬► service ─► container/{create,start,signal,exit,delete}, exec
+//! args → (ready) → config → process → namespaces → serve ─┬► service ─► container/{create,start,signal,exit,delete}, exec
 //!                                                └► session ─► a command with streams, an attached client
-//!                                                              │ oci      one call of the OCI runtime
+//!                                                              │ oci      one call of the OCI runtime; fifo: a start without one
 //!                                                              │ rootfs   in the child, before it becomes the runtime
 //!                                                              │ cgroup   who is left, and whether the kernel killed
 //!                                                              └ stdio/   pipes and terminals → log lines, attached clients
@@ -24,6 +24,7 @@ mod container;
 mod error;
 mod events;
 mod exec;
+mod fifo;
 mod files;
 mod hidden;
 mod init;
@@ -34,6 +35,7 @@ mod overlay;
 mod passed;
 mod pod;
 mod process;
+mod ready;
 mod reaper;
 mod rootfs;
 mod sealed;

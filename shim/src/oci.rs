@@ -5,10 +5,10 @@
 //! What the call leaves behind when it fails is for the caller to undo.
 
 use crate::error::Invalid;
-use crate::files;
 use crate::reaper::Reaper;
 use crate::sealed::Sealed;
 use crate::stdio::stream;
+use crate::{fifo, files};
 use davit_proto::shim::OciRuntime;
 use davit_sys::process::{Command, SpawnError, Spawned};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -38,6 +38,16 @@ pub(crate) struct Oci {
     arguments: Vec<String>,
     limit: Option<Duration>,
     sealed: Option<Arc<Sealed>>,
+    start: Start,
+}
+
+/// How a container is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// By the runtime's own verb.
+    Call,
+    /// By a byte to where its init waits.
+    Fifo,
 }
 
 /// What the runtime is asked to do with a container.
@@ -138,15 +148,16 @@ impl Oci {
         request: OciRuntime,
         sealed: Option<Arc<Sealed>>,
     ) -> Result<Self, Invalid> {
-        let OciRuntime { path, root, systemd_cgroup, args, timeout_ms } = request;
+        let OciRuntime { path, root, systemd_cgroup, args, timeout_ms, start_fifo } = request;
         crate::error::checked_path("runtime.path", &path)?;
         crate::error::checked_path("runtime.root", &root)?;
         if let Some(bad) = args.iter().find(|a| a.contains('\0')) {
             return Err(Invalid::new("runtime.args", bad, "it contains a NUL byte"));
         }
         let limit = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
+        let start = if start_fifo { Start::Fifo } else { Start::Call };
         let (path, root) = (path.into(), root.into());
-        Ok(Self { path, root, systemd_cgroup, arguments: args, limit, sealed })
+        Ok(Self { path, root, systemd_cgroup, arguments: args, limit, sealed, start })
     }
 
     /// The same runtime, for undoing: never without a limit.
@@ -157,6 +168,11 @@ impl Oci {
     /// The same runtime with another limit.
     pub(crate) fn within(&self, limit: Option<Duration>) -> Self {
         Self { limit, ..self.clone() }
+    }
+
+    /// Where the init of container `id` waits to be started, if that is all that the runtime's `start` is for.
+    pub(crate) fn start_fifo(&self, id: &str) -> Option<PathBuf> {
+        (self.start == Start::Fifo).then(|| fifo::path(&self.root, id))
     }
 
     /// Makes the call and waits for its end. `prepare` runs in the child before it becomes the runtime. If it takes too long,

@@ -31,6 +31,11 @@ pub(crate) fn listener() -> Result<UnixListener, PassedError> {
     Ok(taken.map_err(|errno| PassedError::Take("the listening socket", errno))?.into())
 }
 
+/// The socket at which to wait for the rest, from standard input.
+pub(crate) fn waiting() -> Result<OwnedFd, PassedError> {
+    take(stdin(), dup2_stdin).map_err(|errno| PassedError::Take("the socket to wait at", errno))
+}
+
 /// The sealed copy of an OCI runtime, from standard output.
 pub(crate) fn copy() -> Result<OwnedFd, PassedError> {
     take(stdout(), dup2_stdout).map_err(|errno| PassedError::Take("the OCI runtime's copy", errno))

@@ -5,6 +5,7 @@
 
 use crate::passed::{self, PassedError};
 use davit_proto::sealed::{ENV, Original};
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -23,6 +24,11 @@ impl Sealed {
             return Ok(None);
         };
         Ok(Some(Self { original, fd: passed::copy()? }))
+    }
+
+    /// What it passed later, with what the variable would have said.
+    pub(crate) fn given(said: &OsStr, fd: OwnedFd) -> Option<Self> {
+        Some(Self { original: Original::from_env(said)?, fd })
     }
 
     /// Another descriptor of the copy, if it is one of the file at `path` as that is now.

@@ -6,12 +6,13 @@
 
 use crate::config::{self, ConfigError};
 use crate::namespaces::{NamespaceError, Pinned};
-use crate::passed::{self, PassedError};
+use crate::passed::PassedError;
 use crate::pod::Pod;
 use crate::process::{self, ProcessError};
-use crate::sealed::Sealed;
+use crate::ready::{self, Given, Ready, ReadyError};
 use crate::service::Service;
 use crate::session::{self, SESSIONS};
+use davit_proto::disk::ShimConfig;
 use davit_proto::session::FIRST_BYTE;
 use davit_proto::shim::shim_server::ShimServer;
 use davit_sys::signal::{Signals, Wait, Watched};
@@ -20,11 +21,13 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use std::io;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -45,6 +48,8 @@ const CONNECTION_WINDOW: u32 = 128 * 1024;
 pub(crate) enum ServeError {
     #[error("take what the daemon passes")]
     Passed(#[from] PassedError),
+    #[error(transparent)]
+    Ready(#[from] ReadyError),
     #[error("read the configuration")]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -63,20 +68,51 @@ fn step(step: &'static str) -> impl FnOnce(io::Error) -> ServeError {
 
 /// Is the shim of a pod, until it is told to end.
 pub(crate) fn run(pod_dir: &Path) -> Result<(), ServeError> {
-    let listener = passed::listener()?;
-    let sealed = Sealed::take()?;
-    let config = config::load(pod_dir)?;
-    process::settle(config.oom_score_adj)?;
-    let signals = Signals::new(Wait::No).map_err(step("watch signals"))?;
-    // Its end is seen among the signals, as an orphan's.
-    let moving = process::begin_move(&config.cgroup_procs)?;
+    match Ready::take()? {
+        None => {
+            let given = ready::passed_at_once()?;
+            let config = config::load(pod_dir)?;
+            let begun = Begun::new(config.oom_score_adj, &config.cgroup_procs)?;
+            live(pod_dir, given, config, begun)
+        }
+        Some(ready) => {
+            let begun = Begun::new(ready.meanwhile.oom_score_adj, &ready.meanwhile.cgroup_procs)?;
+            match ready.wait()? {
+                Some(given) => live(pod_dir, given, config::load(pod_dir)?, begun),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// What a shim is before it is a pod's.
+struct Begun {
+    signals: Signals,
+    /// Where it is heard how the shim's move into its cgroups went.
+    moving: Option<OwnedFd>,
+    runtime: Runtime,
+}
+
+impl Begun {
+    fn new(oom_score_adj: Option<i32>, cgroup_procs: &[PathBuf]) -> Result<Self, ServeError> {
+        process::settle(oom_score_adj)?;
+        let signals = Signals::new(Wait::No).map_err(step("watch signals"))?;
+        // Its end is seen among the signals, as an orphan's.
+        let moving = process::begin_move(cgroup_procs)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_io_events_per_tick(EVENTS)
+            .build()
+            .map_err(step("make the event loop"))?;
+        Ok(Self { signals, moving, runtime })
+    }
+}
+
+fn live(pod_dir: &Path, given: Given, config: ShimConfig, begun: Begun) -> Result<(), ServeError> {
+    let Given { listener, sealed } = given;
+    let Begun { signals, moving, runtime } = begun;
     listener.set_nonblocking(true).map_err(step("use the listening socket"))?;
     // Before the namespaces: what comes after them would have to release them.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_io_events_per_tick(EVENTS)
-        .build()
-        .map_err(step("make the event loop"))?;
     let (listener, signals) = {
         let _inside = runtime.enter();
         let listener =

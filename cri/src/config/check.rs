@@ -102,6 +102,9 @@ pub(super) fn limits(full: &Layer, sources: &Sources) -> Result<(), ConfigError>
     Ok(())
 }
 
+/// A burst that is larger finds the processors busy anyway.
+const MOST_AHEAD: u32 = 64;
+
 /// None of them may be nothing, which would stand still, nor so much that it is no limit.
 fn counts(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
     type Get = fn(&layer::Limits) -> Option<u32>;
@@ -116,6 +119,11 @@ fn counts(full: &Layer, sources: &Sources) -> Result<(), ConfigError> {
             let set = |layer: &Layer| get(&layer.limits).is_some();
             return Err(sources.wrong(set, key, &count, "is not between 1 and 65536"));
         }
+    }
+    let ahead = full.limits.pods_ahead.unwrap_or_default();
+    if ahead > MOST_AHEAD {
+        let set = |layer: &Layer| layer.limits.pods_ahead.is_some();
+        return Err(sources.wrong(set, "limits.pods_ahead", &ahead, "is not between 0 and 64"));
     }
     Ok(())
 }

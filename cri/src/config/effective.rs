@@ -45,6 +45,8 @@ pub(crate) struct Handler {
     pub(crate) systemd_cgroup: Option<bool>,
     /// Arguments that go before its commands.
     pub(crate) args: Vec<String>,
+    /// `Some(false)`: containers are started by its `start`, whatever that does.
+    pub(crate) start_fifo: Option<bool>,
 }
 
 /// The network that is used while there is no CNI configuration.
@@ -216,6 +218,7 @@ impl Config {
             root: handler.root.as_ref().map(|path| path.as_path().to_owned()),
             systemd_cgroup: handler.systemd_cgroup,
             args: handler.args.clone().unwrap_or_default(),
+            start_fifo: handler.start_fifo,
         };
         let named = self.full.handlers.iter();
         named.map(|(name, value)| (name.to_string(), handler(value))).collect()
@@ -271,6 +274,11 @@ impl Config {
         count(self.full.limits.creations, CREATIONS)
     }
 
+    /// For how many pods to come a shim and a network namespace are kept ready.
+    pub(crate) fn pods_ahead(&self) -> usize {
+        count(self.full.limits.pods_ahead, PODS_AHEAD)
+    }
+
     /// How much of a registry's word is taken.
     pub(crate) fn image_limits(&self) -> davit_runtime::image::Limits {
         self.full.images.limits()
@@ -316,6 +324,8 @@ const CONNECTIONS: u32 = 1024;
 const CALLS: u32 = 4096;
 /// Enough to keep some cores busy while others wait for plugins; few enough that a burst does not take the node's memory.
 const CREATIONS: u32 = 16;
+/// Pods come one or two at a time on a node that is not just starting.
+const PODS_AHEAD: u32 = 2;
 const STREAMING: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const SUBNET: Subnet = Subnet { address: std::net::Ipv4Addr::new(10, 88, 0, 0), prefix: 16 };
@@ -376,6 +386,7 @@ fn with_defaults(layer: Layer) -> Layer {
             connections: layer.limits.connections.or(Some(CONNECTIONS)),
             calls: layer.limits.calls.or(Some(CALLS)),
             creations: layer.limits.creations.or(Some(CREATIONS)),
+            pods_ahead: layer.limits.pods_ahead.or(Some(PODS_AHEAD)),
         },
         images: layer.images.with_defaults(),
         tls: layer.tls,

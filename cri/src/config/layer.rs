@@ -145,7 +145,7 @@ pub(crate) struct Bridge {
     pub(crate) table: Option<Name>,
 }
 
-/// `[limits]`: how much there may be at once; each from 1 to 65536.
+/// `[limits]`: how much there may be at once; each from 1 to 65536, but for the last, from 0 to 64.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
@@ -158,6 +158,9 @@ pub(crate) struct Limits {
     /// How many pods and containers are made or started at once, and how many pods ended; the next one waits its turn
     #[arg(long = "limits-creations", id = "limits-creations", value_name = "COUNT")]
     pub(crate) creations: Option<u32>,
+    /// For how many pods to come a shim and a network are kept ready; 0: none
+    #[arg(long = "limits-pods-ahead", id = "limits-pods-ahead", value_name = "COUNT")]
+    pub(crate) pods_ahead: Option<u32>,
 }
 
 /// `[tracing]`: where traces go.
@@ -195,6 +198,8 @@ pub(crate) struct Handler {
     pub(crate) systemd_cgroup: Option<bool>,
     /// Arguments that go before its commands.
     pub(crate) args: Option<Vec<String>>,
+    /// `false`: containers are started by its `start` even where that is seen to do no more than write to a FIFO.
+    pub(crate) start_fifo: Option<bool>,
 }
 
 /// `--handler NAME.KEY=VALUE`: one key of one handler.
@@ -211,7 +216,9 @@ pub(crate) enum InvalidHandlerFlag {
     #[error("{0:?} is not NAME.KEY=VALUE")]
     Form(String),
     /// The key is none of a handler's.
-    #[error("handler key {key:?} is unknown: kind, path, root, systemd_cgroup and args are known")]
+    #[error(
+        "handler key {key:?} is unknown: kind, path, root, systemd_cgroup, args and start_fifo are known"
+    )]
     Key {
         /// As given.
         key: String,
@@ -237,6 +244,10 @@ impl FromStr for HandlerFlag {
         let name = name.parse().map_err(|error| refused(format!("{error}")))?;
         let path =
             || value.parse::<AbsolutePath>().map(Some).map_err(|error| refused(error.to_string()));
+        let flag = || {
+            let no_flag = |_| refused(format!("{value:?} is neither true nor false"));
+            value.parse::<bool>().map(Some).map_err(no_flag)
+        };
         let mut said = Handler::default();
         match key {
             "kind" => {
@@ -244,11 +255,8 @@ impl FromStr for HandlerFlag {
             }
             "path" => said.path = path()?,
             "root" => said.root = path()?,
-            "systemd_cgroup" => {
-                said.systemd_cgroup = Some(value.parse().map_err(|_not_a_bool| {
-                    refused(format!("{value:?} is neither true nor false"))
-                })?);
-            }
+            "systemd_cgroup" => said.systemd_cgroup = flag()?,
+            "start_fifo" => said.start_fifo = flag()?,
             "args" => said.args = Some(value.split_whitespace().map(str::to_owned).collect()),
             _ => return Err(InvalidHandlerFlag::Key { key: key.to_owned() }),
         }
@@ -311,6 +319,7 @@ impl Layer {
                 connections: over.limits.connections.or(self.limits.connections),
                 calls: over.limits.calls.or(self.limits.calls),
                 creations: over.limits.creations.or(self.limits.creations),
+                pods_ahead: over.limits.pods_ahead.or(self.limits.pods_ahead),
             },
             images: self.images.under(&over.images),
             tls: self.tls.under(over.tls),
@@ -330,6 +339,7 @@ impl Handler {
             root: over.root.or(self.root),
             systemd_cgroup: over.systemd_cgroup.or(self.systemd_cgroup),
             args: over.args.or(self.args),
+            start_fifo: over.start_fifo.or(self.start_fifo),
         }
     }
 }

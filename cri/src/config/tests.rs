@@ -106,9 +106,11 @@ fn the_getters_agree_with_the_defaults_that_are_dumped() {
     assert_eq!(full.sweep_interval.unwrap().as_duration(), config.sweep_interval());
     let events = full.events_retain_count.map(|count| usize::try_from(count).unwrap());
     assert_eq!(events, Some(config.events_retain_count()));
-    let limits = [config.max_connections(), config.max_calls(), config.max_creations()];
-    let layer::Limits { connections, calls, creations } = full.limits;
-    let dumped = [connections, calls, creations].map(|count| usize::try_from(count.unwrap()));
+    let limits =
+        [config.max_connections(), config.max_calls(), config.max_creations(), config.pods_ahead()];
+    let layer::Limits { connections, calls, creations, pods_ahead } = full.limits;
+    let dumped =
+        [connections, calls, creations, pods_ahead].map(|count| usize::try_from(count.unwrap()));
     assert_eq!(dumped, limits.map(Ok));
     let limits = config.image_limits();
     let images::Images { layer_bytes, layer_entries, layer_ratio } = full.images;
@@ -172,10 +174,13 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
     keys.sort();
     assert_eq!(flags, keys);
     for field in keys::fields_of::<super::layer::Handler>() {
-        let known = ["kind=oci", "path=/x", "root=/x", "systemd_cgroup=true", "args=x"];
+        let known =
+            ["kind=oci", "path=/x", "root=/x", "systemd_cgroup=true", "args=x", "start_fifo=false"];
         assert!(known.iter().any(|known| known.starts_with(&format!("{field}="))), "{field}");
     }
-    for value in ["kind=oci", "path=/x", "root=/x", "systemd_cgroup=true", "args=x"] {
+    for value in
+        ["kind=oci", "path=/x", "root=/x", "systemd_cgroup=true", "args=x", "start_fifo=false"]
+    {
         format!("name.{value}").parse::<HandlerFlag>().unwrap();
     }
 }
@@ -184,7 +189,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
 fn a_refusal_names_source_key_and_value() {
     let long = format!("--state=/{}", "a".repeat(100));
     let long: &[&str] = &[&long];
-    let cases: [(&str, &[&str], &[&str]); 33] = [
+    let cases: [(&str, &[&str], &[&str]); 34] = [
         ("", long, &["command line", "state", "too long"]),
         ("subnett = 1", &[], &["config.toml", "\"subnett\"", "bridge.subnet"]),
         ("root = 'relative'", &[], &["config.toml:1:8", "root", "\"relative\"", "absolute"]),
@@ -206,6 +211,7 @@ fn a_refusal_names_source_key_and_value() {
         ("socket_group = 'a b'", &[], &["config.toml:1", "\"a b\"", "group"]),
         ("socket_group = 7", &[], &["config.toml:1", "socket_group = 7"]),
         ("[limits]\ncreations = 0", &[], &["config.toml", "limits.creations", "\"0\"", "65536"]),
+        ("[limits]\npods_ahead = 65", &[], &["config.toml", "limits.pods_ahead", "\"65\"", "64"]),
         ("", &["--limits-connections=65537"], &["command line", "limits.connections", "65537"]),
         (
             "[images]\nlayer_ratio = 0",

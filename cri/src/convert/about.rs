@@ -120,6 +120,7 @@ fn features_of(features: &HandlerFeatures) -> Value {
         user_namespaces_problem,
         net_devices,
         oci_version_max,
+        start_fifo,
     } = features;
     json!({
         "seccomp": seccomp,
@@ -128,6 +129,7 @@ fn features_of(features: &HandlerFeatures) -> Value {
         "user_namespaces_problem": user_namespaces_problem,
         "net_devices": net_devices,
         "oci_version_max": oci_version_max,
+        "start_fifo": start_fifo,
     })
 }
 

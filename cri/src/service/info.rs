@@ -49,6 +49,7 @@ fn handler(handler: &oci::Handler) -> Handler {
             seccomp,
             net_devices,
             oci_version_max,
+            start_fifo,
         } = features;
         let problem = match user_namespaces {
             UserNamespaces::Yes => None,
@@ -61,6 +62,7 @@ fn handler(handler: &oci::Handler) -> Handler {
             user_namespaces_problem: problem.unwrap_or_default(),
             net_devices: *net_devices,
             oci_version_max: oci_version_max.clone().unwrap_or_default(),
+            start_fifo: *start_fifo,
         }
     };
     Handler {

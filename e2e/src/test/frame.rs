@@ -97,6 +97,7 @@ fn finish(test: &Test, problems: &mut Vec<String>) {
     note("nothing may be left", nothing_left(test));
     let stopped = test.daemon().stop();
     note("stop the daemon", stopped);
+    note("nothing may run on", nothing_runs(test));
     let complaints = test.daemon().complaints(&test.allowed());
     if !complaints.is_empty() {
         note(
@@ -138,6 +139,16 @@ fn nothing_left(test: &Test) -> Result<()> {
         }
         crate::host::pause(Duration::from_millis(20));
     }
+}
+
+/// What the daemon has kept ready ends with it.
+fn nothing_runs(test: &Test) -> Result<()> {
+    let mut left = Vec::new();
+    let ended = crate::host::eventually(GRACE, "all has ended with the daemon", || {
+        left = leaks::processes(&test.settings())?;
+        Ok(left.is_empty().then_some(()))
+    });
+    ended.with_context(|| format!("processes {left:?}"))
 }
 
 /// Tells the daemon where the test's registry is.

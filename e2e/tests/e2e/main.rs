@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod access;
 #[cfg(test)]
+mod ahead;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod cdi;
@@ -118,6 +120,8 @@ mod shim_loss;
 mod silent_shim;
 #[cfg(test)]
 mod soak;
+#[cfg(test)]
+mod start;
 #[cfg(test)]
 mod startup;
 #[cfg(test)]

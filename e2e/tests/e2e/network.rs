@@ -28,7 +28,7 @@ fn ip(t: &Test, pod: &Pod) -> Result<IpAddr> {
 }
 
 /// A pod with a web server, and its address.
-fn server(t: &Test, name: &str, ports: Vec<PortMapping>) -> Result<(Pod, IpAddr)> {
+pub(crate) fn server(t: &Test, name: &str, ports: Vec<PortMapping>) -> Result<(Pod, IpAddr)> {
     let image = t.pull("e2e-test-images/httpd:2.4.39-4")?;
     let pod = t.pod(name, |p| p.port_mappings = ports)?;
     t.run(&pod, "httpd", |c| {

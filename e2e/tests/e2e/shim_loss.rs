@@ -39,9 +39,8 @@ pub(super) fn told(t: &Test, pod: &Pod, ids: &[&String]) -> Result<()> {
 pub(super) fn alone(t: &Test) -> Result<()> {
     let daemon = t.daemon().pid();
     eventually(PROMISED, "no process of the pod runs on", || {
-        let mut all = davit_e2e::leaks::processes(&t.settings())?;
-        all.retain(|pid| Some(*pid) != daemon);
-        Ok(all.is_empty().then_some(()))
+        let others = davit_e2e::leaks::others(&t.settings(), daemon)?;
+        Ok(others.is_empty().then_some(()))
     })
 }
 

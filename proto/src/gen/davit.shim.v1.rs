@@ -103,6 +103,10 @@ pub struct OciRuntime {
     /// How long one call of it may take, in milliseconds; 0 means no limit. StartRequest has its own.
     #[prost(uint64, tag = "5")]
     pub timeout_ms: u64,
+    /// An init of it waits for a byte in `exec.fifo`, in the container's directory below `root`, and runs the container's command then; its `start` does no more
+    /// than that. Seen to be so by the daemon. Without: unknown.
+    #[prost(bool, tag = "6")]
+    pub start_fifo: bool,
 }
 /// An overlay to mount as the container's root, in a mount namespace that lives only as long as the create. In a pod with a user
 /// namespace its layers are mapped: what belongs to root in a layer belongs to the namespace's root in the container.

@@ -258,6 +258,9 @@ pub struct HandlerFeatures {
     /// The newest version of the OCI runtime specification that it takes; empty if it doesn't say.
     #[prost(string, tag = "6")]
     pub oci_version_max: ::prost::alloc::string::String,
+    /// Containers are started by a byte to their init's FIFO, without a call of the runtime.
+    #[prost(bool, tag = "7")]
+    pub start_fifo: bool,
 }
 /// How much there is of what. Kept by the state machine itself, so right after a restart too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

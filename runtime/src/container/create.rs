@@ -22,6 +22,7 @@ use crate::store::{
 };
 use crate::undo::Undo;
 use davit_proto::shim::{CreateRequest, Directory, ImageVolume, MappedMount, OciRuntime, Rootfs};
+use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -210,7 +211,8 @@ impl Creation {
         undo.push("the container's cgroup", async move { empty(&shared, group).await });
         let (client, gone) = (self.shim.client.clone(), id.clone());
         undo.push("the container's process", async move { end(&client, &gone).await });
-        let request = self.request(&record, handler, (rootfs, mapped_mounts));
+        let runtime = self.oci_runtime(handler, &built.spec);
+        let request = self.request(&record, runtime, (rootfs, mapped_mounts));
         Ok(Prepared { record, held, request })
     }
 
@@ -390,23 +392,29 @@ impl Creation {
         })
     }
 
+    fn oci_runtime(&self, handler: &Handler, spec: &Spec) -> OciRuntime {
+        let deadline = self.shared.config.deadlines.runtime;
+        OciRuntime {
+            path: text(&handler.path),
+            root: text(&handler.root),
+            systemd_cgroup: handler.systemd_cgroup,
+            args: handler.args.clone(),
+            timeout_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+            // Some hooks are its start's to run.
+            start_fifo: handler.features.start_fifo && spec.hooks().is_none(),
+        }
+    }
+
     fn request(
         &self,
         record: &ContainerRecord,
-        handler: &Handler,
+        runtime: OciRuntime,
         (rootfs, mapped_mounts): (Rootfs, Vec<MappedMount>),
     ) -> CreateRequest {
-        let deadline = self.shared.config.deadlines.runtime;
         CreateRequest {
             id: record.id.to_string(),
             bundle: text(&self.shared.layout.bundle(&record.sandbox, &record.id)),
-            runtime: Some(OciRuntime {
-                path: text(&handler.path),
-                root: text(&handler.root),
-                systemd_cgroup: handler.systemd_cgroup,
-                args: handler.args.clone(),
-                timeout_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
-            }),
+            runtime: Some(runtime),
             rootfs: Some(rootfs),
             terminal: self.spec.tty,
             stdin: self.spec.stdin,

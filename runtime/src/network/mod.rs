@@ -18,6 +18,7 @@
 //!                            └─► bridge: host ports gone ─► answered ─► reaper: links, leases ─► no record
 //! ```
 
+mod ahead;
 mod bridge;
 mod child;
 mod cni;
@@ -35,6 +36,7 @@ mod sysctl;
 mod tests;
 mod turn;
 
+pub(crate) use ahead::NetworkAhead;
 pub use bridge::BridgeError;
 pub use bridge::firewall::FirewallError;
 pub use bridge::ipam::IpamError;
@@ -140,11 +142,20 @@ impl Network {
     /// # Errors
     /// [`AttachError`]; nothing of the attempt is left then (or the error says what).
     pub async fn attach(&self, attachment: Attachment) -> Result<Attached, AttachError> {
+        self.attach_to(attachment, None).await
+    }
+
+    /// [`Self::attach`], where the pod's namespace is one that was made ahead for it.
+    pub(crate) async fn attach_to(
+        &self,
+        attachment: Attachment,
+        ahead: Option<NetworkAhead>,
+    ) -> Result<Attached, AttachError> {
         let (inner, id) = (Arc::clone(&self.inner), attachment.id.clone());
         let task = tokio::spawn(async move {
             let _turn = inner.turns.take(&attachment.id).await;
             let _place = inner.gate.enter().await;
-            inner.attach(&attachment).await
+            inner.attach(&attachment, ahead).await
         });
         task.await.unwrap_or(Err(AttachError { id, cause: AttachCause::Interrupted, undo: None }))
     }
@@ -238,7 +249,11 @@ impl Inner {
         Ok(Self { config, cni: Arc::new(cni), bridge, records, turns, gate, runtime })
     }
 
-    async fn attach(self: &Arc<Self>, attachment: &Attachment) -> Result<Attached, AttachError> {
+    async fn attach(
+        self: &Arc<Self>,
+        attachment: &Attachment,
+        ahead: Option<NetworkAhead>,
+    ) -> Result<Attached, AttachError> {
         let failed = |cause, undo| AttachError { id: attachment.id.clone(), cause, undo };
         if let Some(attached) =
             self.earlier(attachment).await.map_err(|cause| failed(cause, None))?
@@ -247,7 +262,7 @@ impl Inner {
         }
         let mut record = self.plan(attachment).map_err(|cause| failed(cause, None))?;
         self.records.save(&record).map_err(|source| failed(AttachCause::Record(source), None))?;
-        let done = self.act(attachment, &record).await.and_then(|attached| {
+        let done = self.act(attachment, &record, ahead).await.and_then(|attached| {
             let Attached { ips, mac, result } = attached.clone();
             record.phase = Phase::Attached { ips, mac, result };
             self.records.save(&record).map_err(AttachCause::Record)?;
@@ -311,10 +326,11 @@ impl Inner {
         self: &Arc<Self>,
         attachment: &Attachment,
         record: &Record,
+        ahead: Option<NetworkAhead>,
     ) -> Result<Attached, AttachCause> {
         match &record.provider {
-            Provider::Cni(cni) => self.act_cni(attachment, cni).await,
-            Provider::Bridge(_) => match self.act_bridge(attachment).await {
+            Provider::Cni(cni) => self.act_cni(attachment, cni, ahead).await,
+            Provider::Bridge(_) => match self.act_bridge(attachment, ahead).await {
                 // Addresses of pods on their way out are about to be free.
                 Err(BridgeError::Address(IpamError::Exhausted { .. })) => {
                     self.bridge.reaper.idle().await;
@@ -323,7 +339,7 @@ impl Inner {
                         move |inner| inner.bridge.detach_now(&id)
                     });
                     undone.await.unwrap_or(Ok(()))?;
-                    Ok(self.act_bridge(attachment).await?)
+                    Ok(self.act_bridge(attachment, None).await?)
                 }
                 done => Ok(done?),
             },
@@ -334,10 +350,15 @@ impl Inner {
         self: &Arc<Self>,
         attachment: &Attachment,
         record: &CniRecord,
+        ahead: Option<NetworkAhead>,
     ) -> Result<Attached, AttachCause> {
         let netns = attachment.netns.clone();
-        let up = self.blocking(move |_| bridge::bring_up_loopback(&netns)).await;
-        up.ok_or(AttachCause::Interrupted)?.map_err(AttachCause::Loopback)?;
+        let up = self.blocking(move |_| match ahead {
+            // Up already; plugins were configured since it was made.
+            Some(ahead) => bridge::without_link(ahead),
+            None => bridge::bring_up_loopback(&netns),
+        });
+        up.await.ok_or(AttachCause::Interrupted)?.map_err(AttachCause::Loopback)?;
         let added = self.cni.add(record, &attachment.id, &attachment.netns).await?;
         Ok(Attached { ips: added.ips, mac: added.mac, result: added.result })
     }
@@ -345,12 +366,14 @@ impl Inner {
     async fn act_bridge(
         self: &Arc<Self>,
         attachment: &Attachment,
+        ahead: Option<NetworkAhead>,
     ) -> Result<Attached, BridgeError> {
         let mut owner =
             Owner { id: attachment.id.clone(), key: attachment.key.clone(), ips: Vec::new() };
         let (netns, ports) = (attachment.netns.clone(), attachment.port_mappings.clone());
-        let given =
-            self.blocking(move |inner| inner.bridge.attach(&mut owner, &netns, &ports)).await;
+        let given = self
+            .blocking(move |inner| inner.bridge.attach(&mut owner, &netns, &ports, ahead))
+            .await;
         let given = given.unwrap_or(Err(BridgeError::Interrupted))?;
         Ok(Attached { ips: given.ips, mac: Some(given.mac), result: given.result })
     }

@@ -87,9 +87,7 @@ impl Sealed {
 fn copy(path: &Path) -> io::Result<(Original, Option<OwnedFd>)> {
     let original = Original::of(path)?;
     let mut file = File::open(path)?;
-    let mut magic = [0; ELF.len()];
-    file.read_exact(&mut magic)?;
-    if magic != ELF || file.metadata()?.len() > LARGEST {
+    if !is_program(&mut file) || file.metadata()?.len() > LARGEST {
         return Ok((original, None));
     }
     file.rewind()?;
@@ -104,6 +102,12 @@ fn copy(path: &Path) -> io::Result<(Original, Option<OwnedFd>)> {
     )?;
     fcntl_add_seals(&memory, SEALS)?;
     Ok((original, Some(fd)))
+}
+
+/// Whether it is a program by itself, and no script that calls one.
+pub(super) fn is_program(file: &mut File) -> bool {
+    let mut magic = [0; ELF.len()];
+    file.read_exact(&mut magic).is_ok() && magic == ELF
 }
 
 /// An empty file in memory, which may be run where the kernel asks for that to be said.

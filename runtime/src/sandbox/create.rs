@@ -6,18 +6,20 @@
 use super::error::RunSandboxError;
 use super::shim::Shim;
 use super::{NetworkMode, PidMode, SandboxSpec, files, teardown};
+use crate::ahead::{PodAhead, ShimAhead};
 use crate::cgroup::Group;
 use crate::clock;
 use crate::id::SandboxId;
-use crate::network::{Attachment, DetachError};
+use crate::network::{Attachment, DetachError, NetworkAhead};
 use crate::oci::handlers::UserNamespaces;
 use crate::oci::sealed::Copy;
 use crate::shared::Shared;
-use crate::shim::spawn;
-use crate::store::{SandboxPhase, SandboxRecord, VERSION, reach, write_json};
+use crate::shim::{SpawnError, spawn};
+use crate::store::{SandboxPhase, SandboxRecord, ShimRecord, VERSION, reach, write_json};
 use crate::undo::{Undo, UndoError};
 use davit_proto::disk::{self, ShimConfig};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,13 +38,16 @@ pub(super) async fn create(
     shared: &Arc<Shared>,
     id: SandboxId,
     spec: Arc<SandboxSpec>,
+    waiting: Option<PodAhead>,
 ) -> Result<Made, RunSandboxError> {
     let handler = shared.handlers.get(&spec.handler)?;
     if let (Some(_), UserNamespaces::No(why)) = (&spec.userns, &handler.features.user_namespaces) {
         let (handler, why) = (handler.name.clone(), why.clone());
         return Err(RunSandboxError::UserNamespaces { handler, why });
     }
-    let sealed = shared.sealed(handler);
+    let (waiting, network) =
+        waiting.map_or((None, None), |waiting| (Some(waiting.shim), waiting.network));
+    let start = ShimStart { sealed: shared.sealed(handler), waiting };
     let handler = handler.name.clone();
     let has_netns = spec.network == NetworkMode::Pod;
     let mut record = SandboxRecord {
@@ -59,7 +64,7 @@ pub(super) async fn create(
         trouble: None,
     };
     let mut undo = Undo::default();
-    match Box::pin(steps(shared, &mut record, sealed.as_deref(), &mut undo)).await {
+    match Box::pin(steps(shared, &mut record, (start, network), &mut undo)).await {
         Ok(shim) => Ok(Made { record, shim }),
         Err(error) => {
             let left = undo.run().await;
@@ -74,10 +79,30 @@ pub(super) async fn create(
     }
 }
 
+/// How its shim comes to be.
+struct ShimStart {
+    sealed: Option<Arc<Copy>>,
+    /// One that waits for this pod.
+    waiting: Option<ShimAhead>,
+}
+
+impl ShimStart {
+    fn go(
+        self,
+        executable: &Path,
+        directory: &Path,
+        config: &ShimConfig,
+    ) -> Result<ShimRecord, SpawnError> {
+        let sealed = self.sealed.as_deref();
+        let given = self.waiting.map(|shim| shim.give(directory, config, sealed)).transpose()?;
+        given.flatten().map_or_else(|| spawn(executable, directory, config, sealed), Ok)
+    }
+}
+
 async fn steps(
     shared: &Arc<Shared>,
     record: &mut SandboxRecord,
-    sealed: Option<&Copy>,
+    (start, ahead): (ShimStart, Option<NetworkAhead>),
     undo: &mut Undo<'static>,
 ) -> Result<Shim, RunSandboxError> {
     let directory = shared.layout.pod(&record.id);
@@ -96,22 +121,24 @@ async fn steps(
     let group = shared.pod_group(&record.id, &record.spec)?;
     let (shim, ips) = match attachment(record, &group) {
         Some(attachment) if has_early_netns(record) => {
-            davit_sys::pin::new_network(&attachment.netns)?;
+            let made = ahead.as_ref().and_then(|ahead| ahead.descriptor().ok());
+            let ahead = ahead.filter(|_| made.is_some());
+            davit_sys::pin::new_network(made, &attachment.netns)?;
             let (id, netns) = (record.id.clone(), attachment.netns.clone());
             undo.push("the pod's network namespace", async move { teardown::unpin(&id, &netns) });
             undo.push("the pod's network", detach(shared, record));
             reach("run.netns")?;
             // Both are awaited whatever becomes of one: what is under way can't be undone.
-            let attached = network(shared, attachment);
-            let (ips, shim) = tokio::join!(attached, shim(shared, record, &group, sealed, undo));
+            let attached = network(shared, attachment, ahead);
+            let (ips, shim) = tokio::join!(attached, shim(shared, record, &group, start, undo));
             (shim?, ips?)
         }
         Some(attachment) => {
-            let shim = shim(shared, record, &group, sealed, undo).await?;
+            let shim = shim(shared, record, &group, start, undo).await?;
             undo.push("the pod's network", detach(shared, record));
-            (shim, network(shared, attachment).await?)
+            (shim, network(shared, attachment, None).await?)
         }
-        None => (shim(shared, record, &group, sealed, undo).await?, Vec::new()),
+        None => (shim(shared, record, &group, start, undo).await?, Vec::new()),
     };
     record.ips = ips;
     let _step = steps.run_commit.begin();
@@ -126,7 +153,7 @@ async fn shim(
     shared: &Arc<Shared>,
     record: &mut SandboxRecord,
     group: &Group,
-    sealed: Option<&Copy>,
+    start: ShimStart,
     undo: &mut Undo<'static>,
 ) -> Result<Shim, RunSandboxError> {
     // The init of a shared PID namespace moves there.
@@ -138,7 +165,7 @@ async fn shim(
     let step = shared.metrics.steps.run_shim.begin();
     let config = shim_config(shared, record, group);
     let directory = shared.layout.pod(&record.id);
-    record.shim = Some(spawn(&shared.config.shim, &directory, &config, sealed)?);
+    record.shim = Some(start.go(&shared.config.shim, &directory, &config)?);
     // With what was started: the record on the disk may not come to know it.
     undo.push(
         "the pod's shim",
@@ -179,9 +206,10 @@ async fn cgroup(
 async fn network(
     shared: &Arc<Shared>,
     attachment: Attachment,
+    ahead: Option<NetworkAhead>,
 ) -> Result<Vec<IpAddr>, RunSandboxError> {
     let _step = shared.metrics.steps.run_network.begin();
-    let attached = shared.network.attach(attachment).await?;
+    let attached = shared.network.attach_to(attachment, ahead).await?;
     reach("run.attached")?;
     Ok(attached.ips)
 }

@@ -24,6 +24,7 @@ use super::slot::Slot;
 use super::unwritten::OnDisk;
 use super::watch_shim::Hearing;
 use super::{SandboxSpec, SandboxState, SandboxView, create, unwritten, watch_shim};
+use crate::ahead::PodAhead;
 use crate::container::{self, ContainerSpec};
 use crate::counters::Share;
 use crate::id::{ContainerId, SandboxId};
@@ -85,8 +86,13 @@ pub(super) enum Next {
     End,
 }
 
-/// Spawns the task of a pod that is to be created; its first command must be [`Command::Run`].
-pub(crate) fn spawn_new(shared: Arc<Shared>, id: SandboxId, spec: Arc<SandboxSpec>) -> PodHandle {
+/// Spawns the task of a pod that is to be created, of what waits for it if anything does; its first command must be [`Command::Run`].
+pub(crate) fn spawn_new(
+    shared: Arc<Shared>,
+    id: SandboxId,
+    spec: Arc<SandboxSpec>,
+    waiting: Option<PodAhead>,
+) -> PodHandle {
     let (outbox, inbox) = mpsc::channel(INBOX);
     let (view, seen) = watch::channel(None);
     let handle = PodHandle::new(outbox.clone(), seen);
@@ -97,7 +103,7 @@ pub(crate) fn spawn_new(shared: Arc<Shared>, id: SandboxId, spec: Arc<SandboxSpe
             // Its memory goes when the pod is there; what follows is the pod's life.
             Box::pin(async move {
                 drop(queued);
-                create::create(&shared, id, spec).await
+                create::create(&shared, id, spec, waiting).await
             })
         };
         match shared.creations.run(making).instrument(span).await {

@@ -10,5 +10,5 @@ mod wire;
 
 pub use client::{ShimClient, ShimError};
 pub use process::{ProcessHandle, start_time};
-pub(crate) use spawn::last_words;
+pub(crate) use spawn::{ReadyShim, last_words};
 pub use spawn::{SpawnError, spawn};

@@ -1,13 +1,15 @@
-//! A shim's start: its directory, its socket, its process.
+//! A shim's start: its directory, its socket, its process. Of a pod that is there, or of one that is to come.
 
 use super::process::start_time;
 use crate::oci::sealed::Copy;
 use crate::store::{ShimRecord, StoreError, write_json};
 use davit_proto::disk::{SHIM_CONFIG, SHIM_ENV, SHIM_LOG, SHIM_SOCKET, ShimConfig};
+use davit_proto::ready::{self, Begin, Meanwhile};
 use davit_proto::sealed;
+use davit_sys::passing::send_message;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
@@ -77,13 +79,92 @@ pub fn spawn(
     config: &ShimConfig,
     sealed: Option<&Copy>,
 ) -> Result<ShimRecord, SpawnError> {
-    write_json(&directory.join(SHIM_CONFIG), config)?;
-    let prepare = |verb| {
-        let directory = directory.to_owned();
-        move |source| SpawnError::Prepare { verb, directory, source }
-    };
-    let listener = bind(directory).map_err(prepare("make the shim's socket"))?;
-    let log = log_file(directory).map_err(prepare("make the shim's log"))?;
+    let Parts { listener, log } = Parts::make(directory, config)?;
+    let mut command = command(executable, directory);
+    // All as streams, so that std needs no code of ours between fork and exec, and hence no fork: the child borrows the daemon's memory until it
+    // has its program, instead of getting a copy of its page tables.
+    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(log);
+    if let Some(copy) = sealed {
+        command.env(sealed::ENV, copy.original.to_env());
+        command.stdout(copy.descriptor().map_err(prepare("pass the OCI runtime", directory))?);
+    }
+    start(command, executable)
+}
+
+/// What a pod's shim needs of the pod.
+struct Parts {
+    listener: UnixListener,
+    log: File,
+}
+
+impl Parts {
+    fn make(directory: &Path, config: &ShimConfig) -> Result<Self, SpawnError> {
+        write_json(&directory.join(SHIM_CONFIG), config)?;
+        let listener = bind(directory).map_err(prepare("make the shim's socket", directory))?;
+        let log = log_file(directory).map_err(prepare("make the shim's log", directory))?;
+        Ok(Self { listener, log })
+    }
+}
+
+fn prepare(verb: &'static str, directory: &Path) -> impl FnOnce(io::Error) -> SpawnError {
+    let directory = directory.to_owned();
+    move |source| SpawnError::Prepare { verb, directory, source }
+}
+
+/// A shim that waits for its pod.
+#[derive(Debug)]
+pub(crate) struct ReadyShim {
+    record: ShimRecord,
+    socket: OwnedFd,
+}
+
+impl ReadyShim {
+    /// Starts one for the pod that is going to have this `directory`, which need not be there yet.
+    pub(crate) fn start(
+        executable: &Path,
+        directory: &Path,
+        meanwhile: &Meanwhile,
+    ) -> Result<Self, SpawnError> {
+        let pair = davit_sys::passing::message_pair();
+        let (socket, theirs) = pair.map_err(prepare("make a shim's socket for", directory))?;
+        let mut command = command(executable, directory);
+        let meanwhile = serde_json::to_string(meanwhile).map_err(io::Error::from);
+        command.env(ready::ENV, meanwhile.map_err(prepare("tell a shim of", directory))?);
+        command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self { record: start(command, executable)?, socket })
+    }
+
+    pub(crate) fn record(&self) -> ShimRecord {
+        self.record
+    }
+
+    /// Makes it the pod's, as [`spawn`] makes one. `Ok(None)`: it has ended, and another is to be started.
+    pub(crate) fn give(
+        self,
+        directory: &Path,
+        config: &ShimConfig,
+        sealed: Option<&Copy>,
+    ) -> Result<Option<ShimRecord>, SpawnError> {
+        let Parts { listener, log } = Parts::make(directory, config)?;
+        let passed = sealed.map(|copy| Ok((copy, copy.descriptor()?))).transpose();
+        let passed = passed.map_err(prepare("pass the OCI runtime", directory))?;
+        let mut descriptors = vec![listener.as_fd(), log.as_fd()];
+        descriptors.extend(passed.as_ref().map(|(_, copy)| copy.as_fd()));
+        let begin = Begin { sealed: passed.as_ref().map(|(copy, _)| copy.original.to_env()) };
+        let message = begin.to_bytes();
+        if message.len() > ready::LONGEST
+            || send_message(self.socket.as_fd(), &message, &descriptors).is_err()
+        {
+            // So that another can make its own.
+            let socket = directory.join(SHIM_SOCKET);
+            std::fs::remove_file(socket).map_err(prepare("remove a socket", directory))?;
+            return Ok(None);
+        }
+        Ok(Some(self.record))
+    }
+}
+
+fn command(executable: &Path, directory: &Path) -> Command {
     let mut command = Command::new(executable);
     command.arg("--pod-dir").arg(directory).env_clear().current_dir("/").process_group(0);
     command.env(SHIM_ENV.0, SHIM_ENV.1);
@@ -97,13 +178,10 @@ pub fn spawn(
         std::env::var_os(davit_sys::failpoint::ASKED)
             .map(|asked| (davit_sys::failpoint::ASKED, asked)),
     );
-    // All as streams, so that std needs no code of ours between fork and exec, and hence no fork: the child borrows the daemon's memory until it
-    // has its program, instead of getting a copy of its page tables.
-    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(log);
-    if let Some(copy) = sealed {
-        command.env(sealed::ENV, copy.original.to_env());
-        command.stdout(copy.descriptor().map_err(prepare("pass the OCI runtime"))?);
-    }
+    command
+}
+
+fn start(mut command: Command, executable: &Path) -> Result<ShimRecord, SpawnError> {
     // Reaped by who sees its end on its pidfd, as after a restart. tokio would ask after every shim that there is whenever a child ends.
     let child = command
         .spawn()

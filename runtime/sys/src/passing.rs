@@ -5,12 +5,13 @@
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recv, recvmsg, send as send_bytes, sendmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg,
+    send as send_bytes, sendmsg, socketpair,
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
@@ -45,11 +46,7 @@ pub async fn send(
     Ok(())
 }
 
-fn send_now(
-    stream: &UnixStream,
-    bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<usize> {
+fn send_now(stream: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     if descriptors.is_empty() {
         return Ok(send_bytes(stream, bytes, flags)?);
@@ -88,10 +85,51 @@ pub async fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<Recei
 }
 
 fn receive_now(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<Received> {
+    Ok(receive_with(stream.as_fd(), buffer, RecvFlags::DONTWAIT)?)
+}
+
+/// A pair of sockets, closed on exec, on which each message arrives whole.
+///
+/// # Errors
+/// What socketpair(2) says.
+pub fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Sends one message on such a socket, which has room for it.
+///
+/// # Errors
+/// What sendmsg(2) says: `BrokenPipe` if nobody is there any more; `InvalidInput` for more than [`MOST`] descriptors.
+pub fn send_message(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    send_now(socket, bytes, descriptors).map(drop)
+}
+
+/// Waits for one, and blocks meanwhile. Without bytes there will be none.
+///
+/// # Errors
+/// What recvmsg(2) says.
+pub fn wait_for_message(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    loop {
+        match receive_with(socket, buffer, RecvFlags::empty()) {
+            Err(Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn receive_with(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: RecvFlags,
+) -> rustix::io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let received = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
     let mut descriptors: Vec<OwnedFd> = control
         .drain()
         .filter_map(|message| {
@@ -134,7 +172,6 @@ pub async fn first_byte(stream: &UnixStream) -> io::Result<Option<u8>> {
 mod tests {
     use super::*;
     use rustix::pipe::{PipeFlags, pipe_with};
-    use std::os::fd::AsFd as _;
 
     fn pipes(n: usize) -> Vec<OwnedFd> {
         (0..n).map(|_| pipe_with(PipeFlags::CLOEXEC).unwrap().0).collect()
@@ -164,6 +201,26 @@ mod tests {
             assert_eq!(receive(&there, &mut buffer).await.unwrap().bytes, 0);
             assert_eq!(first_byte(&there).await.unwrap(), None);
         });
+    }
+
+    #[test]
+    fn a_message_arrives_whole_and_the_end_is_one_without_bytes() {
+        let (here, there) = message_pair().unwrap();
+        let own = pipes(3);
+        let borrowed: Vec<_> = own.iter().map(OwnedFd::as_fd).collect();
+        send_message(here.as_fd(), b"one", &borrowed).unwrap();
+        send_message(here.as_fd(), b"two", &[]).unwrap();
+        drop(here);
+        let mut buffer = [0; 16];
+        let mut next = || {
+            let received = wait_for_message(there.as_fd(), &mut buffer).unwrap();
+            (received.bytes, received.descriptors.len(), received.truncated)
+        };
+        assert_eq!([next(), next(), next()], [(3, 3, false), (3, 0, false), (0, 0, false)]);
+        let (here, there) = message_pair().unwrap();
+        drop(there);
+        let error = send_message(here.as_fd(), b"one", &[]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

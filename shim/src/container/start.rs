@@ -2,6 +2,7 @@
 
 use super::{Container, Phase};
 use crate::error::Refusal;
+use crate::fifo;
 use crate::oci::{Call, CallStdio, OciError, Verb};
 use crate::pod::Pod;
 use davit_proto::shim::StartRequest;
@@ -47,14 +48,12 @@ pub(crate) async fn start(pod: &Pod, request: StartRequest) -> Result<i64, Start
 
 /// Without a `limit` the container's own counts.
 async fn run(pod: &Pod, container: &Container, limit: Option<Duration>) -> Result<i64, StartError> {
-    let log = container.bundle.join("start.log");
-    let call = Call { verb: Verb::Start, id: &container.id, log, stdio: CallStdio::Quiet };
     let before = crate::process::now();
-    let oci = match limit {
-        Some(_) => &container.oci.within(limit),
-        None => &container.oci,
+    let waits = container.oci.start_fifo(&container.id);
+    let result = match waits.is_some_and(|fifo| fifo::release(&fifo)) {
+        true => Ok(()),
+        false => call(pod, container, limit).await,
     };
-    let result = oci.run(&pod.reaper, call, || Ok::<(), Infallible>(())).await;
     let now = crate::process::now();
     // It may have ended meanwhile, which may not be known here yet, and did not end before it started.
     let at = if container.living().is_ok_and(|init| init.lives()) { now } else { before };
@@ -75,6 +74,17 @@ async fn run(pod: &Pod, container: &Container, limit: Option<Duration>) -> Resul
     });
     result?;
     Ok(at)
+}
+
+/// Has the OCI runtime do it.
+async fn call(pod: &Pod, container: &Container, limit: Option<Duration>) -> Result<(), OciError> {
+    let log = container.bundle.join("start.log");
+    let call = Call { verb: Verb::Start, id: &container.id, log, stdio: CallStdio::Quiet };
+    let oci = match limit {
+        Some(_) => &container.oci.within(limit),
+        None => &container.oci,
+    };
+    oci.run(&pod.reaper, call, || Ok::<(), Infallible>(())).await
 }
 
 /// One start at a time, and one that succeeds.

@@ -22,6 +22,8 @@ mod memory;
 #[cfg(test)]
 mod namespaces;
 #[cfg(test)]
+mod ready;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod streams;

@@ -97,7 +97,8 @@ pub(super) struct Pair<'a> {
     pub(super) host: &'a str,
     pub(super) bridge: u32,
     pub(super) netns: RawFd,
-    pub(super) mac: Mac,
+    /// Of the pod's end; the kernel makes one up else.
+    pub(super) mac: Option<Mac>,
     pub(super) mtu: u32,
 }
 
@@ -106,11 +107,8 @@ impl Pair<'_> {
     /// a pair before it is one.
     pub(super) fn create(&self) -> Change {
         let mut peer = named(POD_LINK);
-        peer.attributes.extend([
-            LinkAttribute::NetNsFd(self.netns),
-            LinkAttribute::Address(self.mac.to_vec()),
-            LinkAttribute::Mtu(self.mtu),
-        ]);
+        peer.attributes.extend([LinkAttribute::NetNsFd(self.netns), LinkAttribute::Mtu(self.mtu)]);
+        peer.attributes.extend(self.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
         let mut link = named(self.host);
         link.attributes.extend([
             LinkAttribute::Mtu(self.mtu),
@@ -122,27 +120,30 @@ impl Pair<'_> {
         ]);
         Change::create(format!("create veth {}", self.host), RouteNetlinkMessage::NewLink(link))
     }
+}
 
-    /// Hairpin: where br_netfilter shows bridged packets to the NAT rules, a pod that reaches itself over a host port comes back on
-    /// the port it came from. A second request, because the kernel takes a port's settings for a link that is a port already; up
-    /// last, so that no address is made before it is said that there shall be none.
-    pub(super) fn enable(&self) -> Change {
-        let mut link = named(self.host);
-        set_up(&mut link);
-        link.attributes.extend([
-            without_link_local(),
-            LinkAttribute::LinkInfo(vec![
-                LinkInfo::PortKind(InfoPortKind::Bridge),
-                LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(
-                    true,
-                )])),
-            ]),
-        ]);
-        Change::modify(
-            format!("set up bridge port {}", self.host),
-            RouteNetlinkMessage::NewLink(link),
-        )
-    }
+/// Hairpin: where br_netfilter shows bridged packets to the NAT rules, a pod that reaches itself over a host port comes back on
+/// the port it came from. A second request, because the kernel takes a port's settings for a link that is a port already; up
+/// last, so that no address is made before it is said that there shall be none.
+pub(super) fn enable(host: &str) -> Change {
+    let mut link = named(host);
+    set_up(&mut link);
+    link.attributes.extend([
+        without_link_local(),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+        ]),
+    ]);
+    Change::modify(format!("set up bridge port {host}"), RouteNetlinkMessage::NewLink(link))
+}
+
+/// Gives a link that is down its hardware address.
+pub(super) fn set_mac(index: u32, mac: Mac, what: impl Into<String>) -> Change {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.attributes.push(LinkAttribute::Address(mac.to_vec()));
+    Change::modify(what, RouteNetlinkMessage::SetLink(link))
 }
 
 pub(super) fn delete(name: &str) -> Change {

@@ -6,6 +6,7 @@
 //! What it does not do: it never changes a rule or table of anybody else, so a host whose own firewall drops forwarded packets has to
 //! accept those of the bridge; `[::1]` does not reach host ports, because the kernel routes it nowhere else.
 
+mod ahead;
 pub(super) mod firewall;
 pub(super) mod ipam;
 pub(super) mod link;
@@ -14,11 +15,12 @@ pub(super) mod reaper;
 mod setup;
 mod trial;
 
+pub(super) use ahead::without_link;
 pub(super) use setup::bring_up_loopback;
 pub(super) use trial::{try_firewall, try_links};
 
-use super::netlink::{Netlink, NetlinkError, inside};
-use super::{BridgeConfig, sysctl};
+use super::netlink::{Netlink, NetlinkError};
+use super::{BridgeConfig, NetworkAhead, sysctl};
 use crate::id::SandboxId;
 use crate::sandbox::PortMapping;
 use firewall::{Firewall, FirewallError, Rules};
@@ -27,7 +29,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ports::{Owner, PortError};
 use reaper::Reaper;
 use rustix::io::Errno;
-use setup::{configure_pod, make_bridge, open_netns, quiet_ipv6, result};
+use setup::{configure_pod, make_bridge, open_netns, result, settle};
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -182,20 +184,29 @@ impl Bridge {
         owner: &mut Owner,
         netns: &Path,
         ports: &[PortMapping],
+        ahead: Option<NetworkAhead>,
     ) -> Result<Given, BridgeError> {
         self.ensure_masquerade();
-        let file = open_netns(netns)?;
-        let mut pod = inside(netns, &file, || {
-            quiet_ipv6().map(|()| Netlink::open()).map_err(|(path, source)| {
-                NetlinkError::Refused { what: format!("set {path}"), source }
-            })?
-        })?;
+        let NetworkAhead { netns: file, netlink: mut pod, pod_link } = match ahead {
+            Some(ahead) => ahead,
+            None => ahead::furnish(netns, open_netns(netns)?)?,
+        };
         let (subnets, addresses) = self.lease(&owner.id)?;
         owner.ips = addresses.iter().map(IpNet::addr).collect();
-        let mac = self.make_pair(&owner.id, &file, &addresses)?;
+        let mac = self.mac(&addresses);
         let gateways: Vec<IpAddr> =
             subnets.all().map(|subnet| ipam::gateway(subnet).addr()).collect();
-        configure_pod(&mut pod, netns, &addresses, &gateways)?;
+        match pod_link.filter(|_| self.enable(&owner.id)) {
+            Some(eth0) => {
+                let mut changes = vec![link::set_mac(eth0, mac, "set the address of eth0")];
+                changes.extend(settle(eth0, &addresses, &gateways));
+                pod.apply(changes)?;
+            }
+            None => {
+                self.make_pair(&owner.id, &file, Some(mac))?;
+                configure_pod(&mut pod, netns, &addresses, &gateways)?;
+            }
+        }
         if ports.iter().any(|mapping| mapping.host_port.is_some()) {
             self.publish(owner, ports)?;
         }
@@ -306,17 +317,20 @@ impl Bridge {
         Ok((*subnets, addresses?))
     }
 
-    fn make_pair(
-        &self,
-        id: &SandboxId,
-        netns: &File,
-        addresses: &[IpNet],
-    ) -> Result<link::Mac, BridgeError> {
+    fn mac(&self, addresses: &[IpNet]) -> link::Mac {
         let mac = addresses.iter().find_map(|net| match net {
             IpNet::V4(net) => Some(link::mac(net.addr())),
             IpNet::V6(_) => None,
         });
-        let mac = mac.unwrap_or_else(|| link::mac(self.subnets().v4.addr()));
+        mac.unwrap_or_else(|| link::mac(self.subnets().v4.addr()))
+    }
+
+    fn make_pair(
+        &self,
+        id: &SandboxId,
+        netns: &File,
+        mac: Option<link::Mac>,
+    ) -> Result<(), BridgeError> {
         let host = link::host_link(id);
         let make = |up: Up| {
             let pair = link::Pair {
@@ -326,7 +340,7 @@ impl Bridge {
                 mac,
                 mtu: up.mtu,
             };
-            lock(&self.netlink).apply(vec![pair.create(), pair.enable()])
+            lock(&self.netlink).apply(vec![pair.create(), link::enable(&host)])
         };
         match make(self.ensure_bridge()?) {
             // The bridge that was there is gone: somebody deleted it.
@@ -337,7 +351,7 @@ impl Bridge {
             }
             made => made?,
         }
-        Ok(mac)
+        Ok(())
     }
 
     fn ensure_bridge(&self) -> Result<Up, BridgeError> {

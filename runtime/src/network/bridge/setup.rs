@@ -73,7 +73,7 @@ pub(in crate::network) fn bring_up_loopback(netns: &Path) -> Result<(), BridgeEr
     configure_pod(&mut pod, netns, &[], &[])
 }
 
-fn find(pod: &mut Netlink, netns: &Path, name: &str) -> Result<u32, BridgeError> {
+pub(super) fn find(pod: &mut Netlink, netns: &Path, name: &str) -> Result<u32, BridgeError> {
     let gone = || BridgeError::LinkGone { link: name.to_owned(), netns: netns.to_owned() };
     Ok(pod.link(name)?.ok_or_else(gone)?.header.index)
 }
@@ -86,15 +86,22 @@ pub(super) fn configure_pod(
 ) -> Result<(), BridgeError> {
     let mut changes = vec![link::bring_up(find(pod, netns, "lo")?, "bring up lo")];
     if !addresses.is_empty() {
-        let eth0 = find(pod, netns, link::POD_LINK)?;
-        if addresses.iter().all(|net| matches!(net, IpNet::V4(_))) {
-            changes.push(link::keep_without_link_local(eth0, "keep eth0 without IPv6"));
-        }
-        changes.push(link::bring_up(eth0, "bring up eth0"));
-        changes.extend(addresses.iter().map(|net| link::add_address(eth0, *net)));
-        changes.extend(gateways.iter().map(|gateway| link::default_route(eth0, *gateway)));
+        changes.extend(settle(find(pod, netns, link::POD_LINK)?, addresses, gateways));
     }
     Ok(pod.apply(changes)?)
+}
+
+/// What makes a link with this number the pod's.
+pub(super) fn settle(
+    eth0: u32,
+    addresses: &[IpNet],
+    gateways: &[IpAddr],
+) -> impl Iterator<Item = Change> {
+    let only_v4 = addresses.iter().all(|net| matches!(net, IpNet::V4(_)));
+    let quiet = only_v4.then(|| link::keep_without_link_local(eth0, "keep eth0 without IPv6"));
+    let addresses = addresses.iter().map(move |net| link::add_address(eth0, *net));
+    let routes = gateways.iter().map(move |gateway| link::default_route(eth0, *gateway));
+    quiet.into_iter().chain([link::bring_up(eth0, "bring up eth0")]).chain(addresses).chain(routes)
 }
 
 /// What a CNI plugin would have said: one shape for whoever looks at it.

@@ -39,10 +39,10 @@ fn links(config: &BridgeConfig, subnets: Subnets) -> Result<(), BridgeError> {
         host: "dvtrial",
         bridge: up.index,
         netns: own.as_raw_fd(),
-        mac: link::mac(subnets.v4.addr()),
+        mac: Some(link::mac(subnets.v4.addr())),
         mtu: up.mtu,
     };
-    Ok(netlink.apply(vec![pair.create(), pair.enable()])?)
+    Ok(netlink.apply(vec![pair.create(), link::enable("dvtrial")])?)
 }
 
 /// Has the kernel look at the table. On a blocking thread of the runtime.

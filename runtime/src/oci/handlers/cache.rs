@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Changes whenever what is found out does.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const FILE: &str = "handlers.json";
 
 /// The file.
@@ -83,7 +83,7 @@ impl Cache {
     fn key(&self, candidate: &Candidate) -> Option<String> {
         let metadata = fs::metadata(&candidate.path).ok()?;
         Some(format!(
-            "{} {} {} {}.{} {}.{} {} {} {:?}",
+            "{} {} {} {}.{} {}.{} {} {} {:?} {:?}",
             self.host,
             candidate.path.display(),
             metadata.ino(),
@@ -94,6 +94,7 @@ impl Cache {
             metadata.len(),
             candidate.systemd_cgroup,
             candidate.args,
+            candidate.start_fifo,
         ))
     }
 }

@@ -53,6 +53,10 @@ pub struct Features {
     /// Network devices of the host that are moved into a container: announced.
     #[serde(default)]
     pub net_devices: bool,
+    /// A container's init waits for a byte in `exec.fifo` in its state directory, so that a start needs no process: seen to work, in the trial container. Only
+    /// crun is tried, and no script in front of it: others that have such a file use it the other way round, or announce more than the start by it.
+    #[serde(default)]
+    pub start_fifo: bool,
     /// The newest `ociVersion` it takes, if it says.
     pub oci_version_max: Option<String>,
 }

@@ -6,6 +6,7 @@ use super::trial::{self, Place};
 use super::{Features, Handler, Handlers, Kind, UserNamespaces, userns};
 use crate::cgroup::Driver;
 use crate::oci::host::Host;
+use crate::oci::sealed;
 use oci_spec::runtime::Features as Announced;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +37,9 @@ pub struct HandlerConfig {
     /// Further arguments, in front of the verb.
     #[serde(default)]
     pub args: Vec<String>,
+    /// `false`: containers are started by its `start` even where that is seen to do no more than write to a FIFO.
+    #[serde(default)]
+    pub start_fifo: Option<bool>,
 }
 
 /// What to look for, and where.
@@ -82,11 +86,12 @@ pub(super) struct Candidate {
     pub(super) root: PathBuf,
     pub(super) systemd_cgroup: bool,
     pub(super) args: Vec<String>,
+    pub(super) start_fifo: Option<bool>,
 }
 
 impl Candidate {
     pub(super) fn as_handler(&self, kind: Kind, version: String, features: Features) -> Handler {
-        let Self { name, path, root, systemd_cgroup, args } = self.clone();
+        let Self { name, path, root, systemd_cgroup, args, start_fifo: _ } = self.clone();
         Handler { name, path, root, systemd_cgroup, args, kind, version, features, problem: None }
     }
 
@@ -166,6 +171,7 @@ fn candidates(config: &HandlersConfig, host: &Host) -> Result<Vec<Candidate>, Pr
             root: handler.root.clone().unwrap_or_else(|| config.state.join("oci").join(&name)),
             systemd_cgroup: handler.systemd_cgroup.unwrap_or(host.driver == Driver::Systemd),
             args: handler.args.clone(),
+            start_fifo: handler.start_fifo,
             name,
         });
     }
@@ -177,6 +183,11 @@ fn find(name: &str, path: &OsStr) -> Option<PathBuf> {
     let directories = std::env::split_paths(path).filter(|directory| directory.is_absolute());
     let mut files = directories.map(|directory| directory.join(name));
     files.find(|file| is_executable(file))
+}
+
+/// A script that calls one may have its own view of any verb.
+fn is_program(file: &Path) -> bool {
+    std::fs::File::open(file).is_ok_and(|mut file| sealed::is_program(&mut file))
 }
 
 fn is_executable(file: &Path) -> bool {
@@ -249,6 +260,10 @@ async fn try_one(candidate: &Candidate, place: &Place<'_>) -> Handler {
     let problem = match trial {
         Ok(shown) => {
             features.recursive_read_only = shown.recursive_read_only;
+            features.start_fifo = shown.start_fifo
+                && kind == Kind::Crun
+                && is_program(&candidate.path)
+                && candidate.start_fifo.unwrap_or(true);
             features.user_namespaces = match user_namespaces {
                 Ok(()) => UserNamespaces::Yes,
                 Err(why) => {

@@ -91,6 +91,9 @@ async fn the_default_is_the_first_that_works_here_and_the_others_say_why_they_do
     assert_eq!(runc.problem, None, "runc works on every cgroup layout");
     assert!(runc.features.recursive_read_only && runc.features.seccomp, "{runc:?}");
     assert!(!runc.version.is_empty());
+    // By the other end of the pipe, which is left to its own start.
+    assert!(!runc.features.start_fifo);
+    assert_eq!(crun.features.start_fifo, crun.problem.is_none(), "{crun:?}");
 
     let first = if crun.problem.is_none() { "crun" } else { "runc" };
     assert_eq!(handlers.default_name(), Some(first));

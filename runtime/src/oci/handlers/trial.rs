@@ -1,11 +1,10 @@
 //! A trial container: whether an OCI runtime can make one here at all.
 //!
 //! Owns the smallest bundle that goes through everything that depends on the host: namespaces, mounts, the device rules and the cgroup.
-//! It is created and deleted, never started, so its root need hold no program that could run: an empty file with the permission to be
-//! executed is enough. Invariant: whatever happens, the container, its bundle and its cgroup are gone afterwards.
+//! It is created and deleted; what it would start is no program, but an empty file with the permission to be executed. Invariant: whatever happens, the container, its bundle and its cgroup are gone afterwards.
 //!
 //! Recursive read-only mounts are looked for in the trial container rather than believed: an OCI runtime that doesn't know the option
-//! may well pass it over, and crun has it without announcing anything.
+//! may well pass it over, and crun has it without announcing anything. So is what a start by FIFO does ([`super::Features::start_fifo`]).
 
 use super::command::leave;
 use super::probe::Candidate;
@@ -13,7 +12,9 @@ use crate::cgroup::{Cgroups, Driver, Group};
 use crate::id::ContainerId;
 use crate::oci::mountinfo;
 use crate::sandbox::CgroupParent;
-use crate::store::remove_tree;
+use crate::shim::{ProcessHandle, start_time};
+use crate::store::{ShimRecord, remove_tree};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::fs;
@@ -27,13 +28,19 @@ use tokio::process::Command;
 /// How long making one may take: hundreds of times what it takes.
 const CREATE_DEADLINE: Duration = Duration::from_secs(10);
 const DELETE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the init may take to run what is no program.
+const START_DEADLINE: Duration = Duration::from_secs(2);
+/// Where a container's init waits for its start, in its directory below the root.
+const START_FIFO: &str = "exec.fifo";
 /// How much of an error is read.
 const ERROR_LIMIT: u64 = 64 << 10;
 
 /// What a trial showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each was seen, or not, by itself")]
 pub(super) struct Shown {
     pub(super) recursive_read_only: bool,
+    pub(super) start_fifo: bool,
 }
 
 /// Where trials are made.
@@ -85,10 +92,28 @@ impl Trial<'_> {
         if !leave(command, &stderr, CREATE_DEADLINE).await? {
             return Err(self.error(&stderr));
         }
-        match self.mounts() {
-            Some(table) => Ok(Shown { recursive_read_only: self.is_recursive(&table) }),
-            None => Err("it says that it made a trial container, but made no container".to_owned()),
-        }
+        let table =
+            self.mounts().ok_or("it says that it made a trial container, but made no container")?;
+        let recursive_read_only = self.is_recursive(&table);
+        // Last: the container has ended then.
+        Ok(Shown { recursive_read_only, start_fifo: self.starts_by_fifo().await })
+    }
+
+    /// Whether the init runs its command once a byte is written to its FIFO: it ends then, as what it finds is no program.
+    async fn starts_by_fifo(&self) -> bool {
+        let fifo = self.directory.join("root").join(self.id.as_str()).join(START_FIFO);
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(opened) = openat(CWD, &fifo, flags, Mode::empty()) else { return false };
+        let kind = fstat(&opened).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let Some(init) = self.init().filter(|_| kind == Ok(FileType::Fifo)) else { return false };
+        let Ok(Some(init)) = ProcessHandle::open(init) else { return false };
+        let told = fs::remove_file(&fifo).is_ok() && rustix::io::write(&opened, &[0]) == Ok(1);
+        told && tokio::time::timeout(START_DEADLINE, init.ended()).await.is_ok()
+    }
+
+    fn init(&self) -> Option<ShimRecord> {
+        let pid = head(&self.pid_file()).trim().parse().ok()?;
+        Some(ShimRecord { pid, start_time: start_time(pid)? })
     }
 
     fn pid_file(&self) -> PathBuf {

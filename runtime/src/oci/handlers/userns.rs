@@ -209,6 +209,7 @@ impl Trial<'_> {
                 systemd_cgroup: candidate.systemd_cgroup,
                 args: candidate.args.clone(),
                 timeout_ms: u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX),
+                start_fifo: false,
             }),
             rootfs: Some(Rootfs {
                 lower: vec![layer("one"), layer("two")],
