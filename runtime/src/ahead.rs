@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Ahead {
     most: usize,
     waiting: Mutex<VecDeque<PodAhead>>,
-    /// One was taken, or has ended.
+    /// One was taken.
     wanting: Arc<Notify>,
 }
 
@@ -92,10 +92,9 @@ impl Ahead {
         self.waiting().iter().map(|pod| pod.id.clone()).collect()
     }
 
-    /// A shim that waited has ended: nobody is to get it.
+    /// A shim that waited has ended: nobody is to get it. Another is made when something is taken, as this one may have ended because it can't wait.
     fn forget(&self, id: &SandboxId) {
         self.waiting().retain(|pod| pod.id != *id);
-        self.wanting.notify_one();
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<PodAhead>> {
@@ -144,7 +143,13 @@ async fn make(shared: &Arc<Shared>) -> Result<(), AheadError> {
     let starting = (Arc::clone(shared), id.clone());
     let started = tokio::task::spawn_blocking(move || start(&starting.0, &starting.1)).await;
     let shim = started.unwrap_or(Err(AheadError::Ended))?;
-    shared.ahead.waiting().push_back(PodAhead { id, shim, network });
+    let record = shim.shim.record();
+    shared.ahead.waiting().push_back(PodAhead { id: id.clone(), shim, network });
+    // Whoever watches it has found nothing to forget if it ended before.
+    if ProcessHandle::open(record)?.is_none() {
+        shared.ahead.forget(&id);
+        return Err(AheadError::Ended);
+    }
     Ok(())
 }
 

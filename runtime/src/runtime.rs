@@ -33,7 +33,7 @@ use crate::rest;
 use crate::sandbox::handle::{Command, Gone};
 use crate::sandbox::{
     LookupError, RemoveSandboxError, RunSandboxError, SandboxLimits, SandboxSpec, SandboxView,
-    StopSandboxError, UpdateSandboxError, container_in, spawn_new, unknown,
+    StopSandboxError, UpdateSandboxError, can_wait, container_in, spawn_new, unknown,
 };
 use crate::shared::Shared;
 use crate::stats::{self, ContainerUse, SandboxDetail, SandboxUse};
@@ -81,7 +81,7 @@ impl Runtime {
         let spec = Arc::new(spec);
         loop {
             let make = || {
-                let waiting = self.shared.ahead.take();
+                let waiting = can_wait(&spec).then(|| self.shared.ahead.take()).flatten();
                 let id = waiting.as_ref().map(|waiting| Ok(waiting.id.clone()));
                 let id = id.unwrap_or_else(SandboxId::random).map_err(RunSandboxError::Id)?;
                 let (shared, spec) = (Arc::clone(&self.shared), Arc::clone(&spec));

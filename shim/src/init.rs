@@ -35,10 +35,10 @@ fn step<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> InitEr
 }
 
 /// The shim's executable in a read-only mount of its own, which is attached nowhere: in a user namespace none of the directories above the
-/// executable need be open to anybody.
+/// executable need be open to anybody. By the process's own link: a shim may have waited while the file was replaced.
 pub(crate) fn executable() -> std::io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let file = rustix::mount::open_tree(CWD, std::env::current_exe()?, flags)?;
+    let file = rustix::mount::open_tree(CWD, "/proc/self/exe", flags)?;
     davit_sys::mount::change(file.as_fd(), Change { read_only: true, ..Change::default() })?;
     Ok(file)
 }

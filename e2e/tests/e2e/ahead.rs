@@ -16,7 +16,8 @@ fn waiting(t: &Test) -> Result<Vec<u32>> {
     Ok(all)
 }
 
-fn as_many(t: &Test, count: usize) -> Result<Vec<u32>> {
+/// Waits until there are so many of them.
+pub(crate) fn as_many(t: &Test, count: usize) -> Result<Vec<u32>> {
     eventually(WITHIN, &format!("{count} shims wait"), || {
         Ok(Some(waiting(t)?).filter(|all| all.len() == count))
     })
@@ -54,6 +55,25 @@ on_both!(a_pod_takes_one_that_waits_and_another_is_made, |t| {
     addresses.dedup();
     assert_eq!(addresses.len(), many.len());
     as_many(t, 2)?;
+    Ok(())
+});
+
+// Their namespace is made by the shim, with these set in it.
+on_both!(a_pod_that_can_take_nothing_is_made_as_it_asks, |t| {
+    // The second time there are links that wait.
+    for name in ["one", "other"] {
+        as_many(t, 2)?;
+        let pod = t.pod(name, |p| {
+            let linux = p.linux.get_or_insert_default();
+            linux.sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "7".to_owned());
+        })?;
+        let id = t.run(&pod, "c", |_| ())?;
+        t.exec(
+            &id,
+            "grep -q '^7$' /proc/sys/net/ipv4/ip_unprivileged_port_start && ip link show eth0",
+        )?;
+        t.pod(&format!("plain-{name}"), |_| ())?;
+    }
     Ok(())
 });
 

@@ -40,7 +40,9 @@ async fn connections(t: &Test, count: usize, window: Option<u32>) -> Result<Vec<
     Ok(all.into_iter().collect::<Result<_, _>>()?)
 }
 
+/// The daemon's, with what it keeps ready.
 fn footprint(t: &Test) -> Result<Footprint> {
+    crate::ahead::as_many(t, 2)?;
     Footprint::of(t.daemon().pid().context("the daemon runs")?)
 }
 

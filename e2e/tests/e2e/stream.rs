@@ -189,8 +189,9 @@ impl Stage<'_> {
         Ok(pages * 4096)
     }
 
-    /// How many descriptors the daemon has open.
+    /// How many descriptors the daemon has open, with those of what it keeps ready.
     pub(crate) fn descriptors(&self) -> Result<usize> {
+        crate::ahead::as_many(self.0, 2)?;
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid()?))?.count())
     }
 

@@ -18,8 +18,10 @@ const WITHIN: Duration = Duration::from_secs(40);
 fn disguise(directory: &Path, age: &str) -> Result<()> {
     let (own, shim) = (env!("CARGO_BIN_EXE_davit-old-shim"), tools::binaries()?.join("davit-shim"));
     let shim = shim.display();
-    let text =
-        format!("[ \"$1\" = --pod-dir ] || exec {shim} \"$@\"\nexec {own} {age} {shim} \"$@\"");
+    // It knows nothing of waiting, and finds no listening socket.
+    let text = format!(
+        "[ -z \"$DAVIT_SHIM_READY\" ] || exit 1\n[ \"$1\" = --pod-dir ] || exec {shim} \"$@\"\nexec {own} {age} {shim} \"$@\""
+    );
     davit_e2e::host::script(&directory.join("davit-shim"), &text)
 }
 

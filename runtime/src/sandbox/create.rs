@@ -224,7 +224,16 @@ fn detach(
 /// Whether the network namespace is made here, so that the network is set up while the shim comes up. The shim makes one that a
 /// user namespace of its own is to own, and one whose parameters are to be set.
 fn has_early_netns(record: &SandboxRecord) -> bool {
-    record.netns.is_some() && record.spec.userns.is_none() && record.spec.sysctls.is_empty()
+    record.netns.is_some() && is_early(&record.spec)
+}
+
+fn is_early(spec: &SandboxSpec) -> bool {
+    spec.userns.is_none() && spec.sysctls.is_empty()
+}
+
+/// Whether a pod can have what was made ahead: its network is none, or one that the shim need not make. The links that wait have the pod's name already.
+pub(crate) fn can_wait(spec: &SandboxSpec) -> bool {
+    spec.network != NetworkMode::Pod || is_early(spec)
 }
 
 /// What is attached; `None` for a pod on the host's network.

@@ -22,6 +22,7 @@ mod update;
 mod view;
 mod watch_shim;
 
+pub(crate) use create::can_wait;
 pub use error::{RemoveSandboxError, RunSandboxError, StopSandboxError, UpdateSandboxError};
 pub use index::LookupError;
 pub(crate) use index::{Index, container_in, unknown};

@@ -343,6 +343,11 @@ impl Bridge {
             lock(&self.netlink).apply(vec![pair.create(), link::enable(&host)])
         };
         match make(self.ensure_bridge()?) {
+            // One that was made ahead and not taken is on its way out.
+            Err(error) if error.is(Errno::EXIST) => {
+                reaper::delete_one(&mut lock(&self.netlink), id)?;
+                make(self.ensure_bridge()?)?;
+            }
             // The bridge that was there is gone: somebody deleted it.
             Err(error) if error.is(Errno::INVAL) || error.is(Errno::NODEV) => {
                 lock(&self.up).take();
