@@ -28,8 +28,10 @@ use tokio::task::AbortHandle;
 
 /// After the daemon's start, which has enough to do.
 const START: Duration = Duration::from_millis(300);
-/// Between two looks whether pods are still being made.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks whether pods are still being made, while there is too little.
+const PAUSE: Duration = Duration::from_millis(3);
+/// In how many looks in a row none is: between two calls for the same pod there is a moment in which none is.
+const QUIET: u32 = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -110,16 +112,18 @@ pub(crate) fn spawn(shared: &Arc<Shared>) {
     let (weak, wanting) = (Arc::downgrade(shared), Arc::clone(&shared.ahead.wanting));
     tokio::spawn(async move {
         tokio::time::sleep(START).await;
+        let mut quiet = 0;
         while let Some(shared) = weak.upgrade() {
-            if shared.creations.look().busy > 0 {
-                // The processors are the pods'.
+            // The processors are the pods' else.
+            quiet = if shared.creations.look().busy > 0 { 0 } else { quiet + 1 };
+            if quiet >= QUIET {
+                fill(&shared).await;
+                quiet = 0;
                 drop(shared);
-                tokio::time::sleep(PAUSE).await;
-                continue;
+                wanting.notified().await;
+            } else {
+                drop(shared);
             }
-            fill(&shared).await;
-            drop(shared);
-            wanting.notified().await;
             tokio::time::sleep(PAUSE).await;
         }
     });
