@@ -86,7 +86,14 @@ fn pod_of(t: &Test, handler: &str) -> Result<Pod> {
 fn processes_of(t: &Test, handler: &str) -> Result<(Vec<String>, Value)> {
     let pod = pod_of(t, handler)?;
     let id = t.run(&pod, "c", wanted)?;
-    let told = (process(t.pid(&id)?, &pod.id)?, state(t, handler, &id)?);
+    let pid = t.pid(&id)?;
+    // The shell has set its handlers, and so is past what it does at first.
+    eventually(Duration::from_secs(10), "it has begun", || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        Ok(caught.is_some_and(|bits| !bits.trim().trim_matches('0').is_empty()).then_some(()))
+    })?;
+    let told = (process(pid, &pod.id)?, state(t, handler, &id)?);
     // And all that is asked of a container that runs.
     assert_eq!(t.exec(&id, "id -u")?, "1234");
     crun(t, handler, &["pause", &id])?;
