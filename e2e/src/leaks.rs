@@ -132,11 +132,20 @@ pub fn others(settings: &Settings, daemon: Option<u32>) -> Result<Vec<u32>> {
     Ok(found)
 }
 
+/// The shims that this daemon keeps ready for pods to come.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn waiting(settings: &Settings, daemon: u32) -> Result<Vec<u32>> {
+    let mut found = processes(settings)?;
+    found.retain(|pid| waits(*pid, daemon));
+    Ok(found)
+}
+
 /// The links that this daemon keeps ready for pods to come.
 fn to_come(settings: &Settings, daemon: Option<u32>) -> Result<Vec<String>> {
     let Some(daemon) = daemon else { return Ok(Vec::new()) };
-    let mut waiting = processes(settings)?;
-    waiting.retain(|pid| waits(*pid, daemon));
+    let waiting = waiting(settings, daemon)?;
     let pod = |pid: u32| {
         let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let directory = String::from_utf8(words).ok()?;
@@ -150,9 +159,8 @@ fn is_part_of(pid: u32, daemon: Option<u32>) -> bool {
     daemon.is_some_and(|daemon| pid == daemon || waits(pid, daemon))
 }
 
-/// A shim that this daemon keeps ready for a pod to come: it ends with the daemon.
-#[must_use]
-pub fn waits(pid: u32, daemon: u32) -> bool {
+/// It ends with the daemon.
+fn waits(pid: u32, daemon: u32) -> bool {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
     let parent = format!("PPid:\t{daemon}");
     read("comm").is_ok_and(|name| name.trim_end().as_bytes() == ready::NAME.to_bytes())

@@ -232,11 +232,17 @@ impl Subject {
         Ok(start.elapsed())
     }
 
-    /// All processes of it but the daemon, as (pid, program), in the order of their pids.
-    pub(super) fn processes(&self) -> Result<Vec<(u32, String)>> {
+    /// The daemon, and what it keeps ready for pods to come.
+    pub(super) fn daemon(&self) -> Result<Vec<u32>> {
         let daemon = self.pid()?;
-        let mut pids = leaks::processes(&self.settings)?;
-        pids.retain(|pid| *pid != daemon);
+        let mut pids = leaks::waiting(&self.settings, daemon)?;
+        pids.push(daemon);
+        Ok(pids)
+    }
+
+    /// All other processes of it, as (pid, program), in the order of their pids.
+    pub(super) fn processes(&self) -> Result<Vec<(u32, String)>> {
+        let mut pids = leaks::others(&self.settings, Some(self.pid()?))?;
         pids.sort_unstable();
         Ok(pids.into_iter().map(|pid| (pid, super::machine::program(pid))).collect())
     }

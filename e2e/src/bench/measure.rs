@@ -101,7 +101,10 @@ impl Bench {
     }
 
     fn memory(&mut self, subject: &Subject) -> Result<()> {
-        let daemon = pss_mib(subject.pid()?)?.context("the daemon has no memory")?;
+        let mut daemon = 0.0;
+        for pid in subject.daemon()? {
+            daemon += pss_mib(pid)?.context("the daemon has no memory")?;
+        }
         self.add(subject, Metric::DaemonMemory, daemon);
         let mut helpers = 0.0;
         for pid in helpers_of(subject)? {
@@ -150,7 +153,7 @@ impl Bench {
     /// What daemon and helpers use while nobody asks for anything.
     fn idle(&mut self, subject: &Subject) -> Result<()> {
         let mut pids = helpers_of(subject)?;
-        pids.push(subject.pid()?);
+        pids.extend(subject.daemon()?);
         let run = || pids.iter().map(|pid| run_ns(*pid)).sum::<Result<u64>>();
         let (before, begun) = (run()?, Instant::now());
         pause(self.options.idle);

@@ -10,8 +10,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// Those that wait.
 fn waiting(t: &Test) -> Result<Vec<u32>> {
     let daemon = t.daemon().pid().context("it runs")?;
-    let mut all = leaks::processes(&t.settings())?;
-    all.retain(|pid| leaks::waits(*pid, daemon));
+    let mut all = leaks::waiting(&t.settings(), daemon)?;
     all.sort_unstable();
     Ok(all)
 }
