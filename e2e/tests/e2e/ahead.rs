@@ -176,5 +176,12 @@ on_one!(plugins_that_come_later_find_an_empty_namespace, |t| {
     let id = t.run(&pod, "c", |_| ())?;
     assert_eq!(t.exec(&id, "ls /sys/class/net")?, "eth0\nlo");
     t.cri.remove_pod(&first.id)?;
+    // And one as the kernel makes them, in which what davit sets for its own bridge is not set.
+    as_many(t, 2)?;
+    for name in ["third", "fourth"] {
+        let pod = t.pod(name, |_| ())?;
+        let id = t.run(&pod, "c", |_| ())?;
+        assert_eq!(t.exec(&id, "cat /proc/sys/net/ipv6/conf/default/accept_ra")?, "1");
+    }
     Ok(())
 });

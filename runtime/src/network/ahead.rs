@@ -10,7 +10,6 @@ use super::{Inner, Network};
 use crate::id::SandboxId;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 /// See the module.
 #[derive(Debug)]
@@ -18,8 +17,18 @@ pub(crate) struct NetworkAhead {
     pub(super) netns: File,
     /// Talks to the kernel in there.
     pub(super) netlink: Netlink,
+    pub(super) kind: Kind,
     /// The number of the pod's end of its links, if they are there. The host's end is named after the pod.
     pub(super) pod_link: Option<u32>,
+}
+
+/// Whose the pod's network is going to be: what is set in a namespace for the one is not what the other wants to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The built-in bridge's.
+    Bridge,
+    /// Plugins': as the kernel made it, but for its loopback.
+    Plugins,
 }
 
 impl NetworkAhead {
@@ -39,17 +48,21 @@ impl Network {
     /// The kernel's; nothing is left of it.
     pub(crate) async fn make_ahead(&self, id: &SandboxId) -> Result<NetworkAhead, BridgeError> {
         let id = id.clone();
-        let made = self
-            .inner
-            .blocking(move |inner| inner.bridge.make_ahead(inner.is_bridged().then_some(&id)));
+        let made = self.inner.blocking(move |inner| inner.bridge.make_ahead(inner.kind(), &id));
         made.await.unwrap_or(Err(BridgeError::Interrupted))
+    }
+
+    /// Whether it is still of the kind that a pod would get now.
+    pub(crate) fn fits(&self, ahead: &NetworkAhead) -> bool {
+        ahead.kind == self.inner.kind()
     }
 }
 
 impl Inner {
-    /// Whether a pod's network would be the built-in one, now.
-    fn is_bridged(self: &Arc<Self>) -> bool {
+    /// Whose a pod's network would be now.
+    fn kind(&self) -> Kind {
         let loaded = self.cni.current();
-        loaded.conf.is_none() && !loaded.any_file && self.config.bridge.enabled
+        let bridged = loaded.conf.is_none() && !loaded.any_file && self.config.bridge.enabled;
+        if bridged { Kind::Bridge } else { Kind::Plugins }
     }
 }

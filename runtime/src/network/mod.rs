@@ -36,6 +36,7 @@ mod sysctl;
 mod tests;
 mod turn;
 
+use ahead::Kind;
 pub(crate) use ahead::NetworkAhead;
 pub use bridge::BridgeError;
 pub use bridge::firewall::FirewallError;
@@ -354,7 +355,7 @@ impl Inner {
     ) -> Result<Attached, AttachCause> {
         let netns = attachment.netns.clone();
         let up = self.blocking(move |_| match ahead {
-            // Up already; plugins were configured since it was made.
+            // Up already. Plugins may have been configured this very moment.
             Some(ahead) => bridge::without_link(ahead),
             None => bridge::bring_up_loopback(&netns),
         });

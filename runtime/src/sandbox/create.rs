@@ -121,6 +121,7 @@ async fn steps(
     let group = shared.pod_group(&record.id, &record.spec)?;
     let (shim, ips) = match attachment(record, &group) {
         Some(attachment) if has_early_netns(record) => {
+            let ahead = ahead.filter(|ahead| shared.network.fits(ahead));
             let made = ahead.as_ref().and_then(|ahead| ahead.descriptor().ok());
             let ahead = ahead.filter(|_| made.is_some());
             davit_sys::pin::new_network(made, &attachment.netns)?;

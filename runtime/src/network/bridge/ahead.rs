@@ -5,8 +5,8 @@
 use super::setup::{find, quiet_ipv6};
 use super::{Bridge, BridgeError, link, lock, reaper, setup};
 use crate::id::SandboxId;
-use crate::network::NetworkAhead;
 use crate::network::netlink::{Netlink, NetlinkError, inside};
+use crate::network::{Kind, NetworkAhead};
 use std::fs::File;
 use std::path::Path;
 
@@ -14,18 +14,24 @@ use std::path::Path;
 const UNNAMED: &str = "(of a pod to come)";
 
 impl Bridge {
-    /// Furnishes a new namespace for a pod to come. With the links of the pod that is going to have this id, if pods are `bridged` and the bridge is up: the first
-    /// pod makes that.
+    /// Makes a namespace for the pod that is going to have this id. With its links, if they are to be the bridge's and that is up: the first pod makes it.
     pub(in crate::network) fn make_ahead(
         &self,
-        bridged: Option<&SandboxId>,
+        kind: Kind,
+        id: &SandboxId,
     ) -> Result<NetworkAhead, BridgeError> {
         let path = Path::new(UNNAMED);
         let failed = |source| BridgeError::Namespace { path: path.to_owned(), source };
         let netns = File::from(davit_sys::namespace::network().map_err(failed)?);
-        let mut ahead = furnish(path, netns)?;
+        let mut ahead = match kind {
+            Kind::Bridge => furnish(path, netns)?,
+            Kind::Plugins => {
+                let netlink = inside(path, &netns, Netlink::open)?;
+                NetworkAhead { netns, netlink, kind, pod_link: None }
+            }
+        };
         setup::configure_pod(&mut ahead.netlink, path, &[], &[])?;
-        if let Some(id) = bridged.filter(|_| lock(&self.up).is_some()) {
+        if kind == Kind::Bridge && lock(&self.up).is_some() {
             self.make_pair(id, &ahead.netns, None)?;
             ahead.pod_link = Some(find(&mut ahead.netlink, path, link::POD_LINK)?);
         }
@@ -52,7 +58,7 @@ pub(super) fn furnish(path: &Path, netns: File) -> Result<NetworkAhead, BridgeEr
             source,
         })?
     })?;
-    Ok(NetworkAhead { netns, netlink, pod_link: None })
+    Ok(NetworkAhead { netns, netlink, kind: Kind::Bridge, pod_link: None })
 }
 
 /// Takes the link away again: the namespace is for plugins, which make their own.

@@ -187,7 +187,7 @@ impl Bridge {
         ahead: Option<NetworkAhead>,
     ) -> Result<Given, BridgeError> {
         self.ensure_masquerade();
-        let NetworkAhead { netns: file, netlink: mut pod, pod_link } = match ahead {
+        let NetworkAhead { netns: file, netlink: mut pod, kind: _, pod_link } = match ahead {
             Some(ahead) => ahead,
             None => ahead::furnish(netns, open_netns(netns)?)?,
         };
