@@ -10,7 +10,7 @@
 //! ```text
 //! args → (ready) → config → process → namespaces → serve ─┬► service ─► container/{create,start,signal,exit,delete}, exec
 //!                                                └► session ─► a command with streams, an attached client
-//!                                                              │ oci      one call of the OCI runtime; fifo: a start without one
+//!                                                              │ oci      one call of the OCI runtime
 //!                                                              │ rootfs   in the child, before it becomes the runtime
 //!                                                              │ cgroup   who is left, and whether the kernel killed
 //!                                                              └ stdio/   pipes and terminals → log lines, attached clients
@@ -24,7 +24,6 @@ mod container;
 mod error;
 mod events;
 mod exec;
-mod fifo;
 mod files;
 mod hidden;
 mod init;

@@ -5,11 +5,12 @@
 //! What the call leaves behind when it fails is for the caller to undo.
 
 use crate::error::Invalid;
+use crate::files;
 use crate::reaper::Reaper;
 use crate::sealed::Sealed;
 use crate::stdio::stream;
-use crate::{fifo, files};
 use davit_proto::shim::OciRuntime;
+use davit_sys::fifo;
 use davit_sys::process::{Command, SpawnError, Spawned};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::ffi::OsStr;

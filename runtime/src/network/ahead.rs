@@ -61,8 +61,6 @@ impl Network {
 impl Inner {
     /// Whose a pod's network would be now.
     fn kind(&self) -> Kind {
-        let loaded = self.cni.current();
-        let bridged = loaded.conf.is_none() && !loaded.any_file && self.config.bridge.enabled;
-        if bridged { Kind::Bridge } else { Kind::Plugins }
+        if self.is_bridged(&self.cni.current()) { Kind::Bridge } else { Kind::Plugins }
     }
 }

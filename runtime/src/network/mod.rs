@@ -305,12 +305,10 @@ impl Inner {
         let loaded = self.cni.current();
         let provider = match &loaded.conf {
             Some(conf) => Provider::Cni(Box::new(Cni::record(conf, attachment)?)),
-            None if !loaded.any_file && self.config.bridge.enabled => {
-                Provider::Bridge(BridgeRecord {
-                    table: self.config.bridge.table.clone(),
-                    ports: attachment.port_mappings.clone(),
-                })
-            }
+            None if self.is_bridged(&loaded) => Provider::Bridge(BridgeRecord {
+                table: self.config.bridge.table.clone(),
+                ports: attachment.port_mappings.clone(),
+            }),
             None => return Err(AttachCause::NotReady(self.no_network(&loaded.problems))),
         };
         Ok(Record {
@@ -321,6 +319,11 @@ impl Inner {
             provider,
             phase: Phase::Attaching,
         })
+    }
+
+    /// Whether pods' networks are the built-in one: no file says anything of plugins, be it wrong.
+    fn is_bridged(&self, loaded: &cni::Loaded) -> bool {
+        !loaded.any_file && self.config.bridge.enabled
     }
 
     async fn act(

@@ -101,7 +101,7 @@ impl Inner {
                 None => ready(name, loaded.problems.join("; "), config),
             };
         }
-        if loaded.any_file || !self.config.bridge.enabled {
+        if !self.is_bridged(&loaded) {
             let config = serde_json::json!({"problems": loaded.problems});
             return not_ready("none".to_owned(), self.no_network(&loaded.problems), config);
         }
@@ -131,7 +131,7 @@ impl Inner {
 
     fn set_subnets(&self, subnets: Subnets, value: String) -> Result<PodCidrOutcome, PodCidrError> {
         let loaded = self.cni.current();
-        if loaded.any_file || !self.config.bridge.enabled {
+        if !self.is_bridged(&loaded) {
             return Ok(PodCidrOutcome::CniDecides);
         }
         if subnets == self.bridge.subnets() {

@@ -146,11 +146,9 @@ impl ReadyShim {
         sealed: Option<&Copy>,
     ) -> Result<Option<ShimRecord>, SpawnError> {
         let Parts { listener, log } = Parts::make(directory, config)?;
-        let passed = sealed.map(|copy| Ok((copy, copy.descriptor()?))).transpose();
-        let passed = passed.map_err(prepare("pass the OCI runtime", directory))?;
         let mut descriptors = vec![listener.as_fd(), log.as_fd()];
-        descriptors.extend(passed.as_ref().map(|(_, copy)| copy.as_fd()));
-        let begin = Begin { sealed: passed.as_ref().map(|(copy, _)| copy.original.to_env()) };
+        descriptors.extend(sealed.map(Copy::as_fd));
+        let begin = Begin { sealed: sealed.map(|copy| copy.original.to_env()) };
         let message = begin.to_bytes();
         if message.len() > ready::LONGEST
             || send_message(self.socket.as_fd(), &message, &descriptors).is_err()

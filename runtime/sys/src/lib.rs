@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod failpoint;
+pub mod fifo;
 pub mod kin;
 pub mod memory;
 pub mod mount;

@@ -2,10 +2,10 @@
 
 use super::{Container, Phase};
 use crate::error::Refusal;
-use crate::fifo;
 use crate::oci::{Call, CallStdio, OciError, Verb};
 use crate::pod::Pod;
 use davit_proto::shim::StartRequest;
+use davit_sys::fifo;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;

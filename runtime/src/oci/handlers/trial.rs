@@ -14,7 +14,7 @@ use crate::oci::mountinfo;
 use crate::sandbox::CgroupParent;
 use crate::shim::{ProcessHandle, start_time};
 use crate::store::{ShimRecord, remove_tree};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use davit_sys::fifo;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::fs;
@@ -30,8 +30,6 @@ const CREATE_DEADLINE: Duration = Duration::from_secs(10);
 const DELETE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the init may take to run what is no program.
 const START_DEADLINE: Duration = Duration::from_secs(2);
-/// Where a container's init waits for its start, in its directory below the root.
-const START_FIFO: &str = "exec.fifo";
 /// How much of an error is read.
 const ERROR_LIMIT: u64 = 64 << 10;
 
@@ -101,13 +99,8 @@ impl Trial<'_> {
 
     /// Whether the init runs its command once a byte is written to its FIFO: it ends then, as what it finds is no program.
     async fn starts_by_fifo(&self) -> bool {
-        let fifo = self.directory.join("root").join(self.id.as_str()).join(START_FIFO);
-        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let Ok(opened) = openat(CWD, &fifo, flags, Mode::empty()) else { return false };
-        let kind = fstat(&opened).map(|stat| FileType::from_raw_mode(stat.st_mode));
-        let Some(init) = self.init().filter(|_| kind == Ok(FileType::Fifo)) else { return false };
-        let Ok(Some(init)) = ProcessHandle::open(init) else { return false };
-        let told = fs::remove_file(&fifo).is_ok() && rustix::io::write(&opened, &[0]) == Ok(1);
+        let Some(Ok(Some(init))) = self.init().map(ProcessHandle::open) else { return false };
+        let told = fifo::release(&fifo::path(&self.directory.join("root"), self.id.as_str()));
         told && tokio::time::timeout(START_DEADLINE, init.ended()).await.is_ok()
     }
 

@@ -1,7 +1,7 @@
-//! A start without a process: where an OCI runtime's `start` does no more than tell the container's init to go on, the shim tells it.
+//! A start without a process: where an OCI runtime's `start` does no more than tell the container's init to go on, davit tells it.
 //!
-//! Owns the writing, in the order in which crun does it. Whether a runtime's init waits so is the daemon's to find out, by trying; whatever is amiss
-//! here, the runtime's own `start` is called and says what it is.
+//! Owns the writing, in the order in which crun does it. The daemon tries it with a container of its own, the shim does it with a pod's; whatever is amiss
+//! there, the runtime's own `start` is called and says what it is.
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, unlink};
 use std::path::{Path, PathBuf};
@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 const NAME: &str = "exec.fifo";
 
 /// Where the init of container `id` waits.
-pub(crate) fn path(root: &Path, id: &str) -> PathBuf {
+#[must_use]
+pub fn path(root: &Path, id: &str) -> PathBuf {
     root.join(id).join(NAME)
 }
 
 /// Lets the init that waits at `path` go on; `false`: there is none, or none that can be reached. The file goes first: that it is gone is how the
 /// runtime tells that the container was started.
-pub(crate) fn release(path: &Path) -> bool {
+#[must_use]
+pub fn release(path: &Path) -> bool {
     // Without blocking: where nobody reads, nobody waits.
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(fifo) = openat(CWD, path, flags, Mode::empty()) else { return false };
