@@ -40,6 +40,13 @@ impl Footprint {
             threads: field(&status, "Threads:")?,
         })
     }
+
+    /// The most memory of its own that it ever had, KiB: how much of the program's file is mapped is the kernel's to say, which maps more of it on one machine
+    /// than on another. It is taken to have been as much then as now.
+    #[must_use]
+    pub fn own_peak(&self) -> u64 {
+        self.peak.saturating_sub(self.rss.saturating_sub(self.anonymous))
+    }
 }
 
 /// A process's memory of its own, which no file stands behind, in KiB: pages of code come and go. Cheap enough to be looked at often.
@@ -84,6 +91,7 @@ mod tests {
     fn this_process_holds_something() -> Result<()> {
         let before = Footprint::of(std::process::id())?;
         assert!(before.pss > 0 && before.pss <= before.rss && before.rss <= before.peak);
+        assert!(before.own_peak() >= before.anonymous);
         let held: Vec<_> =
             (0..50).map(|_| std::fs::File::open("/dev/null")).collect::<Result<_, _>>()?;
         let after = Footprint::of(std::process::id())?;
