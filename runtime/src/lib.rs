@@ -23,6 +23,7 @@ pub mod journal;
 mod laps;
 pub mod machine;
 pub mod metrics;
+mod mounts;
 pub mod network;
 pub mod oci;
 mod places;

@@ -197,6 +197,7 @@ async fn parts(
         metrics,
         events: Events::new(journal.inbox()),
         journal,
+        mounts: Default::default(),
         walkers: Walkers::default(),
         index: Index::default(),
     })

@@ -10,6 +10,7 @@ use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::mounts::Mounts;
 use crate::network::Network;
 use crate::oci::sealed::{Copy, Sealed};
 use crate::oci::{Handler, Handlers, Host};
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) events: Events,
     pub(crate) journal: Journal,
+    pub(crate) mounts: Mounts,
     pub(crate) ahead: Ahead,
     pub(crate) walkers: Walkers,
     pub(crate) index: Index,

@@ -44,6 +44,7 @@ mod session;
 mod stdio;
 mod sysctl;
 mod userns;
+mod view;
 
 use args::Action;
 use std::io::Write;

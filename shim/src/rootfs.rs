@@ -47,7 +47,8 @@ pub(crate) fn check(
     pod_dir: &Path,
     userns: Option<&Userns>,
 ) -> Result<(), Invalid> {
-    let Rootfs { lower, upper, work, target, options: _, make_dirs, volumes, hidden } = rootfs;
+    let Rootfs { lower, upper, work, target, options: _, make_dirs, volumes, .. } = rootfs;
+    let Rootfs { hidden, view, .. } = rootfs;
     if lower.is_empty() {
         return Err(Invalid::new("rootfs.lower", "[]", "at least one layer is needed"));
     }
@@ -63,6 +64,7 @@ pub(crate) fn check(
     }
     make_dirs.iter().try_for_each(|directory| checked_path("rootfs.make_dirs", &directory.path))?;
     crate::hidden::check(hidden)?;
+    view.as_ref().map_or(Ok(()), crate::view::check)?;
     volumes.iter().try_for_each(|volume| check_volume(volume, pod_dir))
 }
 
@@ -84,9 +86,21 @@ fn check_volume(volume: &ImageVolume, pod_dir: &Path) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// Leaves the host's mount namespace for one that shows what this container's OCI runtime needs.
+pub(crate) fn leave_mounts_for(rootfs: &Rootfs) -> Result<(), RootfsError> {
+    if let Some(view) = &rootfs.view {
+        match crate::view::enter(view) {
+            Ok(()) => return Ok(()),
+            // The daemon that offered it may have ended, or something was unmounted just now. All mounts do as well.
+            Err(error) => crate::say(&error),
+        }
+    }
+    leave_mounts(&rootfs.target)?;
+    crate::hidden::hide(&rootfs.hidden)
+}
+
 /// Mounts the overlay and makes the directories in it. The mount namespace is the caller's own.
 pub(crate) fn prepare(rootfs: &Rootfs, userns: Option<&Userns>) -> Result<(), RootfsError> {
-    crate::hidden::hide(&rootfs.hidden)?;
     keep_from_propagating(Path::new(&rootfs.target))?;
     let root = mount_mapped(rootfs, userns)?;
     let mappings = userns.map(|userns| &userns.mappings);

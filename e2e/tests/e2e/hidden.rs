@@ -184,3 +184,99 @@ on_both!(a_directory_of_namespaces_may_have_a_file_system_of_its_own, setup: wit
     assert_eq!(seen(t, &[&one, &other])?, [3, 1]);
     Ok(())
 });
+
+/// Where a kubelet would have the volumes of two pods, each with a mount in it, and a share whose server never answers.
+fn with_volumes_and_a_share(settings: &mut Settings) -> Result<()> {
+    telling(settings)?;
+    let volumes = volumes(&settings.dir);
+    let memory = ["mine", "mine/deep", "others", "others/deep"].map(|name| volumes.join(name));
+    for point in &memory {
+        std::fs::create_dir_all(point)?;
+        tools::run(std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(point))?;
+    }
+    std::fs::File::create(volumes.join("mine/deep/file"))?;
+    settings.disks.extend(memory);
+    let share = settings.dir.join("share");
+    std::fs::create_dir(&share)?;
+    let server = std::fs::File::options().read(true).write(true).open("/dev/fuse")?;
+    // Open, and not read from, for as long as the tests run: it is unmounted with the test's directory.
+    let server = std::os::fd::IntoRawFd::into_raw_fd(server);
+    let data = format!("fd={server},rootmode=40000,user_id=0,group_id=0");
+    let data = std::ffi::CString::new(data)?;
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("share", &share, "fuse", flags, Some(data.as_c_str()))?;
+    settings.disks.push(share);
+    Ok(())
+}
+
+fn volumes(dir: &Path) -> PathBuf {
+    dir.join("pods/0e5e0dbd-4a3c-4a6e-9bd8-7d1f4c1d3a52/volumes")
+}
+
+/// How many mounts the last create saw at this place and below.
+fn seen_at(t: &Test, place: &Path) -> Result<usize> {
+    let seen = std::fs::read_to_string(t.dir.join("seen")).context("no create has been told")?;
+    let points = seen.lines().filter_map(|line| line.split(' ').nth(4));
+    Ok(points.filter(|point| Path::new(point).starts_with(place)).count())
+}
+
+on_both!(what_a_container_has_nothing_of_is_not_looked_at, setup: with_volumes_and_a_share, |t| {
+    let (volumes, share) = (volumes(&t.dir), t.dir.join("share"));
+    let (mine, others) = (volumes.join("mine"), volumes.join("others"));
+    let table = || std::fs::read_to_string("/proc/self/mountinfo");
+    let here = |table: &str| {
+        let dir = t.dir.to_string_lossy().into_owned();
+        let lines = table.lines().filter(|line| line.contains(&dir) && !line.contains("nsfs"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let pod = t.pod("one", |_| ())?;
+    let before = here(&table()?);
+    t.run(&pod, "plain", |_| ())?;
+    assert_eq!((seen_at(t, &volumes)?, seen_at(t, &share)?), (0, 0));
+    let id = t.run(&pod, "mounts", |c| {
+        c.mounts.push(Mount {
+            container_path: "/volume".to_owned(),
+            host_path: mine.to_string_lossy().into_owned(),
+            ..Mount::default()
+        });
+    })?;
+    assert_eq!((seen_at(t, &mine)?, seen_at(t, &others)?, seen_at(t, &share)?), (2, 0, 0));
+    t.exec(&id, "test -f /volume/deep/file && echo x > /volume/deep/new")?;
+    ensure!(mine.join("deep/new").exists());
+    // A part of it, which a kubelet would mount by itself.
+    let id = t.run(&pod, "part", |c| {
+        c.mounts.push(Mount {
+            container_path: "/part".to_owned(),
+            host_path: mine.join("deep").to_string_lossy().into_owned(),
+            readonly: true,
+            ..Mount::default()
+        });
+    })?;
+    t.exec(&id, "test -f /part/new")?;
+    assert_eq!((seen_at(t, &mine)?, seen_at(t, &others)?), (2, 0));
+    // Nobody but the container that was told to has mounted anything.
+    assert_eq!(here(&table()?), before);
+    Ok(())
+});
+
+on_one!(a_volume_that_was_mounted_a_moment_ago_is_there, setup: telling, |t| {
+    let pod = t.pod("one", |_| ())?;
+    t.pull("davit-test/busybox:latest")?;
+    for number in 0..5 {
+        let volume = volumes(&t.dir).join(number.to_string());
+        std::fs::create_dir_all(&volume)?;
+        tools::run(std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&volume))?;
+        std::fs::File::create(volume.join("file"))?;
+        let id = t.run(&pod, &format!("c{number}"), |c| {
+            c.mounts.push(Mount {
+                container_path: "/volume".to_owned(),
+                host_path: volume.to_string_lossy().into_owned(),
+                ..Mount::default()
+            });
+        })?;
+        t.exec(&id, "test -f /volume/file")?;
+        assert_eq!(seen_at(t, &volumes(&t.dir))?, 1);
+        rustix::mount::unmount(&volume, rustix::mount::UnmountFlags::DETACH)?;
+    }
+    Ok(())
+});

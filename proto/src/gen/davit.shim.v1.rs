@@ -137,6 +137,29 @@ pub struct Rootfs {
     /// What the OCI runtime need not see of the host's mounts. A shim that knows nothing of it shows it all, which is only slower.
     #[prost(message, repeated, tag = "9")]
     pub hidden: ::prost::alloc::vec::Vec<Hidden>,
+    /// All that it is to see of them. Where that can't be, `hidden` holds.
+    #[prost(message, optional, tag = "10")]
+    pub view: ::core::option::Option<View>,
+}
+/// The mounts that an OCI runtime gets to see: copies of some of the host's, each private, in a namespace in which nothing else is. Takes as long whatever
+/// else there is on the host.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct View {
+    /// The file of a mount namespace in which nothing is, to be copied.
+    #[prost(string, tag = "1")]
+    pub empty: ::prost::alloc::string::String,
+    /// The root first, none before the one that it lies in. What is not there, or no mount, is left out.
+    #[prost(message, repeated, tag = "2")]
+    pub parts: ::prost::alloc::vec::Vec<ViewPart>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ViewPart {
+    /// Where it is mounted, on the host and in the copy.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// With what is mounted below it.
+    #[prost(bool, tag = "2")]
+    pub whole: bool,
 }
 /// A mount whose own mounts are other pods': each call of an OCI runtime copies every mount that it sees, and reads the list of them.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

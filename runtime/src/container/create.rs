@@ -3,7 +3,7 @@
 //! Owns the order. The record says `Creating` before anything is made and `Created` after the OCI runtime has: that write is the commit point.
 //! What fails before it is undone here; a crash before it is undone by [`super::undo`].
 
-use super::hidden::{hidden, places};
+use super::hidden::{Sight, sight};
 use super::remove::{Removal, remove_files};
 use super::volume::{self, Volume};
 use super::{ContainerEvent, ContainerFacts, ContainerSpec, ContainerState, CreateContainerError};
@@ -182,11 +182,11 @@ impl Creation {
         drop(step);
         let step = steps.create_spec.begin();
         // It looks at the sources of mounts, and one of those may be a network share that hangs.
-        let (held, built, hidden) = tokio::task::block_in_place(|| {
+        let (held, built, sight) = tokio::task::block_in_place(|| {
             let volumes = volume::hold(&self.shared.images, &self.spec.mounts)?;
             let built = self.built(id, &image, &layers, handler)?;
-            let hidden = hidden(&built.spec, &places(&self.shared, &self.sandbox));
-            Ok::<_, CreateContainerError>((Held { root: layers, volumes }, built, hidden))
+            let sight = sight(&self.shared, &self.sandbox, handler, &built);
+            Ok::<_, CreateContainerError>((Held { root: layers, volumes }, built, sight))
         })?;
 
         drop(step);
@@ -200,7 +200,8 @@ impl Creation {
         ensure_dir(&bundle)?;
         write_json(&self.shared.layout.container_record(&self.sandbox.id, id), &record)?;
         reach("create.record")?;
-        let rootfs = Rootfs { hidden, ..self.make_rootfs(id, &bundle, &held, &built)? };
+        let Sight { hidden, view } = sight;
+        let rootfs = Rootfs { hidden, view, ..self.make_rootfs(id, &bundle, &held, &built)? };
         reach("create.rootfs")?;
         let mapped_mounts = make_places(&mapped_dir(&bundle), &built.mapped)?;
         write_json(&bundle.join("config.json"), &built.spec)?;

@@ -1,27 +1,52 @@
-//! Which of the host's mounts an OCI runtime need not see while it makes a container: the other pods'.
+//! Which of the host's mounts an OCI runtime need not see while it makes a container: the other pods', and what nobody needs who has nothing of it.
 //!
 //! Owns the decision, which errs on the side of showing them: a container whose volumes may show those mounts themselves, or anything that was told to run
-//! beside it on the host, finds all as they are. The shim takes them away, in a namespace of the create's own.
+//! beside it on the host, finds all as they are. The shim takes them away, in a namespace of the create's own, or copies only the others.
 
+use crate::mounts::Place;
+use crate::oci::{Built, Handler, Kind};
 use crate::shared::Shared;
 use crate::store::SandboxRecord;
-use davit_proto::shim::Hidden;
+use davit_proto::shim::{Hidden, View};
 use davit_sys::pin::shows_itself;
 use oci_spec::runtime::{Mount, Spec};
 use std::fs::canonicalize;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A directory that has a mount of each pod's.
-pub(super) struct Place {
-    /// The directory, a mount itself.
-    pub(super) all: PathBuf,
-    /// The pod's own, if it has one; it may be elsewhere.
-    pub(super) own: Option<PathBuf>,
+/// What is told to the shim.
+#[derive(Debug, Default)]
+pub(super) struct Sight {
+    pub(super) hidden: Vec<Hidden>,
+    pub(super) view: Option<View>,
+}
+
+/// What a container that `built` describes is made in sight of.
+pub(super) fn sight(
+    shared: &Shared,
+    sandbox: &SandboxRecord,
+    handler: &Handler,
+    built: &Built,
+) -> Sight {
+    let places = places(shared, sandbox);
+    let mapped = built.mapped.iter().map(|bind| bind.source.as_path());
+    let pod = shared.layout.pod(&sandbox.id);
+    let Some(unseen) = Unseen::by(&built.spec, mapped, &pod, &places) else {
+        return Sight::default();
+    };
+    let Unseen { places, mut sources } = unseen;
+    let hidden = places.iter().map(hidden).collect();
+    let own = [shared.layout.root(), shared.layout.state(), &handler.root, &handler.path];
+    sources.extend(own.map(|path| canonicalize(path).unwrap_or_else(|_| path.to_owned())));
+    let places: Vec<Place> = places.into_iter().map(|(_, real)| real).collect();
+    // What others keep running where they make a container isn't known.
+    let known = matches!(handler.kind, Kind::Crun | Kind::Runc);
+    let view = known.then(|| shared.mounts.view(&places, &sources)).flatten();
+    Sight { hidden, view }
 }
 
 /// Where the host's mounts of all pods are, and this one's.
-pub(super) fn places(shared: &Shared, sandbox: &SandboxRecord) -> [Place; 2] {
+fn places(shared: &Shared, sandbox: &SandboxRecord) -> [Place; 2] {
     let netns = sandbox.netns.clone();
     let all = netns.as_deref().and_then(Path::parent).unwrap_or(&shared.config.netns_dir);
     [
@@ -30,36 +55,62 @@ pub(super) fn places(shared: &Shared, sandbox: &SandboxRecord) -> [Place; 2] {
     ]
 }
 
-/// What is to be hidden from who makes a container of `spec`, of what is mounted in `places`.
-pub(super) fn hidden(spec: &Spec, places: &[Place]) -> Vec<Hidden> {
-    let binds: Vec<&Mount> =
-        spec.mounts().iter().flatten().filter(|mount| is_bind(mount)).collect();
-    // The way to a place is not davit's alone, and a volume on it that propagates would lose that.
-    if spec.hooks().is_some() || binds.iter().any(|bind| propagates(bind)) {
-        return Vec::new();
-    }
-    let is_own = |source: &&PathBuf| places.iter().any(|place| place.own.as_ref() == Some(source));
-    let sources = binds.iter().filter_map(|bind| bind.source().as_ref());
-    let sources: io::Result<Vec<PathBuf>> =
-        sources.filter(|source| !is_own(source)).map(canonicalize).collect();
-    // Where one of them is can't be said, so it may be anywhere.
-    let Ok(sources) = sources else { return Vec::new() };
+fn hidden((Place { all, own }, _): &(Place, Place)) -> Hidden {
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    // Where a file system of its own is mounted there, its files would go with it.
-    let unseen =
-        places.iter().filter(|place| !may_show(&sources, &place.all) && shows_itself(&place.all));
-    unseen
-        .map(|Place { all, own }| {
-            let own = own.as_deref().filter(|own| own.starts_with(all));
-            Hidden { point: text(all), keep: own.map(text).unwrap_or_default() }
-        })
-        .collect()
+    let own = own.as_deref().filter(|own| own.starts_with(all));
+    Hidden { point: text(all), keep: own.map(text).unwrap_or_default() }
 }
 
-/// Whether what is bound from one of `sources` may hold mounts of `place`, or be one.
+/// What need not be seen.
+#[derive(Debug)]
+struct Unseen {
+    /// As davit calls them, and by their real paths.
+    places: Vec<(Place, Place)>,
+    /// Where the volumes are, but for the pod's own files: real paths.
+    sources: Vec<PathBuf>,
+}
+
+impl Unseen {
+    /// `None`: all is to be seen. Of the volumes in `mapped` the spec has what will be mounted below `pod`.
+    fn by<'a>(
+        spec: &'a Spec,
+        mapped: impl Iterator<Item = &'a Path>,
+        pod: &Path,
+        places: &[Place],
+    ) -> Option<Self> {
+        let binds: Vec<&Mount> =
+            spec.mounts().iter().flatten().filter(|mount| is_bind(mount)).collect();
+        // The way to a place is not davit's alone, and a volume on it that propagates would lose that.
+        if spec.hooks().is_some() || binds.iter().any(|bind| propagates(bind)) {
+            return None;
+        }
+        let own = |source: &Path| {
+            source.starts_with(pod) || places.iter().any(|one| one.own.as_deref() == Some(source))
+        };
+        let sources = binds.iter().filter_map(|bind| bind.source().as_deref()).chain(mapped);
+        let sources: io::Result<Vec<PathBuf>> =
+            sources.filter(|source| !own(source)).map(canonicalize).collect();
+        // Where one of them is can't be said, so it may be anywhere.
+        let sources = sources.ok()?;
+        let unseen = places.iter().filter_map(|place| {
+            let real = canonicalize(&place.all).ok()?;
+            // Where a file system of its own is mounted there, its files would go with it.
+            (!may_show(&sources, &real) && shows_itself(&real))
+                .then(|| (place.clone(), really(place, real)))
+        });
+        Some(Self { places: unseen.collect(), sources })
+    }
+}
+
+/// The same place by its real path.
+fn really(Place { all, own }: &Place, real: PathBuf) -> Place {
+    let own = own.as_deref().and_then(|own| own.strip_prefix(all).ok()).map(|own| real.join(own));
+    Place { all: real, own }
+}
+
+/// Whether what is bound from one of `sources` may hold mounts of `place`, or be one. All are real paths.
 fn may_show(sources: &[PathBuf], place: &Path) -> bool {
-    let Ok(place) = canonicalize(place) else { return true };
-    sources.iter().any(|source| source.starts_with(&place) || place.starts_with(source))
+    sources.iter().any(|source| source.starts_with(place) || place.starts_with(source))
 }
 
 fn options(mount: &Mount) -> impl Iterator<Item = &str> {
@@ -99,10 +150,16 @@ mod tests {
             Place { all: at("run/netns"), own: Some(netns.clone()) },
             Place { all: at("shm"), own: Some(shm.clone()) },
         ];
+        let pod = dir.path().join("pods/p");
+        let told = |spec: &Spec, mapped: Option<&Path>, places: &[Place]| {
+            let unseen = Unseen::by(spec, mapped.into_iter(), &pod, places);
+            let places = unseen.map(|unseen| unseen.places).unwrap_or_default();
+            places.iter().map(hidden).collect::<Vec<_>>()
+        };
         let hidden_from = |mount: Mount| {
             let mut spec = Spec::default();
             spec.set_mounts(Some(vec![bind(&volume, &["ro"]), bind(&shm, &[]), mount]));
-            let hidden = hidden(&spec, &places);
+            let hidden = told(&spec, None, &places);
             hidden.into_iter().map(|one| PathBuf::from(one.point)).collect::<Vec<_>>()
         };
         let (pins, memory) = (at("run/netns"), at("shm"));
@@ -118,6 +175,8 @@ mod tests {
             (bind(&at("shm/other"), &[]), std::slice::from_ref(&pins)),
             (bind(Path::new("/"), &[]), &[]),
             (bind(&dir.path().join("gone"), &[]), &[]),
+            // The pod's own, which is made later.
+            (bind(&pod.join("containers/c/mapped/0"), &[]), &both),
         ] {
             assert_eq!(hidden_from(bound.clone()), still, "{bound:?}");
         }
@@ -125,9 +184,11 @@ mod tests {
         let mut spec = Spec::default();
         spec.set_mounts(None);
         let kept = |places: &[Place]| {
-            let hidden = hidden(&spec, places).into_iter();
+            let hidden = told(&spec, None, places).into_iter();
             hidden.map(|one| PathBuf::from(one.keep)).collect::<Vec<_>>()
         };
+        // A volume that will be mapped.
+        assert_eq!(told(&spec, Some(&other), &places).len(), 1);
         assert_eq!(kept(&places), [netns, shm]);
         // Of a pod on the host's network, and of one that an earlier davit made.
         let elsewhere =
@@ -135,10 +196,20 @@ mod tests {
         assert_eq!(kept(&elsewhere), [PathBuf::new(), PathBuf::new()]);
         // A directory that is another one without what is mounted on it: /proc is one on any host.
         let foreign = [Place { all: "/proc".into(), own: None }];
-        assert_eq!(hidden(&spec, &foreign), []);
+        assert_eq!(told(&spec, None, &foreign), []);
         let hook = HookBuilder::default().path("/bin/true").build().unwrap();
         let hooks = HooksBuilder::default().create_runtime(vec![hook]).build().unwrap();
         spec.set_hooks(Some(hooks));
-        assert_eq!(hidden(&spec, &places), []);
+        assert_eq!(told(&spec, None, &places), []);
+    }
+
+    #[test]
+    fn a_pods_own_is_below_the_real_place_if_it_is_below_the_place() {
+        let really = |own: &str| {
+            let place = Place { all: "/var/run/netns".into(), own: Some(own.into()) };
+            really(&place, "/run/netns".into()).own
+        };
+        assert_eq!(really("/var/run/netns/p"), Some("/run/netns/p".into()));
+        assert_eq!(really("/elsewhere/p"), None);
     }
 }

@@ -47,7 +47,9 @@ impl Restoration {
         let creation = &self.creation;
         let Prepared { record, held, mut request } = creation.prepare(id, undo)?;
         // What restores looks the mounts up in the host's own list.
-        request.rootfs.iter_mut().for_each(|rootfs| rootfs.hidden.clear());
+        if let Some(rootfs) = &mut request.rootfs {
+            (rootfs.hidden, rootfs.view) = (Vec::new(), None);
+        }
         reach("restore.prepared")?;
         let writable = creation.shared.layout.writable(id);
         let directory = writable.join("restore");

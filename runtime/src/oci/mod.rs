@@ -34,7 +34,7 @@ pub use build::{SpecError, build};
 pub use capabilities::CapabilityError;
 pub use devices::DeviceError;
 pub use env::EnvError;
-pub use handlers::{Handler, Handlers};
+pub use handlers::{Handler, Handlers, Kind};
 pub use host::{Host, HostConfig, HostError, MissingSources};
 pub use namespaces::NamespaceError;
 pub use path::PathProblem;

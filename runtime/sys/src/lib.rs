@@ -11,6 +11,7 @@ pub mod fifo;
 pub mod kin;
 pub mod memory;
 pub mod mount;
+pub mod mounts;
 pub mod namespace;
 pub mod passing;
 pub mod pin;

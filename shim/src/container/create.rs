@@ -142,7 +142,7 @@ impl Plan {
     /// Runs in the child: makes the mounts that the OCI runtime is to find, in a namespace of the child's own.
     fn prepare(&self, userns: Option<&Userns>) -> Result<(), MappedError> {
         if let Some(rootfs) = &self.rootfs {
-            rootfs::leave_mounts(&rootfs.target)?;
+            rootfs::leave_mounts_for(rootfs)?;
             rootfs::prepare(rootfs, userns)?;
         } else if let Some(first) = self.mapped_mounts.first() {
             rootfs::leave_mounts(&first.target)?;
