@@ -6,7 +6,7 @@
 
 use crate::ahead::Ahead;
 use crate::cdi::Cdi;
-use crate::cgroup::{CgroupError, Cgroups, Driver, Group, InvalidGroup};
+use crate::cgroup::{CgroupError, Cgroups, Driver, Group, InvalidGroup, Moves};
 use crate::config::RuntimeConfig;
 use crate::container::ContainerState;
 use crate::counters::Counters;
@@ -178,6 +178,7 @@ async fn parts(
             .map_err(OpenError::PodCgroupParent)?;
         host.cgroups.ensure(&above).await.map_err(OpenError::Cgroup)?;
     }
+    let moves = Arc::new(Moves::new(host.cgroups.layout()));
     Ok(Shared {
         ahead: Ahead::new(config.pods_ahead),
         creations: Places::new(config.creations),
@@ -198,6 +199,7 @@ async fn parts(
         events: Events::new(journal.inbox()),
         journal,
         mounts: Default::default(),
+        moves,
         walkers: Walkers::default(),
         index: Index::default(),
     })

@@ -2,7 +2,7 @@
 
 use crate::ahead::Ahead;
 use crate::cdi::Cdi;
-use crate::cgroup::{Driver, Group, InvalidGroup};
+use crate::cgroup::{Driver, Group, InvalidGroup, Moves};
 use crate::config::RuntimeConfig;
 use crate::counters::Counters;
 use crate::events::Events;
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) journal: Journal,
     pub(crate) mounts: Mounts,
+    /// Between cgroups.
+    pub(crate) moves: Arc<Moves>,
     pub(crate) ahead: Ahead,
     pub(crate) walkers: Walkers,
     pub(crate) index: Index,

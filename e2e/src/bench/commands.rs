@@ -5,9 +5,10 @@
 
 use super::figures::Metric;
 use super::lane::Subject;
-use super::measure::{Bench, millis};
+use super::measure::{ALONE, Bench, millis};
 use super::pods::{self, Network};
 use super::streams::exec_streamed;
+use crate::host::pause;
 use anyhow::{Context, Result, ensure};
 use k8s_cri::v1::{ContainerEventResponse, ContainerEventType, GetEventsRequest};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,6 +35,12 @@ impl Bench {
             self.add(subject, Metric::Exec, whole);
             self.add(subject, Metric::ExecBare, bare);
             self.add(subject, Metric::ExecBeyond, whole - bare);
+        }
+        for _ in 0..self.options.block {
+            pause(ALONE);
+            let begun = Instant::now();
+            subject.cri.exec(&running.container, &["true"], 10).context("ExecSync")?;
+            self.add(subject, Metric::ExecAlone, millis(begun));
         }
         pods::remove(subject, &running)
     }

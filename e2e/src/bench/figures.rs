@@ -12,6 +12,10 @@ pub(super) enum Metric {
     Start,
     /// As [`Self::Start`], on the host's network.
     StartHost,
+    /// As [`Self::Start`], after a while in which nothing happened.
+    StartAlone,
+    /// Milliseconds for ExecSync of `true`, after such a while.
+    ExecAlone,
     /// As [`Self::Start`], with all other pods there.
     StartAmong,
     /// Of [`Self::Start`], RunPodSandbox.
@@ -78,6 +82,12 @@ pub(super) enum Metric {
     GrowthFull,
     /// The median of the last in percent of that of the first.
     Growth,
+    /// As [`Self::StartAlone`], on a node without other pods.
+    GrowthAloneEmpty,
+    /// As [`Self::StartAlone`], with all pods of a full node there.
+    GrowthAloneFull,
+    /// The median of the last in percent of that of the first.
+    GrowthAlone,
     /// Thousands of lines per second that a container writes into its log.
     LogRate,
     /// Lines that are not in the log.

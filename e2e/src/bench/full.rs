@@ -4,7 +4,7 @@
 
 use super::figures::Metric;
 use super::lane::Subject;
-use super::measure::{Bench, in_flight, ms};
+use super::measure::{Bench, in_flight, median, ms};
 use super::pods::{self, Network};
 use crate::host::pause;
 use anyhow::{Context, Result};
@@ -21,7 +21,7 @@ const STEPS: [(u32, Metric); 4] = [
 impl Bench {
     /// Each pod has a network of its own, so that bridge, addresses and rules grow too.
     pub(super) fn full(&mut self, subject: &Subject) -> Result<()> {
-        let (mut running, mut medians) = (Vec::new(), Vec::new());
+        let (mut running, mut medians, mut alone) = (Vec::new(), Vec::new(), Vec::new());
         // The first pod makes bridge, table and parent cgroups.
         pods::remove(subject, &pods::run(subject, Network::Own)?)?;
         for (parts, metric) in STEPS {
@@ -30,6 +30,14 @@ impl Bench {
             running.extend(in_flight(more, |_| pods::run(subject, Network::Own))?);
             pause(self.options.settle);
             medians.push(self.one_more(subject, metric)?);
+            match parts {
+                0 => alone.push(self.alone(subject, Metric::GrowthAloneEmpty)?),
+                FULL => alone.push(self.alone(subject, Metric::GrowthAloneFull)?),
+                _ => {}
+            }
+        }
+        if let [empty, full] = alone.as_slice() {
+            self.add(subject, Metric::GrowthAlone, 100.0 * full / empty);
         }
         if let [empty, .., full] = medians.as_slice() {
             self.add(subject, Metric::Growth, 100.0 * full / empty);
@@ -54,7 +62,6 @@ impl Bench {
             all.push(took);
             pods::remove(subject, &one)?;
         }
-        all.sort_by(f64::total_cmp);
-        all.get(all.len() / 2).copied().context("no pod was started")
+        median(all)
     }
 }

@@ -18,6 +18,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tonic::Code;
 
+/// For how long nothing happens before what is measured by itself.
+pub(super) const ALONE: Duration = Duration::from_millis(200);
 /// How many pods are started or removed at the same time.
 const IN_FLIGHT: usize = 10;
 /// How many times a list is asked for.
@@ -67,7 +69,24 @@ impl Bench {
         }
         let busy = Ticks::now()?.busy_ms_since(before);
         self.add(subject, cpu, busy / f64::from(self.options.block));
+        if network == Network::Own {
+            self.alone(subject, Metric::StartAlone)?;
+        }
         Ok(())
+    }
+
+    /// Pods, each by itself: what the end of the one before has left the kernel to do is done. The median in milliseconds.
+    pub(super) fn alone(&mut self, subject: &Subject, metric: Metric) -> Result<f64> {
+        let mut all = Vec::new();
+        for _ in 0..self.options.block {
+            pause(ALONE);
+            let (running, steps) = pods::timed(subject, Network::Own, &pods::SLEEP)?;
+            let took = ms(steps.whole());
+            self.add(subject, metric, took);
+            all.push(took);
+            pods::remove(subject, &running)?;
+        }
+        median(all)
     }
 
     /// Many pods at once.
@@ -232,6 +251,12 @@ pub(super) fn in_flight<T: Send>(
         }
     });
     done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+}
+
+/// The one in the middle.
+pub(super) fn median(mut samples: Vec<f64>) -> Result<f64> {
+    samples.sort_by(f64::total_cmp);
+    samples.get(samples.len() / 2).copied().context("no pod was started")
 }
 
 pub(super) fn millis(begun: Instant) -> f64 {

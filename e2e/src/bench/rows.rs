@@ -31,7 +31,7 @@ const fn promised(key: &'static str, way: Way) -> Row {
 }
 
 /// All figures, as they are printed.
-pub(super) const ROWS: [Row; 73] = {
+pub(super) const ROWS: [Row; 76] = {
     use Budget::{LeastOf, Most, MostOf, None};
     use Metric as M;
     use Stat::{Best, P50, P95, Worst};
@@ -40,6 +40,7 @@ pub(super) const ROWS: [Row; 73] = {
             .ahead(7.0, 2.2),
         row("start_p95", "start a pod, p95", "ms", (M::Start, P95), None),
         row("start_best", "start a pod, the fastest", "ms", (M::Start, Best), None),
+        row("start_alone", "start a pod by itself, p50", "ms", (M::StartAlone, P50), None),
         row("sandbox_p50", "of it, RunPodSandbox, p50", "ms", (M::Sandbox, P50), None),
         row("create_p50", "of it, CreateContainer, p50", "ms", (M::Create, P50), None),
         row("start_only_p50", "of it, StartContainer, p50", "ms", (M::StartOnly, P50), None),
@@ -81,6 +82,7 @@ pub(super) const ROWS: [Row; 73] = {
         row("exec_p50", "ExecSync `true`, p50", "ms", (M::Exec, P50), Most(7.5)).ahead(2.0, 2.0),
         row("exec_p95", "ExecSync `true`, p95", "ms", (M::Exec, P95), None),
         row("exec_best", "ExecSync `true`, the fastest", "ms", (M::Exec, Best), None),
+        row("exec_alone", "ExecSync `true` by itself, p50", "ms", (M::ExecAlone, P50), None),
         row(
             "exec_bare",
             "the OCI runtime's own exec of `true`, p50",
@@ -154,6 +156,7 @@ pub(super) const ROWS: [Row; 73] = {
         row("growth_2", "with half of them, p50", "ms", (M::GrowthHalf, P50), None),
         row("growth_3", "with all of them, p50", "ms", (M::GrowthFull, P50), None),
         row("growth", "the last of the first", "%", (M::Growth, P50), Most(115.0)),
+        row("growth_alone", "the same of starts by themselves", "%", (M::GrowthAlone, P50), None),
         row(
             "full_containers_p50",
             "ListContainers on a full node, p50",

@@ -9,7 +9,7 @@ mod trace;
 
 pub use trace::{Calls, Role, Trace};
 
-use crate::host::eventually;
+use crate::host::{eventually, pause};
 use crate::scrape::Scrape;
 use crate::subnet::Room;
 use crate::test::{Pod, Test};
@@ -28,13 +28,16 @@ pub struct Options {
     pub pods: u32,
     /// How many others there are meanwhile.
     pub there: u32,
+    /// How long nothing happens between the end of a pod and the start of the next: the kernel tidies up after an end for some milliseconds, with its lock on all
+    /// cgroups held, and what moves between cgroups waits longer once nothing has for a while.
+    pub pause: Duration,
     /// The OCI runtime: `crun` or `runc`.
     pub handler: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pods: 30, there: 0, handler: "crun".to_owned() }
+        Self { pods: 30, there: 0, pause: Duration::ZERO, handler: "crun".to_owned() }
     }
 }
 
@@ -81,6 +84,7 @@ fn take(t: &Test, options: &Options, metrics: SocketAddr) -> Result<Profile> {
     let before = steps(metrics)?;
     let mut times: [Vec<Duration>; 4] = Default::default();
     for number in 0..options.pods {
+        pause(options.pause);
         let (pod, [run, create, start]) = begin(t, &format!("timed-{number}"))?;
         let begun = Instant::now();
         end(t, &pod)?;

@@ -15,11 +15,13 @@ mod kill;
 mod layout;
 mod limit;
 mod manage;
+mod moves;
 pub(crate) mod usage;
 
 pub use group::{Driver, Group, InvalidGroup, default_parent};
 pub use layout::{Hierarchy, Layout, LayoutError, Version};
 pub use manage::{Cgroups, Ensured};
+pub(crate) use moves::Moves;
 
 use std::path::PathBuf;
 

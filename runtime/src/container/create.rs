@@ -59,6 +59,9 @@ pub(super) struct Held {
     volumes: Vec<Volume>,
 }
 
+/// An OCI runtime has moved what it makes by then, if it is not held up.
+const OCI_RUNTIME: Duration = Duration::from_millis(20);
+
 /// The longest user or group file of an image that is read.
 const USER_FILE_LIMIT: u64 = 4 << 20;
 
@@ -170,6 +173,7 @@ impl Creation {
         id: &ContainerId,
         undo: &mut Undo<'static>,
     ) -> Result<Prepared, CreateContainerError> {
+        self.shared.moves.expect(OCI_RUNTIME);
         let steps = &self.shared.metrics.steps;
         let step = steps.create_image.begin();
         let image = self.image()?;

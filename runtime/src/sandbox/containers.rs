@@ -30,6 +30,9 @@ use tokio::time::Instant;
 /// Between two lines of davit's log about the loss of one container's.
 const LOSS_PAUSE: Duration = Duration::from_secs(60);
 
+/// An OCI runtime has moved a command into the container's cgroups by then, if it is not held up.
+const COMMAND: Duration = Duration::from_millis(10);
+
 impl Pod {
     /// Makes a container, or joins the making of the same one, or finds it made.
     pub(super) fn create(
@@ -441,7 +444,10 @@ impl Pod {
 
     pub(super) fn exec_target(&self, id: &ContainerId) -> Result<ExecTarget, ExecError> {
         match self.slot(id)?.record.state {
-            ContainerState::Running { paused_at: None, pid, .. } => self.target(id, pid),
+            ContainerState::Running { paused_at: None, pid, .. } => {
+                self.shared.moves.expect(COMMAND);
+                self.target(id, pid)
+            }
             ContainerState::Creating
             | ContainerState::Created { .. }
             | ContainerState::Running { paused_at: Some(_), .. }

@@ -99,6 +99,9 @@ impl ShimStart {
     }
 }
 
+/// After a pod comes its first container, if the client need not be waited for.
+const NEXT_CALL: Duration = Duration::from_millis(40);
+
 async fn steps(
     shared: &Arc<Shared>,
     record: &mut SandboxRecord,
@@ -179,6 +182,8 @@ async fn shim(
     if !first {
         cgroup(shared, record, group, undo).await?;
     }
+    // Its first container's.
+    shared.moves.expect(NEXT_CALL);
     let found = Shim::connect(shared, &record.id, record.shim).await;
     drop(step);
     let shim = found.map_err(RunSandboxError::Shim)?.shim;
