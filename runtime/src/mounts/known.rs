@@ -4,6 +4,7 @@
 
 use super::Place;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 /// File systems whose server may be gone: whoever as much as goes through their root then hangs, and they are not to hang a container that has nothing of them.
@@ -124,18 +125,17 @@ fn sort(point: PathBuf, file_system: &str, places: &[Place]) -> Sort {
     Sort::Always(point)
 }
 
-/// Whether it is where a kubelet mounts what a pod is to have: `…/pods/UID/volumes/…`.
+/// Whether it is where a kubelet mounts what a pod is to have: `…/pods/UID/volumes/…`, and, once for all pods, `…/plugins/kubernetes.io/…`.
 fn is_volume(point: &Path) -> bool {
-    let parts: Vec<_> = point.components().collect();
-    parts.windows(3).any(|three| {
-        let [Component::Normal(pods), Component::Normal(uid), Component::Normal(volumes)] = three
-        else {
-            return false;
-        };
+    let parts: Vec<&OsStr> = point.components().map(Component::as_os_str).collect();
+    let all = |two: &[&OsStr]| two == ["plugins", "kubernetes.io"];
+    let of_a_pod = |three: &[&OsStr]| {
+        let [pods, uid, volumes] = three else { return false };
         *pods == "pods"
             && uid.len() == 36
             && (*volumes == "volumes" || *volumes == "volume-subpaths")
-    })
+    };
+    parts.windows(2).any(all) || parts.windows(3).any(of_a_pod)
 }
 
 #[cfg(test)]
@@ -186,6 +186,7 @@ mod tests {
         for (point, file_system) in [
             (volume.as_str(), "tmpfs"),
             (&part, "ext4"),
+            ("/var/lib/kubelet/plugins/kubernetes.io/csi/x/1/globalmount", "ext4"),
             ("/srv/share", "nfs4"),
             ("/home", "autofs"),
             ("/mnt/s3", "fuse"),
@@ -201,6 +202,7 @@ mod tests {
             ("/proc/sys/fs/binfmt_misc", "autofs"),
             ("/var/lib/kubelet", "xfs"),
             ("/var/lib/kubelet/pods/short/volumes/v", "tmpfs"),
+            ("/opt/plugins/kubernetes.io.d", "ext4"),
             ("/srv/data", "ext4"),
             ("/run", "tmpfs"),
         ] {
