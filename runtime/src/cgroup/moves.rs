@@ -54,12 +54,16 @@ impl Moves {
 
     /// The waits are the kernel's, of a thread that is there for such.
     fn see_to_it(&self) {
-        let own = self.own();
         let pid = std::process::id().to_string();
+        let (mut told, mut own) = (String::new(), None);
         loop {
-            let moved = own
-                .as_ref()
-                .is_some_and(|file| rustix::io::pwrite(file, pid.as_bytes(), 0).is_ok());
+            // Others may move the daemon meanwhile, and are not to be undone.
+            let now = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+            if now != told {
+                (own, told) = (self.own(&now), now);
+            }
+            let write = |file| rustix::io::pwrite(file, pid.as_bytes(), 0);
+            let moved = own.as_ref().is_some_and(|file: &OwnedFd| write(file).is_ok());
             if moved {
                 let _ = rustix::thread::nanosleep(&PAUSE);
             }
@@ -71,10 +75,9 @@ impl Moves {
         }
     }
 
-    /// The list of processes that the daemon is in: looked for each time, as others may move it.
-    fn own(&self) -> Option<OwnedFd> {
-        let told = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-        let file = procs(self.layout.as_ref()?, &told)?;
+    /// The list of processes that the daemon is in, by what `/proc/self/cgroup` tells.
+    fn own(&self, told: &str) -> Option<OwnedFd> {
+        let file = procs(self.layout.as_ref()?, told)?;
         // Seen through a namespace of cgroups, the path may be another one's.
         let listed = std::fs::read_to_string(&file).ok()?;
         let pid = std::process::id().to_string();
@@ -150,7 +153,7 @@ mod tests {
         let before = std::fs::read_to_string("/proc/self/cgroup").unwrap();
         let layout = Layout::read().unwrap();
         let moves = Arc::new(Moves { layout: Some(layout), wanted: Mutex::default() });
-        assert!(moves.own().is_some());
+        assert!(moves.own(&before).is_some());
         for _ in 0..2 {
             moves.expect(Duration::from_millis(10));
             moves.expect(Duration::from_millis(20));
