@@ -12,6 +12,7 @@ use crate::error::{Invalid, checked_path};
 use crate::mapped;
 use crate::overlay;
 use crate::userns::Userns;
+use crate::view::NoView;
 use davit_proto::disk::IdMappings;
 use davit_proto::shim::{Directory, ImageVolume, Rootfs};
 use davit_sys::namespace::{Namespace, unshare};
@@ -91,8 +92,10 @@ pub(crate) fn leave_mounts_for(rootfs: &Rootfs) -> Result<(), RootfsError> {
     if let Some(view) = &rootfs.view {
         match crate::view::enter(view) {
             Ok(()) => return Ok(()),
-            // The daemon that offered it may have ended, or something was unmounted just now. All mounts do as well.
-            Err(error) => crate::say(&error),
+            // The daemon that offered it may have ended, something was unmounted just now, a share does not answer, or the host refuses such mounts. All of them do
+            // as well.
+            Err(NoView::Refused(error)) => crate::say(&error),
+            Err(NoView::Lost(error)) => return Err(error),
         }
     }
     leave_mounts(&rootfs.target)?;

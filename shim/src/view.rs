@@ -8,13 +8,12 @@ use crate::rootfs::{RootfsError, at};
 use davit_proto::shim::{View, ViewPart};
 use davit_sys::mount::make_private;
 use davit_sys::namespace::{Namespace, unshare};
-use davit_sys::pin::is_mount;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::process::{chroot, fchdir};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
 
 const OWN: &str = "/proc/thread-self/ns/mnt";
 
@@ -33,19 +32,39 @@ pub(crate) fn check(view: &View) -> Result<(), Invalid> {
     }
 }
 
-/// Leaves the caller's mount namespace for one that has these mounts only. If that fails the caller is where it was.
-pub(crate) fn enter(view: &View) -> Result<(), RootfsError> {
-    let (own, empty) = (open(OWN)?, open(&view.empty)?);
-    let parts: Vec<(OwnedFd, &str)> =
-        view.parts.iter().filter(|part| there(&part.path)).map(copy).collect::<Result<_, _>>()?;
-    join(&empty, &view.empty)?;
-    let made = unshare(Namespace::Mount)
-        .map_err(at("copy the mounts of", &view.empty))
-        .and_then(|()| attach(&parts));
-    if made.is_err() {
-        join(&own, OWN)?;
+/// Why there is no such namespace.
+#[derive(Debug)]
+pub(crate) enum NoView {
+    /// The caller is where it was.
+    Refused(RootfsError),
+    /// It is nowhere that it could use.
+    Lost(RootfsError),
+}
+
+/// Leaves the caller's mount namespace for one that has these mounts only.
+pub(crate) fn enter(view: &View) -> Result<(), NoView> {
+    let refused = NoView::Refused;
+    let (own, empty) = (open(OWN).map_err(refused)?, open(&view.empty).map_err(refused)?);
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let root = root.map_err(at("open", "/")).map_err(refused)?;
+    let parts = view.parts.iter().filter_map(|part| copy(part).transpose());
+    let parts: Vec<(OwnedFd, &str)> = parts.collect::<Result<_, _>>().map_err(refused)?;
+    join(&empty, &view.empty).map_err(refused)?;
+    make(&view.empty, &parts).map_err(|error| {
+        // The root need not be its namespace's.
+        let back = join(&own, OWN).and_then(|()| become_root(&root, "/"));
+        back.map_or_else(NoView::Lost, |()| refused(error))
+    })
+}
+
+fn make(empty: &str, parts: &[(OwnedFd, &str)]) -> Result<(), RootfsError> {
+    unshare(Namespace::Mount).map_err(at("copy the mounts of", empty))?;
+    // The daemon may have ended, and its number may be another's.
+    let mounts = davit_sys::mounts::list().map_err(at("list the mounts of", empty))?;
+    if mounts.len() != 1 {
+        return Err(at("find nothing in", empty)(Errno::NOTEMPTY));
     }
-    made
+    attach(parts)
 }
 
 fn open(namespace: &str) -> Result<OwnedFd, RootfsError> {
@@ -58,20 +77,30 @@ fn join(namespace: &OwnedFd, name: &str) -> Result<(), RootfsError> {
         .map_err(at("join the mount namespace", name))
 }
 
-/// Whether a mount can be reached there: it may be gone since the daemon looked, or lie below another one.
-fn there(path: &str) -> bool {
-    is_mount(Path::new(path)).unwrap_or(false)
+/// Whether a mount can be reached there: it may be gone since the daemon looked, or lie below another one. One that can't be looked at is there, and
+/// what is below it is not to be taken for it.
+fn there(path: &str) -> Result<bool, RootfsError> {
+    // Of a share, the server is not asked.
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+    match rustix::fs::statx(CWD, path, flags, StatxFlags::empty()) {
+        Ok(stat) => Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(error) => Err(at("look at", path)(error)),
+    }
 }
 
-fn copy(part: &ViewPart) -> Result<(OwnedFd, &str), RootfsError> {
+fn copy(part: &ViewPart) -> Result<Option<(OwnedFd, &str)>, RootfsError> {
     let ViewPart { path, whole } = part;
+    if !there(path)? {
+        return Ok(None);
+    }
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_NO_AUTOMOUNT;
     flags.set(OpenTreeFlags::AT_RECURSIVE, *whole);
     let copied = open_tree(CWD, path.as_str(), flags).map_err(at("copy the mount at", path))?;
     make_private(copied.as_fd()).map_err(at("make private the copy of", path))?;
-    Ok((copied, path))
+    Ok(Some((copied, path)))
 }
 
 /// The root above the empty one, the others on it.
@@ -80,10 +109,14 @@ fn attach(parts: &[(OwnedFd, &str)]) -> Result<(), RootfsError> {
         let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(copied, "", CWD, *path, whole).map_err(at("mount the copy of", path))?;
         if number == 0 {
-            fchdir(copied).and_then(|()| chroot(".")).map_err(at("make a root of", path))?;
+            become_root(copied, path)?;
         }
     }
     Ok(())
+}
+
+fn become_root(directory: &OwnedFd, path: &str) -> Result<(), RootfsError> {
+    fchdir(directory).and_then(|()| chroot(".")).map_err(at("make a root of", path))
 }
 
 #[cfg(test)]
@@ -92,6 +125,7 @@ mod tests {
     use davit_sys::namespace::no_mounts;
     use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
     use std::os::fd::AsRawFd as _;
+    use std::path::Path;
 
     fn table() -> String {
         std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap()
@@ -184,10 +218,12 @@ mod tests {
             // The one between is missing.
             let parts = [("/", false), ("/proc", true), (inner.as_str(), true)];
             let offered = format!("/proc/self/fd/{}", empty.as_raw_fd());
-            let error = enter(&view(offered, &parts)).unwrap_err().to_string();
+            let Err(NoView::Refused(error)) = enter(&view(offered, &parts)) else { panic!() };
+            let error = error.to_string();
             assert!(error.contains("mount the copy of") && error.contains(&inner), "{error}");
             assert_eq!(table(), before);
-            for absent in ["/proc/self/fd/9999", "/proc/self/ns/net"] {
+            // None, one of another kind, and one in which something is.
+            for absent in ["/proc/self/fd/9999", "/proc/self/ns/net", "/proc/self/ns/mnt"] {
                 assert!(enter(&view(absent.to_owned(), &parts[..2])).is_err());
                 assert_eq!(table(), before);
             }

@@ -473,6 +473,14 @@ on_one!(without_descriptors_calls_are_refused_by_name_and_containers_go_on, |t| 
     let speaker = speaker(t, &pod)?;
     let (id, pid) = ending(t, &pod)?;
     let another = davit_e2e::cri::Cri::new(&t.settings().socket())?;
+    // What keeps the kernel ready for a moment after a container was made has one, and gives it back.
+    eventually(WITHIN, "nothing is kept ready", || {
+        let open = PathBuf::from(format!("/proc/{}/fd", t.daemon().pid().context("it runs")?));
+        let names = names_in(&open)?;
+        let files = names.iter().filter_map(|name| std::fs::read_link(open.join(name)).ok());
+        let mut files = files.filter(|file| file.ends_with("cgroup.procs"));
+        Ok(files.next().is_none().then_some(()))
+    })?;
     let few = NoDescriptors::of(t.daemon().pid().context("it runs")?)?;
     let answer = t.try_pod("another", |_| ());
     let status = answer.err().context("it was not refused")?;

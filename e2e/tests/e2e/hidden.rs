@@ -180,12 +180,12 @@ on_both!(a_directory_of_namespaces_may_have_a_file_system_of_its_own, setup: wit
     let (one, other) = (t.pod("one", |_| ())?, t.pod("other", |_| ())?);
     let id = t.run(&one, "plain", |_| ())?;
     t.exec(&id, "ip link show eth0")?;
-    // The namespaces are seen; the other's memory is not.
-    assert_eq!(seen(t, &[&one, &other])?, [3, 1]);
+    // The directory is seen, with the namespace that it needs.
+    assert_eq!(seen(t, &[&one, &other])?, [3, 0]);
     Ok(())
 });
 
-/// Where a kubelet would have the volumes of two pods, each with a mount in it, and a share whose server never answers.
+/// Where a kubelet would have the volumes of two pods, each with a mount in it, a share whose server never answers, and one whose server is gone.
 fn with_volumes_and_a_share(settings: &mut Settings) -> Result<()> {
     telling(settings)?;
     let volumes = volumes(&settings.dir);
@@ -196,17 +196,24 @@ fn with_volumes_and_a_share(settings: &mut Settings) -> Result<()> {
     }
     std::fs::File::create(volumes.join("mine/deep/file"))?;
     settings.disks.extend(memory);
-    let share = settings.dir.join("share");
+    // Open, and not read from, for as long as the tests run: it is unmounted with the test's directory.
+    let _ = std::os::fd::IntoRawFd::into_raw_fd(share(settings, "share")?);
+    drop(share(settings, "gone")?);
+    Ok(())
+}
+
+/// A FUSE file system, whose server is who has the file.
+fn share(settings: &mut Settings, name: &str) -> Result<std::fs::File> {
+    let share = settings.dir.join(name);
     std::fs::create_dir(&share)?;
     let server = std::fs::File::options().read(true).write(true).open("/dev/fuse")?;
-    // Open, and not read from, for as long as the tests run: it is unmounted with the test's directory.
-    let server = std::os::fd::IntoRawFd::into_raw_fd(server);
-    let data = format!("fd={server},rootmode=40000,user_id=0,group_id=0");
+    let number = std::os::fd::AsRawFd::as_raw_fd(&server);
+    let data = format!("fd={number},rootmode=40000,user_id=0,group_id=0");
     let data = std::ffi::CString::new(data)?;
     let flags = rustix::mount::MountFlags::empty();
     rustix::mount::mount("share", &share, "fuse", flags, Some(data.as_c_str()))?;
     settings.disks.push(share);
-    Ok(())
+    Ok(server)
 }
 
 fn volumes(dir: &Path) -> PathBuf {
@@ -254,6 +261,19 @@ on_both!(what_a_container_has_nothing_of_is_not_looked_at, setup: with_volumes_a
     })?;
     t.exec(&id, "test -f /part/new")?;
     assert_eq!((seen_at(t, &mine)?, seen_at(t, &others)?), (2, 0));
+    // What can't be had is not replaced by what lies below.
+    let gone = t.try_create(&pod, "gone", |c| {
+        c.mounts.push(Mount {
+            container_path: "/gone".to_owned(),
+            host_path: t.dir.join("gone").to_string_lossy().into_owned(),
+            ..Mount::default()
+        });
+    });
+    // crun does not look what it is that it mounts.
+    if let Ok(id) = gone {
+        t.cri.start(&id)?;
+        assert_eq!(t.exec(&id, "ls /gone 2> /dev/null || echo refused")?, "refused");
+    }
     // Nobody but the container that was told to has mounted anything.
     assert_eq!(here(&table()?), before);
     Ok(())

@@ -152,6 +152,7 @@ pub struct View {
     #[prost(message, repeated, tag = "2")]
     pub parts: ::prost::alloc::vec::Vec<ViewPart>,
 }
+/// One of the mounts that are copied.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ViewPart {
     /// Where it is mounted, on the host and in the copy.

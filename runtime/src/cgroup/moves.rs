@@ -3,7 +3,7 @@
 //! Who moves a process into another cgroup waits, with the lock on all cgroups held, until every processor has taken notice; but not if somebody else has done so in the last
 //! some 10 ms. An OCI runtime does it for each container and each command, so one alone would wait for that as long as all the rest takes. Owns that the
 //! waiting has begun before, beside that rest: by moving the daemon to where it is. For some milliseconds after each call that is told of, and never else; nowhere
-//! where the hierarchies are mounted with `favordynmods`, which spares everybody the wait.
+//! where the hierarchies are mounted with `favordynmods`, which spares everybody the wait, nor before Linux 6.0, where there was none.
 
 use super::Layout;
 use crate::oci::mountinfo::{self, Mount};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Less than the kernel stays ready for.
 const PAUSE: rustix::thread::Timespec = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 6_000_000 };
+
+const FAVORED: &str = "favordynmods";
 
 /// See the module.
 #[derive(Debug)]
@@ -35,7 +37,10 @@ impl Moves {
     /// Between the cgroups of these hierarchies.
     pub(crate) fn new(layout: &Layout) -> Self {
         let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-        let waits = !are_favored(&mountinfo::parse(&table));
+        // Before Linux 6.0, which brought the option, all were favored.
+        let features = std::fs::read_to_string("/sys/kernel/cgroup/features").unwrap_or_default();
+        let waits = features.lines().any(|one| one == FAVORED);
+        let waits = waits && !are_favored(&mountinfo::parse(&table));
         Self { layout: waits.then(|| layout.clone()), wanted: Mutex::default() }
     }
 
@@ -57,7 +62,7 @@ impl Moves {
         let pid = std::process::id().to_string();
         let (mut told, mut own) = (String::new(), None);
         loop {
-            // Others may move the daemon meanwhile, and are not to be undone.
+            // Others may move the daemon meanwhile, and are not to be undone: but for what happens right between this and the write.
             let now = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
             if now != told {
                 (own, told) = (self.own(&now), now);
@@ -94,7 +99,7 @@ impl Moves {
 /// Whether they are spared the wait: by one hierarchy for all.
 fn are_favored(mounts: &[Mount]) -> bool {
     let cgroups = mounts.iter().filter(|one| one.fs_type == "cgroup" || one.fs_type == "cgroup2");
-    cgroups.flat_map(|one| one.super_options.split(',')).any(|option| option == "favordynmods")
+    cgroups.flat_map(|one| one.super_options.split(',')).any(|option| option == FAVORED)
 }
 
 /// Where the processes of the cgroup are listed of which `/proc/PID/cgroup` tells.

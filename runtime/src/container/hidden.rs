@@ -37,7 +37,10 @@ pub(super) fn sight(
     let Unseen { places, mut sources } = unseen;
     let hidden = places.iter().map(hidden).collect();
     let own = [shared.layout.root(), shared.layout.state(), &handler.root, &handler.path];
-    sources.extend(own.map(|path| canonicalize(path).unwrap_or_else(|_| path.to_owned())));
+    let own = own.into_iter().chain(sandbox.netns.as_deref());
+    // What is not there yet will be made.
+    let real = |path: &Path| path.ancestors().find_map(|one| canonicalize(one).ok());
+    sources.extend(own.filter_map(real));
     let places: Vec<Place> = places.into_iter().map(|(_, real)| real).collect();
     // What others keep running where they make a container isn't known.
     let known = matches!(handler.kind, Kind::Crun | Kind::Runc);

@@ -20,6 +20,13 @@ pub(super) struct Part<'a> {
     pub(super) whole: bool,
 }
 
+impl Part<'_> {
+    /// Whether the mount at this point comes with it.
+    pub(super) fn shows(&self, point: &Path) -> bool {
+        point == self.path || (self.whole && point.starts_with(self.path))
+    }
+}
+
 /// `None`: all, since nothing is left out, or too much is to be copied one by one.
 pub(super) fn choose<'a>(
     known: &'a Known,

@@ -3,12 +3,14 @@
 //! Owns the sorting: which mounts are always to be seen, and which only by who needs them. Pods' own are merely counted out: there is nothing to know of them.
 
 use super::Place;
+use davit_sys::mounts::Mount;
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 /// File systems whose server may be gone: whoever as much as goes through their root then hangs, and they are not to hang a container that has nothing of them.
-const REMOTE: [&str; 14] = [
+const REMOTE: [&str; 20] = [
     "9p",
     "afs",
     "autofs",
@@ -17,12 +19,18 @@ const REMOTE: [&str; 14] = [
     "cifs",
     "fuse",
     "fuseblk",
+    "gfs2",
     "glusterfs",
+    "gpfs",
     "lustre",
     "nfs",
     "nfs4",
+    "ocfs2",
+    "orangefs",
     "smb3",
     "vboxsf",
+    "virtiofs",
+    "wekafs",
 ];
 /// But for these: there the system's programs may be, on a machine without a disk, and what makes a container's `/proc` its own (LXCFS).
 const SYSTEM: [&str; 13] = [
@@ -38,6 +46,8 @@ pub(super) struct Known {
     /// How many mounts of this kind there are at each place.
     pub(super) always: BTreeMap<PathBuf, u32>,
     pub(super) if_needed: BTreeMap<PathBuf, u32>,
+    /// How many there are that no copy takes along, nor what is below them.
+    pub(super) unbindable: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,19 +56,29 @@ enum Sort {
     Pods,
     Always(PathBuf),
     IfNeeded(PathBuf),
+    Unbindable,
 }
 
 impl Known {
     /// Forgets what is listed no more, and looks at what is new. Both lists are in the order of their numbers.
-    pub(super) fn update(&mut self, listed: &[u64], places: &[Place]) {
-        self.follow(listed, |number| {
+    ///
+    /// # Errors
+    /// If a mount can't be looked at. What is known then is not all.
+    pub(super) fn update(&mut self, listed: &[u64], places: &[Place]) -> Result<(), Errno> {
+        let mut failed = Ok(());
+        self.follow(listed, |number| match davit_sys::mounts::look(number) {
+            Ok(mount) => Some(sort(mount, places)),
             // Gone since, or out of reach: as good as not listed, and looked for again if it is listed again.
-            let mount = davit_sys::mounts::look(number).ok()?;
-            Some(sort(mount.point, &mount.file_system, places))
+            Err(Errno::NOENT) => None,
+            Err(error) => {
+                failed = Err(error);
+                None
+            }
         });
+        failed
     }
 
-    fn follow(&mut self, listed: &[u64], look: impl Fn(u64) -> Option<Sort>) {
+    fn follow(&mut self, listed: &[u64], mut look: impl FnMut(u64) -> Option<Sort>) {
         let mut before = std::mem::take(&mut self.numbers).into_iter().peekable();
         let mut now = Vec::with_capacity(listed.len());
         for number in listed {
@@ -79,6 +99,13 @@ impl Known {
     fn count(&mut self, sort: &Sort, count: Count) {
         let (counted, point) = match sort {
             Sort::Pods => return,
+            Sort::Unbindable => {
+                self.unbindable = match count {
+                    Count::More => self.unbindable.saturating_add(1),
+                    Count::Less => self.unbindable.saturating_sub(1),
+                };
+                return;
+            }
             Sort::Always(point) => (&mut self.always, point),
             Sort::IfNeeded(point) => (&mut self.if_needed, point),
         };
@@ -102,7 +129,7 @@ impl Known {
         let numbers: Vec<u64> = (0..).take(mounts.len()).collect();
         known.follow(&numbers, |number| {
             let (point, file_system) = mounts[usize::try_from(number).unwrap()];
-            Some(sort(point.into(), file_system, places))
+            Some(sort(mount(point, file_system), places))
         });
         known
     }
@@ -114,12 +141,23 @@ enum Count {
     Less,
 }
 
-fn sort(point: PathBuf, file_system: &str, places: &[Place]) -> Sort {
+#[cfg(test)]
+fn mount(point: &str, file_system: &str) -> Mount {
+    Mount { point: point.into(), file_system: file_system.to_owned(), bindable: true }
+}
+
+fn sort(mount: Mount, places: &[Place]) -> Sort {
+    let Mount { point, file_system, bindable } = mount;
     if places.iter().any(|place| point != place.all && point.starts_with(&place.all)) {
         return Sort::Pods;
     }
+    if !bindable {
+        return Sort::Unbindable;
+    }
     let system = || point == Path::new("/") || SYSTEM.iter().any(|path| point.starts_with(path));
-    if is_volume(&point) || (REMOTE.contains(&file_system) && !system()) {
+    let remote = REMOTE.contains(&file_system.as_str()) && !system();
+    // A tree in which a mount namespace is pinned can't be mounted anywhere, and other kinds look the same.
+    if is_volume(&point) || remote || file_system == "nsfs" {
         return Sort::IfNeeded(point);
     }
     Sort::Always(point)
@@ -172,7 +210,7 @@ mod tests {
     #[test]
     fn what_is_known_is_what_the_kernel_lists() {
         let mut known = Known::default();
-        known.update(&davit_sys::mounts::list().unwrap(), &[]);
+        known.update(&davit_sys::mounts::list().unwrap(), &[]).unwrap();
         assert!(known.always.contains_key(Path::new("/")));
         assert!(known.always.contains_key(Path::new("/proc")));
         assert_eq!(known.numbers.len(), davit_sys::mounts::list().unwrap().len());
@@ -190,8 +228,9 @@ mod tests {
             ("/srv/share", "nfs4"),
             ("/home", "autofs"),
             ("/mnt/s3", "fuse"),
+            ("/run/snapd/ns/x.mnt", "nsfs"),
         ] {
-            let sorted = sort(point.into(), file_system, &[]);
+            let sorted = sort(mount(point, file_system), &[]);
             assert_eq!(sorted, Sort::IfNeeded(point.into()), "{point}");
         }
         for (point, file_system) in [
@@ -206,11 +245,22 @@ mod tests {
             ("/srv/data", "ext4"),
             ("/run", "tmpfs"),
         ] {
-            let sorted = sort(point.into(), file_system, &[]);
+            let sorted = sort(mount(point, file_system), &[]);
             assert_eq!(sorted, Sort::Always(point.into()), "{point}");
         }
         let pins = [Place { all: "/run/netns".into(), own: None }];
-        assert_eq!(sort("/run/netns/a".into(), "nsfs", &pins), Sort::Pods);
-        assert_eq!(sort("/run/netns".into(), "tmpfs", &pins), Sort::Always("/run/netns".into()));
+        let sort = |point: &str, file_system: &str| sort(mount(point, file_system), &pins);
+        assert_eq!(sort("/run/netns/a", "nsfs"), Sort::Pods);
+        assert_eq!(sort("/run/netns", "tmpfs"), Sort::Always("/run/netns".into()));
+    }
+
+    #[test]
+    fn one_that_cannot_be_copied_is_counted() {
+        let mut known = Known::default();
+        let odd = || Some(sort(Mount { bindable: false, ..mount("/data", "ext4") }, &[]));
+        known.follow(&[1], |_| odd());
+        assert_eq!(known.unbindable, 1);
+        known.follow(&[], |_| odd());
+        assert_eq!(known.unbindable, 0);
     }
 }

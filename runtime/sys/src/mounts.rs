@@ -4,20 +4,25 @@
 //! so again while its number is listed.
 
 use nix::libc;
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The same on all architectures that have a number of the common table.
 const STATMOUNT: libc::c_long = 457;
 const LISTMOUNT: libc::c_long = 458;
 
+/// `STATX_MNT_ID_UNIQUE`.
+const UNIQUE: u32 = 0x4000;
 /// Instead of a mount: all that the caller can reach.
 const ALL: u64 = u64::MAX;
-/// What is told of a mount: where it is, and of which file system.
+/// What is told of a mount: how it propagates, where it is, and of which file system.
+const BASICS: u64 = 0x2;
 const POINT: u64 = 0x10;
 const FILE_SYSTEM: u64 = 0x20;
+const TOLD: u64 = BASICS | POINT | FILE_SYSTEM;
 
 /// `struct mnt_id_req`, in its first version.
 #[repr(C)]
@@ -43,6 +48,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// The type of its file system, as in filesystems(5).
     pub file_system: String,
+    /// It can be copied by itself, or with what it is mounted in: it is not unbindable (`mount_namespaces(7)`).
+    pub bindable: bool,
 }
 
 /// The numbers of all mounts below the root of the caller's namespace, itself included, in the order in which they were made.
@@ -75,7 +82,7 @@ pub fn list() -> Result<Vec<u64>, Errno> {
 pub fn look(number: u64) -> Result<Mount, Errno> {
     // Room for the longest path, and the head.
     const WORDS: usize = 1024;
-    let request = Request::new(number, POINT | FILE_SYSTEM);
+    let request = Request::new(number, TOLD);
     let mut buffer = [0_u64; WORDS];
     // SAFETY: the kernel reads as much of `request` as its size says, which is all of it, and writes no more than so many bytes to `buffer`, which is aligned as its head
     // has to be; both live until it returns.
@@ -89,18 +96,33 @@ pub fn look(number: u64) -> Result<Mount, Errno> {
         )
     };
     answered(result)?;
-    let bytes: Vec<u8> = buffer.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    // How much of it is told stands first, in half a word.
+    let told = buffer.first().map_or(0, |word| *word & u64::from(u32::MAX));
+    let words = usize::try_from(told).unwrap_or(usize::MAX).div_ceil(size_of::<u64>());
+    let bytes: Vec<u8> = buffer.iter().take(words).flat_map(|word| word.to_ne_bytes()).collect();
     parse(&bytes).ok_or(Errno::BADMSG)
+}
+
+/// The number of the mount on which that is, or of the one that is mounted there. Asks no server, unless the way there does.
+///
+/// # Errors
+/// The kernel's; `NOSYS` if it knows no such numbers.
+pub fn number_at(path: &Path) -> Result<u64, Errno> {
+    let asked = StatxFlags::from_bits_retain(UNIQUE);
+    let stat = rustix::fs::statx(CWD, path, AtFlags::STATX_DONT_SYNC, asked)?;
+    if stat.stx_mask & UNIQUE == 0 { Err(Errno::NOSYS) } else { Ok(stat.stx_mnt_id) }
 }
 
 /// What stands in a `struct statmount`.
 fn parse(bytes: &[u8]) -> Option<Mount> {
-    const TOLD: usize = 8;
+    const TOLD_AT: usize = 8;
+    const PROPAGATION_AT: usize = 72;
     const FILE_SYSTEM_AT: usize = 36;
     const POINT_AT: usize = 108;
     const TEXTS: usize = 512;
-    let told = u64::from_ne_bytes(bytes.get(TOLD..TOLD + 8)?.try_into().ok()?);
-    if told & (POINT | FILE_SYSTEM) != POINT | FILE_SYSTEM {
+    let number =
+        |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?));
+    if number(TOLD_AT)? & TOLD != TOLD {
         return None;
     }
     let text = |at: usize| {
@@ -111,6 +133,7 @@ fn parse(bytes: &[u8]) -> Option<Mount> {
     Some(Mount {
         point: OsStr::from_bytes(text(POINT_AT)?.to_bytes()).into(),
         file_system: text(FILE_SYSTEM_AT)?.to_string_lossy().into_owned(),
+        bindable: number(PROPAGATION_AT)? & libc::MS_UNBINDABLE == 0,
     })
 }
 
@@ -144,7 +167,11 @@ mod tests {
             let new: Vec<_> = after.iter().filter(|one| !before.contains(one)).collect();
             assert_eq!(after.len(), before.len() + 1);
             let one = look(*new[0]).unwrap();
-            assert_eq!(one, Mount { point: point.clone(), file_system: "tmpfs".to_owned() });
+            let file_system = "tmpfs".to_owned();
+            assert_eq!(one, Mount { point: point.clone(), file_system, bindable: true });
+            assert_eq!(number_at(&point), Ok(*new[0]));
+            mount_change(&point, MountPropagationFlags::UNBINDABLE).unwrap();
+            assert!(!look(*new[0]).unwrap().bindable);
             let mut points: Vec<_> = after.iter().map(|one| look(*one).unwrap().point).collect();
             let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
             let written = table.lines().filter_map(|line| line.split(' ').nth(4));
@@ -166,7 +193,7 @@ mod tests {
         assert_eq!(parse(&[]), None);
         let mut bytes = vec![0; 600];
         assert_eq!(parse(&bytes), None);
-        bytes[8..16].copy_from_slice(&(POINT | FILE_SYSTEM).to_ne_bytes());
+        bytes[8..16].copy_from_slice(&TOLD.to_ne_bytes());
         assert!(parse(&bytes).is_some());
         bytes[108..112].copy_from_slice(&u32::MAX.to_ne_bytes());
         assert_eq!(parse(&bytes), None);

@@ -10,8 +10,9 @@ use rustix::mount::{
 use rustix::mount::{fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 use rustix::mount::{mount_change, move_mount, unmount};
 use rustix::process::{fchdir, pivot_root};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::io;
+use std::os::fd::AsFd as _;
 
 /// The kinds of namespace that [`unshare`] can make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub fn no_mounts() -> io::Result<OwnedFd> {
     apart("mntns", || {
         unshare(Namespace::Mount)?;
         let made = file_of("mnt")?;
+        // To its very root, if this process has another one.
+        move_into_link_name_space(made.as_fd(), Some(LinkNameSpaceType::Mount))?;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
         let memory = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         for (key, value) in [("size", "4k"), ("nr_inodes", "1"), ("mode", "0555")] {
@@ -110,8 +113,6 @@ pub fn unshare(namespace: Namespace) -> rustix::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-    use std::os::fd::AsFd as _;
 
     #[test]
     fn a_namespace_without_mounts_can_be_entered_and_has_none() {
