@@ -449,10 +449,11 @@ impl NoDescriptors {
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
         let line = limits.lines().find(|line| line.starts_with("Max open files")).context("one")?;
         let maximum = line.split_whitespace().nth(4).and_then(|number| number.parse().ok());
-        // Every number below the limit is to be taken.
-        let taken = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64;
+        // Every number below the limit is to be taken: what was closed meanwhile has left gaps.
+        let taken = names_in(Path::new(&format!("/proc/{pid}/fd")))?;
+        let taken = (0..).find(|number: &u64| !taken.contains(&number.to_string()));
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a pid")?;
-        let few = Rlimit { current: Some(taken), maximum };
+        let few = Rlimit { current: taken, maximum };
         Ok(Self { pid, before: prlimit(Some(pid), Resource::Nofile, few)? })
     }
 }
@@ -473,7 +474,8 @@ on_one!(without_descriptors_calls_are_refused_by_name_and_containers_go_on, |t| 
     let speaker = speaker(t, &pod)?;
     let (id, pid) = ending(t, &pod)?;
     let another = davit_e2e::cri::Cri::new(&t.settings().socket())?;
-    // What keeps the kernel ready for a moment after a container was made has one, and gives it back.
+    // What is being made for pods to come has some, and what keeps the kernel ready for a moment after a container was made has one: they give them back.
+    crate::ahead::as_many(t, 2)?;
     eventually(WITHIN, "nothing is kept ready", || {
         let open = PathBuf::from(format!("/proc/{}/fd", t.daemon().pid().context("it runs")?));
         let names = names_in(&open)?;
