@@ -4,10 +4,11 @@
 
 use super::figures::Metric;
 use super::lane::Subject;
-use super::measure::{Bench, in_flight, median, ms};
+use super::measure::{Bench, in_flight};
 use super::pods::{self, Network};
 use crate::host::pause;
 use anyhow::{Context, Result};
+use std::time::Duration;
 
 /// Of twenty parts: how full the node is when one pod more is measured.
 const FULL: u32 = 20;
@@ -29,7 +30,9 @@ impl Bench {
             let more = count.saturating_sub(running.len());
             running.extend(in_flight(more, |_| pods::run(subject, Network::Own))?);
             pause(self.options.settle);
-            medians.push(self.one_more(subject, metric)?);
+            self.begin()?;
+            let several = (self.options.block * 3, Duration::ZERO);
+            medians.push(self.starts(subject, metric, several)?);
             match parts {
                 0 => alone.push(self.alone(subject, Metric::GrowthAloneEmpty)?),
                 FULL => alone.push(self.alone(subject, Metric::GrowthAloneFull)?),
@@ -49,19 +52,5 @@ impl Bench {
             pods::remove(subject, running.get(index).context("a pod that was not started")?)
         })?;
         Ok(())
-    }
-
-    /// Starts and removes one pod more, several times: the median in milliseconds.
-    fn one_more(&mut self, subject: &Subject, metric: Metric) -> Result<f64> {
-        self.begin()?;
-        let mut all = Vec::new();
-        for _ in 0..self.options.block * 3 {
-            let (one, steps) = pods::timed(subject, Network::Own, &pods::SLEEP)?;
-            let took = ms(steps.whole());
-            self.add(subject, metric, took);
-            all.push(took);
-            pods::remove(subject, &one)?;
-        }
-        median(all)
     }
 }

@@ -77,16 +77,27 @@ impl Bench {
 
     /// Pods, each by itself: what the end of the one before has left the kernel to do is done. The median in milliseconds.
     pub(super) fn alone(&mut self, subject: &Subject, metric: Metric) -> Result<f64> {
+        self.starts(subject, metric, (self.options.block, ALONE))
+    }
+
+    /// Starts and removes so many pods, with so long before each: the median in milliseconds.
+    pub(super) fn starts(
+        &mut self,
+        subject: &Subject,
+        metric: Metric,
+        (count, apart): (u32, Duration),
+    ) -> Result<f64> {
         let mut all = Vec::new();
-        for _ in 0..self.options.block {
-            pause(ALONE);
+        for _ in 0..count {
+            pause(apart);
             let (running, steps) = pods::timed(subject, Network::Own, &pods::SLEEP)?;
             let took = ms(steps.whole());
             self.add(subject, metric, took);
             all.push(took);
             pods::remove(subject, &running)?;
         }
-        median(all)
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied().context("no pod was started")
     }
 
     /// Many pods at once.
@@ -251,12 +262,6 @@ pub(super) fn in_flight<T: Send>(
         }
     });
     done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
-}
-
-/// The one in the middle.
-pub(super) fn median(mut samples: Vec<f64>) -> Result<f64> {
-    samples.sort_by(f64::total_cmp);
-    samples.get(samples.len() / 2).copied().context("no pod was started")
 }
 
 pub(super) fn millis(begun: Instant) -> f64 {
