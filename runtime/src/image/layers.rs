@@ -20,9 +20,11 @@ mod seal;
 mod settle;
 
 use super::Digest;
+use super::birth::Birth;
 use super::files::{
     is_half_made, make_directory, remove_tree, replace, suffix, sync_directory, write_new,
 };
+use check::Sealer;
 pub(crate) use check::Verdict;
 use davit_sys::failpoint::reach;
 pub(crate) use record::LayerRecord;
@@ -45,19 +47,33 @@ pub(crate) struct Layers {
     table: Mutex<HashMap<Digest, Slot>>,
     /// Taken by those who rewrite records, for as long as the disk takes; the table is not locked meanwhile.
     writing: Mutex<()>,
-    /// Taken by the one that seals.
-    sealing: Mutex<()>,
+    sealer: Sealer,
     handle: Handle,
 }
 
 #[derive(Debug)]
 struct Slot {
     record: LayerRecord,
+    birth: Birth,
     images: usize,
     holds: usize,
+    rewriting: Rewriting,
+}
+
+/// Whether a layer's record is being replaced: its directory stays where it is for that long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rewriting {
+    No,
+    Yes,
+    /// And it is to be removed after that.
+    Unwanted,
 }
 
 impl Slot {
+    fn new(record: LayerRecord) -> Self {
+        Self { record, birth: Birth::new(), images: 0, holds: 0, rewriting: Rewriting::No }
+    }
+
     fn is_unused(&self) -> bool {
         self.images == 0 && self.holds == 0
     }
@@ -85,7 +101,7 @@ impl Layers {
             boot,
             table: Mutex::default(),
             writing: Mutex::default(),
-            sealing: Mutex::default(),
+            sealer: Sealer::default(),
             handle,
         });
         let mut broken = Vec::new();
@@ -100,7 +116,7 @@ impl Layers {
             };
             match LayerRecord::load(&path, &diff_id, &layers.boot) {
                 Ok(record) => {
-                    layers.table().insert(diff_id, Slot { record, images: 0, holds: 0 });
+                    layers.table().insert(diff_id, Slot::new(record));
                 }
                 Err(reason) => {
                     layers.discard(path.clone())?;
@@ -159,7 +175,7 @@ impl Layers {
         let mut table = self.table();
         if !table.contains_key(&diff_id) {
             std::fs::rename(&staged.path, &place)?;
-            table.insert(diff_id.clone(), Slot { record, images: 0, holds: 0 });
+            table.insert(diff_id.clone(), Slot::new(record));
         }
         reach("pull.layer")?;
         self.hold_locked(&mut table, &[diff_id]).map_err(io::Error::other)
@@ -235,7 +251,11 @@ impl Layers {
     fn remove_unused(&self, table: &mut HashMap<Digest, Slot>, diff_ids: &[Digest]) -> Vec<Digest> {
         let mut removed = Vec::new();
         for diff_id in diff_ids {
-            if !table.get(diff_id).is_some_and(Slot::is_unused) {
+            let Some(slot) = table.get_mut(diff_id).filter(|slot| slot.is_unused()) else {
+                continue;
+            };
+            if slot.rewriting != Rewriting::No {
+                slot.rewriting = Rewriting::Unwanted;
                 continue;
             }
             match self.discard(self.place(diff_id)) {
@@ -287,34 +307,61 @@ impl Layers {
     /// Brings everything pending to the disk, then says so in the records. Blocks.
     pub(crate) fn flush(&self) -> io::Result<()> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let pending = |slot: &&Slot| slot.record.boot.is_some();
-        let pending: Vec<Digest> =
-            self.table().values().filter(pending).map(|slot| slot.record.diff_id.clone()).collect();
+        // One that comes after the sync has begun is not among these, even if it has the name of one that is.
+        let pending = |(_, slot): &(&Digest, &Slot)| slot.record.boot.is_some();
+        let pending: Vec<(Digest, Birth)> = self
+            .table()
+            .iter()
+            .filter(pending)
+            .map(|(diff_id, slot)| (diff_id.clone(), slot.birth))
+            .collect();
         if pending.is_empty() {
             return Ok(());
         }
         rustix::fs::syncfs(std::fs::File::open(&self.directory)?)?;
-        for diff_id in pending {
-            self.rewrite(&diff_id, |record| record.boot = None)?;
+        for (diff_id, birth) in pending {
+            self.rewrite(&diff_id, birth, |record| record.boot = None)?;
         }
         sync_directory(&self.directory)
     }
 
-    /// Changes a layer's record on disk and here. The caller has [`Self::writing`].
-    fn rewrite(&self, diff_id: &Digest, change: impl FnOnce(&mut LayerRecord)) -> io::Result<()> {
-        let Some(mut record) = self.table().get(diff_id).map(|slot| slot.record.clone()) else {
-            return Ok(());
+    /// Changes the record of the layer that came then, on disk and here; one that has gone is let be. The caller has [`Self::writing`].
+    fn rewrite(
+        &self,
+        diff_id: &Digest,
+        birth: Birth,
+        change: impl FnOnce(&mut LayerRecord),
+    ) -> io::Result<()> {
+        let mut record = match self.table().get_mut(diff_id) {
+            Some(slot) if slot.birth == birth => {
+                slot.rewriting = Rewriting::Yes;
+                slot.record.clone()
+            }
+            _ => return Ok(()),
         };
         change(&mut record);
-        match replace(&self.place(diff_id).join(RECORD_FILE), &record.to_json()?) {
-            // Removed since.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            result => result?,
+        let written = record
+            .to_json()
+            .and_then(|json| replace(&self.place(diff_id).join(RECORD_FILE), &json));
+        let mut table = self.table();
+        if let Some(slot) = table.get_mut(diff_id) {
+            if written.is_ok() {
+                slot.record = record;
+            }
+            if std::mem::replace(&mut slot.rewriting, Rewriting::No) == Rewriting::Unwanted {
+                self.remove_unused(&mut table, std::slice::from_ref(diff_id));
+            }
         }
-        if let Some(slot) = self.table().get_mut(diff_id) {
-            slot.record = record;
+        match written {
+            // Somebody else's hand.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            written => written,
         }
-        Ok(())
+    }
+
+    /// Which of the layers that had this diff id is here.
+    fn birth(&self, diff_id: &Digest) -> Option<Birth> {
+        self.table().get(diff_id).map(|slot| slot.birth)
     }
 }
 
@@ -370,5 +417,72 @@ impl LayerHold {
 impl Drop for LayerHold {
     fn drop(&mut self) {
         self.layers.release(&self.diff_ids);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::apply::Applied;
+
+    fn commit(layers: &Arc<Layers>, diff_id: &Digest) -> LayerHold {
+        let staged = layers.stage(diff_id).unwrap();
+        let record = LayerRecord::new(diff_id.clone(), diff_id.clone(), 1, Applied::default());
+        layers.commit(&staged, record).unwrap()
+    }
+
+    fn recorded(layers: &Layers, diff_id: &Digest) -> LayerRecord {
+        LayerRecord::load(&layers.place(diff_id), diff_id, "boot").unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_said_of_a_layer_that_has_gone_is_not_said_of_its_successor() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("layers");
+        let (layers, _) = Layers::open(place, "boot".to_owned(), Handle::current()).unwrap();
+        let id = Digest::from_sha256([7; 32]);
+        let first = commit(&layers, &id);
+        let birth = layers.birth(&id).unwrap();
+        drop(first);
+        assert!(!layers.contains(&id) && !layers.place(&id).exists());
+        let second = commit(&layers, &id);
+        // As a flush does that began when the first was here.
+        layers.rewrite(&id, birth, |record| record.boot = None).unwrap();
+        assert_eq!(recorded(&layers, &id).boot.as_deref(), Some("boot"));
+        let birth = layers.birth(&id).unwrap();
+        layers.rewrite(&id, birth, |record| record.boot = None).unwrap();
+        assert_eq!(recorded(&layers, &id).boot, None);
+        // It goes while its record is replaced: after that, and then whole.
+        layers.rewrite(&id, birth, |_| drop(second)).unwrap();
+        assert!(!layers.contains(&id) && !layers.place(&id).exists());
+    }
+
+    #[tokio::test]
+    async fn a_rewrite_removes_nothing_that_nobody_has_let_go() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("layers");
+        let id = Digest::from_sha256([7; 32]);
+        let (layers, _) =
+            Layers::open(place.clone(), "boot".to_owned(), Handle::current()).unwrap();
+        // As if killed with it: nobody lets go.
+        let _held = commit(&layers, &id);
+        let (layers, broken) = Layers::open(place, "boot".to_owned(), Handle::current()).unwrap();
+        assert!(broken.is_empty());
+        layers.flush().unwrap();
+        assert!(layers.contains(&id), "whoever needs it has not come yet");
+        assert_eq!(recorded(&layers, &id).boot, None);
+        // Two holds, one of which goes and comes while the record is replaced.
+        let hold = layers.hold(std::slice::from_ref(&id)).unwrap();
+        let mut again = None;
+        let birth = layers.birth(&id).unwrap();
+        layers
+            .rewrite(&id, birth, |_| {
+                drop(hold);
+                again = Some(layers.hold(std::slice::from_ref(&id)).unwrap());
+            })
+            .unwrap();
+        assert!(layers.contains(&id), "it was wanted again");
+        drop(again);
+        assert!(!layers.contains(&id));
     }
 }

@@ -20,6 +20,7 @@
 
 mod apply;
 mod auth;
+mod birth;
 mod check;
 mod digest;
 mod error;

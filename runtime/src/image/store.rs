@@ -12,6 +12,7 @@ mod record;
 
 pub use find::FindError;
 
+use super::birth::Birth;
 use super::files::{is_half_made, remove_tree, replace, suffix, sync_directory, write_new};
 use super::layers::{Layers, Quarantined};
 use super::{Digest, Image, ImageRef};
@@ -46,6 +47,7 @@ struct Snapshot {
 #[derive(Debug, Clone)]
 struct Stored {
     record: ImageRecord,
+    birth: Birth,
     image: Arc<Image>,
 }
 
@@ -107,7 +109,8 @@ impl Store {
         for (id, (record, raw_config)) in disputed_tags_to_the_latest(records) {
             let image = record.to_image(&raw_config, &store.pinned).map_err(io::Error::other)?;
             store.layers.name(&record.layers);
-            snapshot.insert(id, Stored { record, image: Arc::new(image) });
+            let (birth, image) = (Birth::new(), Arc::new(image));
+            snapshot.insert(id, Stored { record, birth, image });
         }
         store.publish(snapshot);
         Ok((store, broken))
@@ -202,7 +205,8 @@ impl Store {
         if let Some(tag) = new.name.repo_tag() {
             self.take_tag(&mut snapshot, &tag, &id)?;
         }
-        snapshot.insert(id, Stored { record, image: Arc::clone(&image) });
+        let birth = known.map_or_else(Birth::new, |stored| stored.birth);
+        snapshot.insert(id, Stored { record, birth, image: Arc::clone(&image) });
         self.publish(snapshot);
         self.happened(What::ImagePulled, &image);
         Ok(image)
@@ -259,22 +263,24 @@ impl Store {
     /// Brings everything to the disk, layers first, then says so in the records. Blocks.
     pub(crate) fn flush(&self) -> io::Result<()> {
         let pending = |stored: &Stored| stored.record.boot.is_some();
-        let ids: Vec<Digest> = self
+        let known: Vec<(Digest, Birth)> = self
             .snapshot()
             .images
             .iter()
             .filter(|(_, stored)| pending(stored))
-            .map(|(id, _)| id.clone())
+            .map(|(id, stored)| (id.clone(), stored.birth))
             .collect();
         self.layers.flush()?;
-        if ids.is_empty() {
+        if known.is_empty() {
             return Ok(());
         }
         rustix::fs::syncfs(std::fs::File::open(&self.directory)?)?;
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut snapshot = Snapshot::clone(&self.snapshot());
-        for id in ids {
-            let Some(stored) = snapshot.images.get_mut(&id) else { continue };
+        for (id, birth) in known {
+            // One that has gone and come again is flushed after the pull that brought it.
+            let stored = snapshot.images.get_mut(&id).filter(|stored| stored.birth == birth);
+            let Some(stored) = stored else { continue };
             stored.record.boot = None;
             replace(&self.directory.join(id.hex()).join(RECORD_FILE), &stored.record.to_json()?)?;
         }

@@ -974,6 +974,30 @@ async fn sealed(images: &Images) {
     tokio::time::timeout(Duration::from_secs(20), all_sealed).await.unwrap();
 }
 
+/// Who seals meets layers that go while they are read, and that are there again before it is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_that_goes_and_comes_again_is_sealed() {
+    let root = tempfile::tempdir_in("/var/tmp").unwrap();
+    let registry = TestRegistry::start().await;
+    let images = TestRegistry::images(root.path()).await;
+    let layers: Vec<Layer> = (0..4_u64)
+        .map(|number| Layer::gzip(&Tar::default().file("f", &noise(1 << 20, number + 1)).end()))
+        .collect();
+    registry.image("app", "latest", &layers);
+    let name = format!("{}/app:latest", registry.host());
+    for round in 0..10_u64 {
+        for _ in 0..2 {
+            images.pull(request(&name)).await.unwrap();
+            images.flush().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(round)).await;
+            images.remove(&name).await.unwrap();
+        }
+        images.pull(request(&name)).await.unwrap();
+        sealed(&images).await;
+        images.remove(&name).await.unwrap();
+    }
+}
+
 fn corrupt(root: &Path, layer: &Digest, name: &str) {
     let file = root.join("lib/layers").join(layer.hex()).join("fs").join(name);
     let modified = std::fs::metadata(&file).unwrap().modified().unwrap();

@@ -5,10 +5,10 @@
 
 use super::{LayerHold, Layers, seal};
 use crate::image::Digest;
+use crate::image::birth::Birth;
 use std::collections::BTreeSet;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How polite the thread is: the most that nice(2) has.
 const NICE: i32 = 19;
@@ -24,9 +24,50 @@ pub(crate) enum Verdict {
     Broken(String),
 }
 
+/// Who seals: one thread at a time, which looks once more if it was asked to while it was at it.
+#[derive(Debug, Default)]
+pub(super) struct Sealer(Mutex<Sealing>);
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Sealing {
+    #[default]
+    No,
+    Yes,
+    /// Somebody has asked since it last began to look: it may have passed what they mean.
+    Again,
+}
+
+impl Sealer {
+    fn set(&self, next: impl FnOnce(Sealing) -> Sealing) -> Sealing {
+        let mut sealing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *sealing;
+        *sealing = next(before);
+        before
+    }
+
+    /// Whether a thread is to be made for it; otherwise the one that is there takes it up.
+    fn ask(&self) -> bool {
+        let busy = |before| if before == Sealing::No { Sealing::Yes } else { Sealing::Again };
+        self.set(busy) == Sealing::No
+    }
+
+    /// The thread has looked at all there was: whether it is to look again, or may end.
+    fn looked(&self) -> bool {
+        let next = |before| if before == Sealing::Again { Sealing::Yes } else { Sealing::No };
+        self.set(next) == Sealing::Again
+    }
+
+    fn ended(&self) {
+        self.set(|_| Sealing::No);
+    }
+}
+
 impl Layers {
     /// Seals what is on disk and has no seal, behind everybody's back.
     pub(crate) fn seal_later(self: &Arc<Self>) {
+        if !self.sealer.ask() {
+            return;
+        }
         let layers = Arc::clone(self);
         let spawned = std::thread::Builder::new().name("seal".to_owned()).spawn(move || {
             // Of this thread alone, as Linux has it.
@@ -36,51 +77,45 @@ impl Layers {
             layers.seal_all();
         });
         if let Err(error) = spawned {
+            self.sealer.ended();
             tracing::warn!(%error, "layers stay without a seal until the next pull");
         }
     }
 
-    /// Seals until nothing is left to be sealed; at once done if somebody else does.
-    fn seal_all(self: &Arc<Self>) {
-        let mut tried = BTreeSet::new();
+    /// Seals until nothing is left to be sealed that can be, and nobody has asked meanwhile.
+    fn seal_all(&self) {
         loop {
-            let _sealing = match self.sealing.try_lock() {
-                Ok(guard) => guard,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => return,
-            };
-            let Some(diff_id) = self.unsealed(&tried) else { return };
-            if let Err(error) = self.seal_one(&diff_id) {
-                tracing::warn!(layer = %diff_id, %error, "cannot seal layer");
+            let mut tried = BTreeSet::new();
+            while let Some((diff_id, birth)) = self.unsealed(&tried) {
+                if let Err(error) = self.seal_one(&diff_id, birth) {
+                    tracing::warn!(layer = %diff_id, %error, "cannot seal layer");
+                }
+                // Whatever came of it. One that has come anew meanwhile is asked for by the pull that brought it.
+                tried.insert(diff_id);
             }
-            // Whatever came of it: one that has gone meanwhile and come anew is sealed after the pull that brought it.
-            tried.insert(diff_id);
+            if !self.sealer.looked() {
+                return;
+            }
         }
     }
 
-    fn unsealed(&self, except: &BTreeSet<Digest>) -> Option<Digest> {
+    fn unsealed(&self, except: &BTreeSet<Digest>) -> Option<(Digest, Birth)> {
         let table = self.table();
         let waits = |record: &super::LayerRecord| record.boot.is_none() && record.seal.is_none();
-        let waiting = table.iter().filter(|(_, slot)| waits(&slot.record));
-        waiting.map(|(diff_id, _)| diff_id).find(|diff_id| !except.contains(*diff_id)).cloned()
+        let mut waiting = table.iter().filter(|(_, slot)| waits(&slot.record));
+        let next = waiting.find(|(diff_id, _)| !except.contains(*diff_id));
+        next.map(|(diff_id, slot)| (diff_id.clone(), slot.birth))
     }
 
     /// Does not hold the layer: whoever removes its image need not wait for this. What goes while it is read gets no seal.
-    fn seal_one(&self, diff_id: &Digest) -> io::Result<()> {
-        let Some(before) = self.identity(diff_id) else { return Ok(()) };
+    fn seal_one(&self, diff_id: &Digest, birth: Birth) -> io::Result<()> {
         let seal = self.seal_of(diff_id);
-        let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if self.identity(diff_id) != Some(before) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.birth(diff_id) != Some(birth) {
             return Ok(());
         }
         let seal = seal?;
-        self.rewrite(diff_id, |record| record.seal = Some(seal))
-    }
-
-    /// Which directory a layer's files are in: another one if the layer went and came again.
-    fn identity(&self, diff_id: &Digest) -> Option<(u64, u64)> {
-        let found = std::fs::symlink_metadata(self.tree(diff_id)).ok()?;
-        Some((found.dev(), found.ino()))
+        self.rewrite(diff_id, birth, |record| record.seal = Some(seal))
     }
 
     fn seal_of(&self, diff_id: &Digest) -> io::Result<Digest> {
@@ -114,5 +149,22 @@ impl Layers {
     /// How many keep a layer that no image needs to keep: containers, pulls.
     pub(crate) fn holds(&self, diff_id: &Digest) -> usize {
         self.table().get(diff_id).map_or(0, |slot| slot.holds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_while_it_is_sealed_is_not_forgotten() {
+        let sealer = Sealer::default();
+        assert!(sealer.ask(), "nobody seals yet");
+        assert!(!sealer.ask() && !sealer.ask(), "somebody does");
+        assert!(sealer.looked(), "it was asked for since");
+        assert!(!sealer.looked(), "and not since then");
+        assert!(sealer.ask(), "it has ended");
+        sealer.ended();
+        assert!(sealer.ask());
     }
 }

@@ -9,7 +9,7 @@
 //! one unusual layer on two bases that differ in one directory's metadata, share what the first said; the rejected
 //! way out, a copy of the layer for each stack, would cost the disk of every honest image for that.
 
-use super::Layers;
+use super::{Layers, Slot};
 use crate::image::Digest;
 use crate::image::apply::{OPAQUE, is_whiteout};
 use rustix::fd::OwnedFd;
@@ -36,38 +36,48 @@ impl Layers {
             let Some(below) = diff_ids.get(..at).filter(|below| !below.is_empty()) else {
                 continue;
             };
-            let Some(implied) = self.table().get(diff_id).map(|slot| slot.record.implied.clone())
-            else {
-                continue;
-            };
-            let mut settled = implied.clone();
+            let known = |slot: &Slot| (slot.birth, slot.record.clone());
+            let Some((birth, record)) = self.table().get(diff_id).map(known) else { continue };
+            let durable = record.boot.is_none();
+            let mut settled = record.implied.clone();
             for directory in settled.iter_mut().filter(|directory| !directory.settled) {
-                directory.settled = self.settle_one(diff_id, below, &directory.path)?;
+                if let Some(own) = self.settle_one(diff_id, below, &directory.path)? {
+                    // The record, which is on the disk at once, must not say more than what else is there.
+                    if durable {
+                        rustix::fs::fsync(own)?;
+                    }
+                    directory.settled = true;
+                }
             }
-            if settled != implied {
-                self.rewrite(diff_id, |record| record.implied = settled)?;
+            if settled != record.implied {
+                self.rewrite(diff_id, birth, |record| record.implied = settled)?;
             }
         }
         Ok(())
     }
 
-    /// Whether a layer below had the directory, whose looks it now has.
-    fn settle_one(&self, diff_id: &Digest, below: &[Digest], path: &str) -> io::Result<bool> {
+    /// The directory, if a layer below has it, too, whose looks it now has.
+    fn settle_one(
+        &self,
+        diff_id: &Digest,
+        below: &[Digest],
+        path: &str,
+    ) -> io::Result<Option<OwnedFd>> {
         for lower in below.iter().rev() {
             let tree = self.place(lower).join("fs");
             match find(&tree, path)? {
                 Found::Directory(model) => {
                     let Found::Directory(own) = find(&self.place(diff_id).join("fs"), path)? else {
-                        return Ok(false);
+                        return Ok(None);
                     };
                     copy_looks(&model, &own)?;
-                    return Ok(true);
+                    return Ok(Some(own));
                 }
-                Found::Hidden => return Ok(false),
+                Found::Hidden => return Ok(None),
                 Found::Nothing => {}
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }
 
