@@ -34,6 +34,7 @@ mod runtime;
 pub mod sandbox;
 mod shared;
 pub mod shim;
+mod shortage;
 pub mod stats;
 pub mod store;
 pub mod stream;

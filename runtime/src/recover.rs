@@ -19,6 +19,7 @@ use crate::oci::{Handlers, Host};
 use crate::places::Places;
 use crate::sandbox::{Index, Slot, end_shim, spawn_recovered, spawn_undoing};
 use crate::shared::Shared;
+use crate::shortage::is_shortage;
 use crate::stats::Walkers;
 use crate::store::{
     ContainerRecord, Layout, SandboxPhase, SandboxRecord, StoreError, VERSION, ensure_dir,
@@ -66,6 +67,9 @@ pub enum OpenError {
     /// The directory of network namespaces can't be made a mount that passes on what is mounted in it.
     #[error("prepare the directory of network namespaces")]
     Namespaces(#[from] crate::store::ShareError),
+    /// A pod's record or a container's could not be read, for want of descriptors or memory: whoever goes on would take it for none.
+    #[error("read what the daemon before has written down")]
+    Short(#[source] ReadError),
     /// The kernel doesn't say which boot this is.
     #[error("read {BOOT_ID}")]
     Boot(#[source] std::io::Error),
@@ -109,7 +113,7 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
     let live: Vec<SandboxId> = records.iter().map(|record| record.id.clone()).collect();
     let (interrupted, given): (Vec<_>, Vec<_>) =
         records.into_iter().partition(|record| record.phase == SandboxPhase::Creating);
-    take_up(&shared, given).await;
+    take_up(&shared, given).await?;
     laps.lap("pods");
     let recovery = shared.network.begin_recovery(&live).await;
     reach("recover.networks")?;
@@ -278,6 +282,7 @@ async fn read_pods(shared: &Arc<Shared>) -> Result<Vec<SandboxRecord>, OpenError
         let directory = shared.layout.pods().join(&name);
         match read_pod(shared, name) {
             Ok(record) => records.push(record),
+            Err(error) if is_shortage(&error) => return Err(OpenError::Short(error)),
             Err(error) => {
                 // What a link leads to is not davit's.
                 if !matches!(error, ReadError::NoDirectory) {
@@ -305,19 +310,30 @@ fn put_away(shared: &Shared, directory: &Path, error: &ReadError) -> Result<(), 
 
 /// Why a pod's directory can't be taken up.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub enum ReadError {
+    /// Its name is no pod's.
     #[error(transparent)]
     Id(#[from] crate::id::InvalidId),
+    /// The record can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It is a link, or a file.
     #[error("it is no directory")]
     NoDirectory,
+    /// The record is another pod's.
     #[error("the record is of {0}")]
     Other(SandboxId),
+    /// The record names a network namespace that davit did not make for it.
     #[error("the record names {} as the network namespace", .0.display())]
     Netns(PathBuf),
+    /// The record is another container's.
     #[error("the record is of container {id} in pod {sandbox}")]
-    OtherContainer { id: ContainerId, sandbox: SandboxId },
+    OtherContainer {
+        /// Whose.
+        id: ContainerId,
+        /// In which pod.
+        sandbox: SandboxId,
+    },
 }
 
 impl ReadError {
@@ -387,21 +403,44 @@ fn quarantine(shared: &Shared, directory: &Path, error: &ReadError) -> Result<()
     fs::rename(directory, &to).map_err(StoreError::io("put aside", directory))
 }
 
-/// All at once: a pod that takes long holds up none of the others.
-async fn take_up(shared: &Arc<Shared>, records: Vec<SandboxRecord>) {
-    let mut tasks = JoinSet::new();
+/// All at once: a pod that takes long holds up none of the others. Nothing is begun before all that is written down has been read.
+async fn take_up(shared: &Arc<Shared>, records: Vec<SandboxRecord>) -> Result<(), OpenError> {
+    let mut read = Vec::with_capacity(records.len());
     for record in records {
+        let containers = read_containers(shared, &record.id).map_err(OpenError::Short)?;
+        read.push((record, containers));
+    }
+    let mut tasks = JoinSet::new();
+    for (record, containers) in read {
         let shared = Arc::clone(shared);
-        tasks.spawn(async move { take_up_one(&shared, record) });
+        tasks.spawn(async move { take_up_one(&shared, record, containers) });
     }
     crate::join::all(tasks).await;
+    Ok(())
 }
 
-fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord) {
+type Containers = Vec<(ContainerId, Result<ContainerRecord, ReadError>)>;
+
+/// The records of a pod's containers; an error only for a shortage.
+fn read_containers(shared: &Shared, sandbox: &SandboxId) -> Result<Containers, ReadError> {
+    let names = match names(&shared.layout.containers(sandbox)) {
+        Err(error) if is_shortage(&error) => return Err(error.into()),
+        names => names.unwrap_or_default(),
+    };
+    let mut read = Vec::with_capacity(names.len());
+    for id in names.into_iter().filter_map(|name| ContainerId::try_from(name).ok()) {
+        match read_container(shared, sandbox, &id) {
+            Err(error) if is_shortage(&error) => return Err(error),
+            record => read.push((id, record)),
+        }
+    }
+    Ok(read)
+}
+
+fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord, containers: Containers) {
     let (mut slots, mut interrupted) = (Vec::new(), Vec::new());
-    for name in names(&shared.layout.containers(&record.id)).unwrap_or_default() {
-        let Ok(id) = ContainerId::try_from(name) else { continue };
-        match read_container(shared, &record.id, &id) {
+    for (id, read) in containers {
+        match read {
             Ok(container) if container.state != ContainerState::Creating => {
                 let facts = &container.facts;
                 let layers: Vec<_> = [&facts.layers[..], &facts.volume_layers].concat();

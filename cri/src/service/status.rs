@@ -84,7 +84,7 @@ impl WireError for ShimError {
             Self::Unknown { .. } | Self::Runtime { .. } | Self::Failed { .. } => Code::Internal,
             Self::State { .. } | Self::Old => Code::FailedPrecondition,
             Self::Deadline { .. } => Code::DeadlineExceeded,
-            Self::Gone { .. } => Code::Unavailable,
+            Self::Gone { .. } | Self::Short { .. } => Code::Unavailable,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Disks that are full or fail, and descriptors or memory that have run out: what runs goes on, what is refused is refused by name and leaves nothing, and
+//! Disks that are full or fail, and memory that has run out: what runs goes on, what is refused is refused by name and leaves nothing, and
 //! everything works again when there is room.
 
 use crate::network::fetch_path;
@@ -7,11 +7,10 @@ use davit_e2e::prelude::*;
 use davit_e2e::test::{Line, parse_log};
 use davit_e2e::tools;
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::fs::File;
 use std::io::Write as _;
 
-const WITHIN: Duration = Duration::from_secs(40);
+pub(crate) const WITHIN: Duration = Duration::from_secs(40);
 pub(crate) const FULL: &str = "No space left on device";
 
 /// A small disk of the test's own at this place.
@@ -60,7 +59,7 @@ fn length(path: &str) -> Result<u64> {
 }
 
 /// What a container says arrives in its log.
-fn goes_on(t: &Test, id: &str) -> Result<()> {
+pub(crate) fn goes_on(t: &Test, id: &str) -> Result<()> {
     let path = t.cri.status(id)?.log_path;
     let before = length(&path)?;
     eventually(WITHIN, "the container goes on and its log with it", || {
@@ -68,14 +67,14 @@ fn goes_on(t: &Test, id: &str) -> Result<()> {
     })
 }
 
-fn speaker(t: &Test, pod: &Pod) -> Result<String> {
+pub(crate) fn speaker(t: &Test, pod: &Pod) -> Result<String> {
     t.run(pod, "speaker", |c| {
         c.command = sh("i=0; while :; do i=$((i+1)); echo line $i; usleep 5000; done");
     })
 }
 
 /// A container that ends with 7 as soon as [`end`] is called.
-fn ending(t: &Test, pod: &Pod) -> Result<(String, u32)> {
+pub(crate) fn ending(t: &Test, pod: &Pod) -> Result<(String, u32)> {
     let id = t.run(pod, "ending", |c| {
         c.command = sh("while ! test -e /go; do usleep 20000; done; exit 7");
     })?;
@@ -83,7 +82,7 @@ fn ending(t: &Test, pod: &Pod) -> Result<(String, u32)> {
     Ok((id, pid))
 }
 
-fn end(pid: u32) -> Result<()> {
+pub(crate) fn end(pid: u32) -> Result<()> {
     File::create(format!("/proc/{pid}/root/go")).map(drop).context("tell the container to end")
 }
 
@@ -118,7 +117,7 @@ pub(crate) fn small_state(settings: &mut Settings) -> Result<()> {
     disk(settings, settings.state(), "size=8m,nr_inodes=3000")
 }
 
-fn restart(t: &Test) -> Result<()> {
+pub(crate) fn restart(t: &Test) -> Result<()> {
     let mut daemon = t.daemon();
     daemon.kill()?;
     daemon.spawn()
@@ -436,107 +435,6 @@ on_one!(a_log_on_a_device_that_fails_holds_nobody_up_and_goes_on_on_another, set
     assert!(lines[0].content.contains("bytes of the log lost: Read-only file system"), "{lines:?}");
     t.run(&pod, "another", |_| ())?;
     Ok(())
-});
-
-/// Lets a process have no more descriptors than it has now, until this is dropped.
-struct NoDescriptors {
-    pid: Pid,
-    before: Rlimit,
-}
-
-impl NoDescriptors {
-    fn of(pid: u32) -> Result<Self> {
-        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
-        let line = limits.lines().find(|line| line.starts_with("Max open files")).context("one")?;
-        let maximum = line.split_whitespace().nth(4).and_then(|number| number.parse().ok());
-        // Every number below the limit is to be taken: what was closed meanwhile has left gaps.
-        let taken = names_in(Path::new(&format!("/proc/{pid}/fd")))?;
-        let taken = (0..).find(|number: &u64| !taken.contains(&number.to_string()));
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a pid")?;
-        let few = Rlimit { current: taken, maximum };
-        Ok(Self { pid, before: prlimit(Some(pid), Resource::Nofile, few)? })
-    }
-}
-
-impl Drop for NoDescriptors {
-    fn drop(&mut self) {
-        let _ = prlimit(Some(self.pid), Resource::Nofile, self.before);
-    }
-}
-
-const NO_DESCRIPTORS: &str = "Too many open files";
-
-on_one!(without_descriptors_calls_are_refused_by_name_and_containers_go_on, |t| {
-    for text in [NO_DESCRIPTORS, "could not be", "os error 24"] {
-        t.allow_log(text);
-    }
-    let pod = t.pod("web", |_| ())?;
-    let speaker = speaker(t, &pod)?;
-    let (id, pid) = ending(t, &pod)?;
-    let another = davit_e2e::cri::Cri::new(&t.settings().socket())?;
-    // What is being made for pods to come has some, and what keeps the kernel ready for a moment after a container was made has one: they give them back.
-    crate::ahead::as_many(t, 2)?;
-    eventually(WITHIN, "nothing is kept ready", || {
-        let open = PathBuf::from(format!("/proc/{}/fd", t.daemon().pid().context("it runs")?));
-        let names = names_in(&open)?;
-        let files = names.iter().filter_map(|name| std::fs::read_link(open.join(name)).ok());
-        let mut files = files.filter(|file| file.ends_with("cgroup.procs"));
-        Ok(files.next().is_none().then_some(()))
-    })?;
-    let few = NoDescriptors::of(t.daemon().pid().context("it runs")?)?;
-    let answer = t.try_pod("another", |_| ());
-    let status = answer.err().context("it was not refused")?;
-    assert!(status.message().contains(NO_DESCRIPTORS), "{status:?}");
-    // It may find the one that the refusal has given back.
-    if let Err(status) = t.cri.exec(&speaker, &["true"], 10) {
-        assert!(status.message().contains(NO_DESCRIPTORS), "{status:?}");
-    }
-    assert_eq!(t.cri.pods(None)?.len(), 1);
-    goes_on(t, &speaker)?;
-    end(pid)?;
-    assert_eq!(t.wait_for_exit(&id)?.exit_code, 7);
-    std::thread::scope(|scope| {
-        // A new connection waits until there are descriptors.
-        let waiting = scope.spawn(|| another.pods(None));
-        pause(Duration::from_millis(500));
-        drop(few);
-        let pods = waiting.join().unwrap()?;
-        ensure!(pods.len() == 1, "{pods:?}");
-        Ok(())
-    })?;
-    let state = t.settings().state();
-    eventually(WITHIN, "nothing of the other is left", || {
-        Ok((names_in(&state.join("pods"))? == [pod.id.clone()]).then_some(()))
-    })?;
-    restart(t)?;
-    assert_eq!(t.cri.status(&id)?.exit_code, 7);
-    assert_eq!(t.exec(&speaker, "echo well")?, "well");
-    t.pod("another", |_| ()).map(drop)
-});
-
-on_one!(a_shim_without_descriptors_refuses_and_its_containers_go_on, |t| {
-    let pod = t.pod("web", |_| ())?;
-    let speaker = speaker(t, &pod)?;
-    let (id, pid) = ending(t, &pod)?;
-    let record = t.settings().state().join("pods").join(&pod.id).join("sandbox.json");
-    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record)?)?;
-    let shim = u32::try_from(record["shim"]["pid"].as_u64().context("the shim's pid")?)?;
-    let few = NoDescriptors::of(shim)?;
-    let status = t.cri.exec(&speaker, &["true"], 10).err().context("it was not refused")?;
-    assert!(status.message().contains(NO_DESCRIPTORS), "{status:?}");
-    let status = t.try_create(&pod, "another", |_| ()).err().context("it was not refused")?;
-    assert!(status.message().contains(NO_DESCRIPTORS), "{status:?}");
-    assert_eq!(t.cri.containers(None)?.len(), 2);
-    goes_on(t, &speaker)?;
-    end(pid)?;
-    assert_eq!(t.wait_for_exit(&id)?.exit_code, 7);
-    drop(few);
-    assert_eq!(t.exec(&speaker, "echo well")?, "well");
-    t.run(&pod, "another", |_| ())?;
-    let exit = t.settings().state().join("pods").join(&pod.id).join("containers").join(&id);
-    eventually(WITHIN, "the end is written down", || {
-        Ok(exit.join("exit.json").exists().then_some(()))
-    })
 });
 
 on_one!(

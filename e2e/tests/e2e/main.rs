@@ -33,6 +33,8 @@ mod crictl;
 #[cfg(test)]
 mod critest;
 #[cfg(test)]
+mod descriptors;
+#[cfg(test)]
 mod disks;
 #[cfg(test)]
 mod docs;

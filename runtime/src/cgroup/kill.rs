@@ -7,11 +7,12 @@
 use super::CgroupError;
 use super::layout::{Hierarchy, Layout};
 use super::manage::write;
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::HashSet;
 use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 
 /// How often a cgroup is gone through that can't be frozen: a fork bomb may win against one round, not against this many.
 const ROUNDS: usize = 32;
@@ -57,9 +58,12 @@ fn best(v1: &[Hierarchy]) -> Option<&Hierarchy> {
 /// With the v1 freezer: nothing can fork, exit or have its pid reused between being found and being signalled. The signals act at the thaw.
 fn frozen(directory: &Path, group: &Path) -> Result<usize, CgroupError> {
     let state = directory.join("freezer.state");
-    write(&state, b"FROZEN").map_err(|source| refused("write", &state, source))?;
+    let failed = |source| refused("write", &state, source);
+    // One descriptor for both: there may be none left when it is to thaw.
+    let mut file = fs::OpenOptions::new().write(true).open(&state).map_err(failed)?;
+    file.write_all(b"FROZEN").map_err(failed)?;
     let count = rounds(directory, group);
-    let thawed = write(&state, b"THAWED").map_err(|source| refused("write", &state, source));
+    let thawed = file.write_all(b"THAWED").map_err(failed);
     let count = count?;
     thawed?;
     Ok(count)
@@ -71,8 +75,14 @@ fn rounds(directory: &Path, group: &Path) -> Result<usize, CgroupError> {
     for _ in 0..ROUNDS {
         let before = seen.len();
         for pid in pids(directory, DEPTH)? {
-            let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-            if !is_in(pid, group) {
+            let failed = |source| refused("look at", &proc(pid), source);
+            let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+                Err(Errno::SRCH) => continue,
+                // A thread's, or one that is being reaped.
+                Err(Errno::INVAL | Errno::NOENT) => continue,
+                other => other.map_err(|errno| failed(errno.into()))?,
+            };
+            if !is_in(pid, group).map_err(failed)? {
                 continue;
             }
             // ESRCH: it ended by itself.
@@ -88,21 +98,35 @@ fn rounds(directory: &Path, group: &Path) -> Result<usize, CgroupError> {
 }
 
 /// Whether the process runs, and in the group or below: a pid that was reused is elsewhere, and one that has ended nowhere.
-pub(super) fn runs_in(pid: u32, group: &Path) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+pub(super) fn runs_in(pid: u32, group: &Path) -> io::Result<bool> {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(false) };
+    let stat = told(&proc(pid).join("stat"))?;
     // The name, field 2, is in parentheses and may hold anything; the state follows the last one.
     let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
     let runs = state.is_some_and(|state| !state.starts_with(['Z', 'X']));
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    runs && pid.is_some_and(|pid| is_in(pid, group))
+    Ok(runs && is_in(pid, group)?)
 }
 
 /// Whether the process is (still) in the group or below, in any hierarchy.
-fn is_in(pid: Pid, group: &Path) -> bool {
-    let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
-    let text = fs::read_to_string(file).unwrap_or_default();
+fn is_in(pid: Pid, group: &Path) -> io::Result<bool> {
+    let text = told(&proc(pid).join("cgroup"))?;
     let mut paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-    paths.any(|path| Path::new(path.trim_start_matches('/')).starts_with(group))
+    Ok(paths.any(|path| Path::new(path.trim_start_matches('/')).starts_with(group)))
+}
+
+fn proc(pid: Pid) -> PathBuf {
+    PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()))
+}
+
+/// What the file tells of a process; nothing if that is gone.
+fn told(path: &Path) -> io::Result<String> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::SRCH) => Ok(String::new()),
+            _ => Err(error),
+        },
+    }
 }
 
 fn pids(directory: &Path, depth: usize) -> Result<Vec<Pid>, CgroupError> {
@@ -111,16 +135,19 @@ fn pids(directory: &Path, depth: usize) -> Result<Vec<Pid>, CgroupError> {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         // ENODEV: removed while being read.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {
-            return Ok(Vec::new());
-        }
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => return Ok(Vec::new()),
         Err(source) => return Err(refused("read", &file, source)),
     };
     // A process of another PID namespace is listed as 0, and can't be named.
     let mut found: Vec<Pid> =
         text.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)).collect();
     let Some(deeper) = depth.checked_sub(1) else { return Ok(found) };
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
+        Err(source) => return Err(refused("list", directory, source)),
+    };
+    for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.extend(pids(&entry.path(), deeper)?);
         }

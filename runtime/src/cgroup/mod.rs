@@ -78,7 +78,10 @@ pub enum CgroupError {
 }
 
 /// Whether the process runs, and in the group or below.
-pub(crate) fn runs_in(pid: u32, group: &Group) -> bool {
+///
+/// # Errors
+/// What keeps it from being looked at.
+pub(crate) fn runs_in(pid: u32, group: &Group) -> std::io::Result<bool> {
     kill::runs_in(pid, group.path())
 }
 

@@ -124,6 +124,7 @@ async fn end(client: &ShimClient, id: &ContainerId) -> Result<(), ShimError> {
             | ShimError::State { .. }
             | ShimError::Runtime { .. }
             | ShimError::Deadline { .. }
+            | ShimError::Short { .. }
             | ShimError::Old
             | ShimError::Failed { .. }),
         ) => Err(error),

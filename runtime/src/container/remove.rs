@@ -42,6 +42,7 @@ pub(crate) async fn remove(
                 source @ (ShimError::State { .. }
                 | ShimError::Runtime { .. }
                 | ShimError::Deadline { .. }
+                | ShimError::Short { .. }
                 | ShimError::Old
                 | ShimError::Failed { .. }),
             ) => {
@@ -69,8 +70,9 @@ pub(crate) async fn undo(shared: Arc<Shared>, sandbox: SandboxRecord, id: Contai
         id,
         client: None,
     };
-    let alive = sandbox.shim.and_then(|shim| ProcessHandle::open(shim).ok().flatten());
-    if alive.is_some() {
+    // One that can't be looked at may be alive.
+    let alive = |shim| !matches!(ProcessHandle::open(shim), Ok(None));
+    if sandbox.shim.is_some_and(alive) {
         let pod = removal.shared.layout.pod(&removal.sandbox);
         let client = ShimClient::new(&pod, removal.shared.config.deadlines.shim);
         // What the shim can't delete is the pod's own to end.

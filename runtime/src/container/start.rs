@@ -40,6 +40,7 @@ pub(crate) async fn start(
             | ShimError::Runtime { .. }
             | ShimError::Deadline { .. }
             | ShimError::Gone { .. }
+            | ShimError::Short { .. }
             | ShimError::Old
             | ShimError::Failed { .. }),
         ) => source,

@@ -63,6 +63,7 @@ pub(crate) async fn stop(stop: Stop, view: View) -> Result<(), StopContainerErro
         Err(
             source @ (ShimError::Runtime { .. }
             | ShimError::Deadline { .. }
+            | ShimError::Short { .. }
             | ShimError::Old
             | ShimError::Failed { .. }),
         ) => {
@@ -83,6 +84,7 @@ async fn signal(stop: &Stop, signal: Signal) -> Result<(), StopContainerError> {
         Err(
             source @ (ShimError::Runtime { .. }
             | ShimError::Deadline { .. }
+            | ShimError::Short { .. }
             | ShimError::Old
             | ShimError::Failed { .. }),
         ) => Err(StopContainerError::Shim { id: stop.id.clone(), source }),

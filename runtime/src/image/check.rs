@@ -3,6 +3,7 @@
 //! Owns what is found and the order of letting go: the images that a broken part belongs to, and with the last of them the part itself. A layer that a
 //! container has mounted stays, and so do its images: to take it away would break what still works. Pulling again is the caller's.
 
+use super::files::Unusable;
 use super::images::Inner;
 use super::layers::Verdict;
 use super::{Digest, Image, Images, RemoveError};
@@ -72,7 +73,7 @@ impl Images {
     pub async fn check(&self) -> std::io::Result<Checked> {
         let inner = Arc::clone(&self.0);
         let checked = tokio::task::spawn_blocking(move || inner.check());
-        checked.await.map_err(std::io::Error::other)
+        checked.await.map_err(std::io::Error::other)?
     }
 
     /// Lets go of a broken part and of the images that need it; answers the names that these can be pulled by.
@@ -98,18 +99,23 @@ impl Images {
 }
 
 impl Inner {
-    fn check(&self) -> Checked {
+    fn check(&self) -> std::io::Result<Checked> {
         let images = self.store.list();
         let mut checked = Checked { images: images.len(), ..Checked::default() };
         for image in &images {
-            if let Err(reason) = self.store.reread(&image.id) {
-                let (part, images) = (Part::Documents(image.id.clone()), vec![Arc::clone(image)]);
-                checked.damages.push(Damage { part, reason, images });
+            match self.store.reread(&image.id) {
+                Ok(()) => {}
+                Err(Unusable::Unseen(error)) => return Err(error),
+                Err(Unusable::Broken(reason)) => {
+                    let part = Part::Documents(image.id.clone());
+                    let images = vec![Arc::clone(image)];
+                    checked.damages.push(Damage { part, reason, images });
+                }
             }
         }
         for (diff_id, hold) in self.layers.held_all() {
             checked.layers += 1;
-            let verdict = self.layers.verdict(&diff_id);
+            let verdict = self.layers.verdict(&diff_id)?;
             drop(hold);
             match verdict {
                 Verdict::Whole => {}
@@ -121,6 +127,6 @@ impl Inner {
                 }
             }
         }
-        checked
+        Ok(checked)
     }
 }

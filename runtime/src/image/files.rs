@@ -3,6 +3,7 @@
 //! Deletion neither follows a link nor crosses a mount: the tree is flattened by renames, which the kernel refuses at a mount
 //! point, so that it needs two descriptors however deep the tree is.
 
+use crate::shortage::is_shortage;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -57,6 +58,34 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit { Err(io::Error::other("file is too large")) } else { Ok(bytes) }
+}
+
+/// Why something that is kept can't be used.
+#[derive(Debug)]
+pub(super) enum Unusable {
+    /// It could not be looked at, for want of descriptors or memory: that says nothing of it.
+    Unseen(io::Error),
+    /// It is not what it was.
+    Broken(String),
+}
+
+impl Unusable {
+    /// What failed, and how.
+    pub(super) fn of(what: &str) -> impl FnOnce(io::Error) -> Self {
+        move |error| {
+            if is_shortage(&error) {
+                Self::Unseen(error)
+            } else {
+                Self::Broken(format!("{what}: {error}"))
+            }
+        }
+    }
+}
+
+impl From<String> for Unusable {
+    fn from(reason: String) -> Self {
+        Self::Broken(reason)
+    }
 }
 
 /// Whether a name in a directory of davit's is that of something that was being made: `<hex>.tmp-<suffix>`.

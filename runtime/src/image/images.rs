@@ -187,7 +187,7 @@ impl Images {
     /// [`HoldError`] names the first that is not here; none is held then.
     pub fn hold(&self, layers: &[Digest]) -> Result<LayerHold, HoldError> {
         let hold = self.0.layers.hold(layers)?;
-        match layers.iter().find(|layer| !self.0.layers.tree(layer).is_dir()) {
+        match layers.iter().find(|layer| self.0.layers.is_lost(layer)) {
             None => Ok(hold),
             Some(gone) => {
                 drop(hold);

@@ -22,8 +22,9 @@ mod settle;
 use super::Digest;
 use super::birth::Birth;
 use super::files::{
-    is_half_made, make_directory, remove_tree, replace, suffix, sync_directory, write_new,
+    Unusable, is_half_made, make_directory, remove_tree, replace, suffix, sync_directory, write_new,
 };
+use crate::shortage::is_shortage;
 use check::Sealer;
 pub(crate) use check::Verdict;
 use davit_sys::failpoint::reach;
@@ -118,7 +119,8 @@ impl Layers {
                 Ok(record) => {
                     layers.table().insert(diff_id, Slot::new(record));
                 }
-                Err(reason) => {
+                Err(Unusable::Unseen(error)) => return Err(error),
+                Err(Unusable::Broken(reason)) => {
                     layers.discard(path.clone())?;
                     broken.push(Quarantined { path, reason });
                 }
@@ -139,6 +141,14 @@ impl Layers {
     /// Where a layer's files are, or would be.
     pub(crate) fn tree(&self, diff_id: &Digest) -> PathBuf {
         self.place(diff_id).join("fs")
+    }
+
+    /// Whether a layer's files have gone, by somebody else's hand.
+    pub(crate) fn is_lost(&self, diff_id: &Digest) -> bool {
+        match std::fs::metadata(self.tree(diff_id)) {
+            Ok(metadata) => !metadata.is_dir(),
+            Err(error) => !is_shortage(&error),
+        }
     }
 
     pub(crate) fn directory(&self) -> &Path {

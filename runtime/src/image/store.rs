@@ -13,7 +13,9 @@ mod record;
 pub use find::FindError;
 
 use super::birth::Birth;
-use super::files::{is_half_made, remove_tree, replace, suffix, sync_directory, write_new};
+use super::files::{
+    Unusable, is_half_made, remove_tree, replace, suffix, sync_directory, write_new,
+};
 use super::layers::{Layers, Quarantined};
 use super::{Digest, Image, ImageRef};
 use crate::journal::{Inbox, What};
@@ -99,7 +101,8 @@ impl Store {
             match format!("sha256:{name}").parse::<Digest>() {
                 Ok(id) => match store.load(&id) {
                     Ok(loaded) => drop(records.insert(id, loaded)),
-                    Err(reason) => broken.push(store.quarantine(&path, reason)?),
+                    Err(Unusable::Unseen(error)) => return Err(error),
+                    Err(Unusable::Broken(reason)) => broken.push(store.quarantine(&path, reason)?),
                 },
                 Err(_) if is_half_made(&name) || name.starts_with("trash-") => remove_tree(&path)?,
                 Err(_) => {}
@@ -132,18 +135,18 @@ impl Store {
         }
     }
 
-    fn load(&self, id: &Digest) -> Result<(ImageRecord, String), String> {
+    fn load(&self, id: &Digest) -> Result<(ImageRecord, String), Unusable> {
         let (record, raw_config) =
             ImageRecord::load(&self.directory.join(id.hex()), id, &self.boot)?;
         record.to_image(&raw_config, &self.pinned).map_err(|error| error.to_string())?;
         match record.layers.iter().find(|layer| !self.layers.contains(layer)) {
-            Some(layer) => Err(format!("its layer {layer} is not here")),
+            Some(layer) => Err(format!("its layer {layer} is not here").into()),
             None => Ok((record, raw_config)),
         }
     }
 
     /// Whether an image's documents are still what they were.
-    pub(crate) fn reread(&self, id: &Digest) -> Result<(), String> {
+    pub(super) fn reread(&self, id: &Digest) -> Result<(), Unusable> {
         let read = ImageRecord::load(&self.directory.join(id.hex()), id, &self.boot);
         match read {
             // Removed since.

@@ -11,6 +11,7 @@
 use super::files;
 use crate::id::SandboxId;
 use crate::sandbox::{PortMapping, SandboxKey};
+use crate::shortage::is_shortage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -160,6 +161,7 @@ impl Records {
         let path = self.dir.join(file_name(id));
         match load(&path) {
             Ok(record) if record.id == *id => found.records.push(record),
+            Err(error) if is_shortage(&error) => return Err(error),
             Ok(_) | Err(_) => {
                 let aside = path.with_extension("json.broken");
                 std::fs::rename(&path, &aside)?;

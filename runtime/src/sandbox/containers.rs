@@ -368,7 +368,7 @@ impl Pod {
     }
 
     /// Brings together what the records say after a restart and what the shim says. Exits are told by its events.
-    pub(super) fn reconcile(&mut self, told: Vec<davit_proto::shim::ContainerState>) {
+    pub(super) async fn reconcile(&mut self, told: Vec<davit_proto::shim::ContainerState>) {
         let known: BTreeSet<String> = told.iter().map(|container| container.id.clone()).collect();
         let lost: Vec<ContainerId> = self
             .slots
@@ -376,10 +376,11 @@ impl Pod {
             .filter(|slot| slot.alive() && !known.contains(slot.record.id.as_str()))
             .map(|slot| slot.record.id.clone())
             .collect();
-        let mut events: Vec<(ContainerId, ContainerEvent)> = lost
-            .into_iter()
-            .map(|id| (id.clone(), self.last_word(&id, LostEnd::Unknown)))
-            .collect();
+        let mut events: Vec<(ContainerId, ContainerEvent)> = Vec::new();
+        for id in lost {
+            let end = self.last_word(&id, LostEnd::Unknown).await;
+            events.push((id, end));
+        }
         for container in told {
             let Ok(id) = ContainerId::try_from(container.id) else { continue };
             if container.started {

@@ -6,17 +6,19 @@
 use super::Trouble;
 use super::error::StopSandboxError;
 use super::job::{Ended, Outcome};
-use super::shim::{Found, Line};
+use super::shim::{Found, Shim};
 use super::slot::Slot;
 use super::task::{Next, Pod};
 use super::watch_shim::{self, Hearing};
 use crate::clock;
 use crate::container::{ContainerEvent, LostEnd};
-use crate::id::ContainerId;
+use crate::id::{ContainerId, SandboxId};
 use crate::shim::{ProcessHandle, ShimError, SpawnError, last_words};
-use crate::store::{SandboxPhase, read_json};
+use crate::shortage::patiently;
+use crate::store::{SandboxPhase, ShimRecord, StoreError, read_json};
 use davit_proto::disk::{EXIT_RECORD, ExitRecord};
 use davit_proto::shim::Exit;
+use std::sync::Arc;
 
 /// Whether a silent shim was killed and is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,51 +37,40 @@ impl Pod {
 
     /// Finds the shim of a pod that its records tell of.
     pub(super) async fn reconnect(&mut self) {
-        if self.record.shim.is_none() {
+        let Some(shim) = self.record.shim else {
             // A daemon may have been killed between noting the shim's end and dealing with it.
-            return self.end_orphans();
-        }
-        let line = match Line::open(&self.shared, &self.record.id, self.record.shim) {
-            Ok(line) => line,
-            Err(error) => return self.shim_not_found(&error),
+            return self.end_orphans().await;
         };
-        match line.ask().await {
-            Ok(found) => self.take_up(found),
-            Err(error @ SpawnError::Silent { .. }) => {
-                tracing::warn!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "the pod's shim does not answer");
-                watch_shim::find(line, self.outbox.clone());
+        let id = self.record.id.clone();
+        match Shim::connect(&self.shared, &id, Some(shim)).await {
+            Ok(found) => self.take_up(found).await,
+            Err(error) if error.is_silence() => {
+                tracing::warn!(sandbox = %id, error = &error as &dyn std::error::Error, "the pod's shim does not answer");
+                watch_shim::find(Arc::clone(&self.shared), id, shim, self.outbox.clone());
                 self.hearing = Hearing::Silent;
                 self.publish();
             }
-            Err(error) => self.shim_not_found(&error),
+            Err(error) => self.shim_not_found(&error).await,
         }
     }
 
-    fn shim_not_found(&mut self, error: &SpawnError) {
+    async fn shim_not_found(&mut self, error: &SpawnError) {
         if self.record.phase == SandboxPhase::Ready {
             let error: &dyn std::error::Error = error;
             tracing::warn!(sandbox = %self.record.id, error, "the pod's shim is gone");
         }
-        drop(self.kill_shim());
-        self.shim_ended();
+        if let Some(shim) = self.record.shim {
+            drop(kill(&self.record.id, shim).await);
+        }
+        self.shim_ended().await;
     }
 
-    fn take_up(&mut self, found: Found) {
+    async fn take_up(&mut self, found: Found) {
         self.adopt(found.shim);
-        self.reconcile(found.containers);
+        self.reconcile(found.containers).await;
         if let Some(exit) = found.init_exit {
             self.init_ended(&exit);
         }
-    }
-
-    /// A shim that lives and can't be talked to is of no use, and nobody would end it later. The record proves that the process is the shim; it is
-    /// answered if it was there.
-    pub(super) fn kill_shim(&self) -> Option<ProcessHandle> {
-        let process = self.record.shim.and_then(|shim| ProcessHandle::open(shim).ok().flatten())?;
-        if let Err(error) = process.kill() {
-            tracing::error!(sandbox = %self.record.id, error = &error as &dyn std::error::Error, "a shim that does not answer could not be killed");
-        }
-        Some(process)
     }
 
     /// Kills a silent shim for whoever wants the pod to end. Its end is told, and goes on from there; that it does not end is an outcome.
@@ -88,11 +79,12 @@ impl Pod {
             return;
         }
         self.killing = Killing::Waits;
-        let killed = self.kill_shim();
+        let (id, shim) = (self.record.id.clone(), self.record.shim);
         let limit = self.shared.config.deadlines.shim;
         self.job(async move {
             let ended = async {
-                if let Some(process) = killed {
+                let Some(shim) = shim else { return };
+                if let Some(process) = kill(&id, shim).await {
                     process.ended().await;
                 }
             };
@@ -118,10 +110,10 @@ impl Pod {
     }
 
     /// The shim did not answer when this daemon took up the pod. It does now.
-    pub(super) fn shim_found(&mut self, found: Found) -> Next {
+    pub(super) async fn shim_found(&mut self, found: Found) -> Next {
         // First, as a start that it tells of goes on in a pod that is ready only.
         self.hearing = Hearing::Answers;
-        self.take_up(found);
+        self.take_up(found).await;
         self.shim_heard(Hearing::Answers)
     }
 
@@ -156,7 +148,7 @@ impl Pod {
     }
 
     /// The shim has ended: by our wish, or not. Then its containers end here as its records tell, and nothing of them is left to run.
-    pub(super) fn shim_ended(&mut self) -> Next {
+    pub(super) async fn shim_ended(&mut self) -> Next {
         self.hearing = Hearing::Answers;
         if self.record.phase == SandboxPhase::Ready {
             let said = last_words(&self.shared.layout.pod(&self.record.id));
@@ -170,33 +162,37 @@ impl Pod {
         } else {
             self.shim_is_gone();
         }
-        self.end_orphans();
+        self.end_orphans().await;
         self.end_if_due();
         Next::Go
     }
 
     /// What a shim that died has left running ends, and is told. Of one that had ended before, nothing but what outlived its init may be there.
-    fn end_orphans(&mut self) {
+    async fn end_orphans(&mut self) {
         let ids: Vec<ContainerId> = self.slots.keys().cloned().collect();
         for id in ids {
-            let end = self.kill_orphan(&id);
+            let end = self.kill_orphan(&id).await;
             let alive = self.slots.get(&id).is_some_and(Slot::alive);
             if alive {
-                self.apply(&id, self.last_word(&id, end));
+                let event = self.last_word(&id, end).await;
+                self.apply(&id, event);
             }
         }
     }
 
     /// Kills all of a container; answers what its init has come to. The container's cgroup, not the pod's: that one may be shared.
-    fn kill_orphan(&self, id: &ContainerId) -> LostEnd {
+    async fn kill_orphan(&self, id: &ContainerId) -> LostEnd {
         let Some(slot) = self.slots.get(id) else { return LostEnd::Unknown };
         let group = self.shared.pod_group(&self.record.id, &self.spec);
         let Ok(group) = group.and_then(|pod| pod.container(id)) else {
             return LostEnd::Unknown;
         };
         let init = slot.record.state.pid();
-        let ran = init.is_some_and(|pid| crate::cgroup::runs_in(pid, &group));
-        if let Err(error) = self.shared.host.cgroups.kill(&group) {
+        let ran = match init {
+            Some(pid) => patiently(|| crate::cgroup::runs_in(pid, &group)).await.unwrap_or(false),
+            None => false,
+        };
+        if let Err(error) = patiently(|| self.shared.host.cgroups.kill(&group)).await {
             tracing::error!(container = %id, error = &error as &dyn std::error::Error, "what a lost shim has left running could not be killed");
         }
         if ran { LostEnd::Killed } else { LostEnd::Unknown }
@@ -211,15 +207,33 @@ impl Pod {
     }
 
     /// What the shim had written down of a container's end, if it had; else whether it was killed for want of a shim.
-    pub(super) fn last_word(&self, id: &ContainerId, end: LostEnd) -> ContainerEvent {
-        let path = self.shared.layout.bundle(&self.record.id, id).join(EXIT_RECORD);
-        match read_json::<ExitRecord>(&path) {
-            Ok(exit) => ContainerEvent::Exited {
-                at: exit.finished_at,
-                code: exit.code,
-                oom_killed: exit.oom_killed,
-            },
-            Err(_) => ContainerEvent::Lost { at: clock::now(), end },
-        }
+    pub(super) async fn last_word(&self, id: &ContainerId, end: LostEnd) -> ContainerEvent {
+        let written = patiently(|| self.written_end(id)).await;
+        written.unwrap_or_else(|_| ContainerEvent::Lost { at: clock::now(), end })
     }
+
+    /// What the shim has written down of a container's end.
+    pub(super) fn written_end(&self, id: &ContainerId) -> Result<ContainerEvent, StoreError> {
+        let path = self.shared.layout.bundle(&self.record.id, id).join(EXIT_RECORD);
+        let exit: ExitRecord = read_json(&path)?;
+        Ok(ContainerEvent::Exited {
+            at: exit.finished_at,
+            code: exit.code,
+            oom_killed: exit.oom_killed,
+        })
+    }
+}
+
+/// A shim that lives and can't be talked to is of no use, and nobody would end it later. The record proves that the process is the shim; it is
+/// answered if it was there.
+async fn kill(id: &SandboxId, shim: ShimRecord) -> Option<ProcessHandle> {
+    let process = patiently(|| ProcessHandle::open(shim)).await;
+    let killed = process.and_then(|process| {
+        process.as_ref().map_or(Ok(()), ProcessHandle::kill)?;
+        Ok(process)
+    });
+    killed.unwrap_or_else(|error| {
+        tracing::error!(sandbox = %id, error = &error as &dyn std::error::Error, "a shim that does not answer could not be killed");
+        None
+    })
 }

@@ -8,8 +8,7 @@ use super::job::Outcome;
 use super::slot::Slot;
 use super::task::{InFlight, Pod};
 use crate::container::{
-    self, ContainerEvent, ContainerPid, ContainerSpec, ContainerState, CreateContainerError,
-    LostEnd, Restoration,
+    self, ContainerPid, ContainerSpec, ContainerState, CreateContainerError, Restoration,
 };
 use crate::id::ContainerId;
 use crate::sandbox::PidMode;
@@ -68,14 +67,8 @@ impl Pod {
         if !self.slots.get(id).is_some_and(|slot| runs(&slot.record.state)) {
             return;
         }
-        match self.last_word(id, LostEnd::Unknown) {
-            exit @ ContainerEvent::Exited { .. } => self.apply(id, exit),
-            ContainerEvent::Made { .. }
-            | ContainerEvent::Started { .. }
-            | ContainerEvent::Paused { .. }
-            | ContainerEvent::Resumed
-            | ContainerEvent::StartRefused { .. }
-            | ContainerEvent::Lost { .. } => {}
+        if let Ok(exit) = self.written_end(id) {
+            self.apply(id, exit);
         }
     }
 }

@@ -88,7 +88,9 @@ impl Line {
         let directory = shared.layout.pod(id);
         let ended = || SpawnError::Ended { said: last_words(&directory) };
         let record = record.ok_or_else(ended)?;
-        let process = ProcessHandle::open(record).ok().flatten().ok_or_else(ended)?;
+        let process = ProcessHandle::open(record)
+            .map_err(|source| SpawnError::Watch { pid: record.pid, source })?
+            .ok_or_else(ended)?;
         let deadline = shared.config.deadlines.shim;
         let client =
             ShimClient::new(&directory, deadline).allowing(shared.config.deadlines.runtime);
@@ -108,7 +110,7 @@ impl Line {
                 Err(SpawnError::Foreign { pid: state.pid, shim: self.record.pid })
             }
             Ok(state) => Ok(Shim::found(self, state)),
-            Err(_) if ProcessHandle::open(self.record).ok().flatten().is_none() => Err(ended()),
+            Err(_) if matches!(ProcessHandle::open(self.record), Ok(None)) => Err(ended()),
             Err(ShimError::Deadline { .. }) => Err(SpawnError::Silent { after: self.deadline }),
             Err(error) => Err(SpawnError::State(error)),
         }

@@ -242,9 +242,9 @@ impl Pod {
                 Message::Command(command, span) => span.in_scope(|| self.command(command)),
                 Message::Outcome(outcome) => self.outcome(*outcome),
                 Message::Event(event) => self.event(event),
-                Message::ShimFound(found) => self.shim_found(*found),
+                Message::ShimFound(found) => self.shim_found(*found).await,
                 Message::ShimHeard(heard) => self.shim_heard(heard),
-                Message::ShimEnded => self.shim_ended(),
+                Message::ShimEnded => self.shim_ended().await,
                 Message::Freezer(id) => self.look_at_freezer(&id),
             };
             if next == Next::End {

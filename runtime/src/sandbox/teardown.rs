@@ -10,6 +10,7 @@ use crate::id::SandboxId;
 use crate::network::DetachError;
 use crate::shared::Shared;
 use crate::shim::{ProcessHandle, ShimClient, ShimError, start_time};
+use crate::shortage::is_shortage;
 use crate::store::{SandboxRecord, ShimRecord, StoreError, read_json, remove_tree};
 use rustix::mount::{UnmountFlags, unmount};
 use std::io;
@@ -60,7 +61,10 @@ pub(crate) async fn unborn_shim(
     netns: Option<PathBuf>,
     started: Option<ShimRecord>,
 ) -> Result<(), StopSandboxError> {
-    let record: Option<SandboxRecord> = read_json(&shared.layout.sandbox_record(&id)).ok();
+    let record: Option<SandboxRecord> = match read_json(&shared.layout.sandbox_record(&id)) {
+        Err(source) if is_shortage(&source) => return Err(StopSandboxError::Store { id, source }),
+        record => record.ok(),
+    };
     // A record that is another pod's names another pod's shim.
     let recorded = record.filter(|record| record.id == id).and_then(|record| record.shim);
     let recorded = started.or(recorded);
@@ -81,7 +85,8 @@ async fn dismiss(
     if let Ok(state) = client.state().await
         && is_shim_of(state.pid, directory)
     {
-        found = start_time(state.pid).map(|start_time| ShimRecord { pid: state.pid, start_time });
+        let seen = start_time(state.pid).map_err(unseen(id, state.pid))?;
+        found = seen.map(|start_time| ShimRecord { pid: state.pid, start_time });
         for container in state.containers {
             // What it can't delete it is killed with, below.
             drop(client.delete(&container.id).await);
@@ -89,11 +94,17 @@ async fn dismiss(
         drop(client.shutdown().await);
     }
     for record in recorded.into_iter().chain(found) {
-        let process = ProcessHandle::open(record).ok().flatten();
+        let process = ProcessHandle::open(record).map_err(unseen(id, record.pid))?;
         let Some(process) = process else { continue };
         end_process(shared, id, &process, record.pid).await?;
     }
     Ok(())
+}
+
+/// A shim that can't be looked at, for want of descriptors say, may be there.
+fn unseen(id: &SandboxId, pid: u32) -> impl FnOnce(io::Error) -> StopSandboxError {
+    let (id, path) = (id.clone(), PathBuf::from(format!("shim process {pid}")));
+    move |source| StopSandboxError::Release { id, path, source }
 }
 
 /// Whether the process was started as the shim of the pod in `directory`: who else may answer on its socket is neither asked nor ended.

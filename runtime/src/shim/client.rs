@@ -6,6 +6,7 @@
 use super::spawn::socket_path;
 use super::wire::Wire;
 use crate::metrics::{Call, OciCalls};
+use crate::shortage::is_shortage;
 use davit_proto::shim::shim_client::ShimClient as Calls;
 use davit_proto::shim::{
     CheckpointRequest, CreateRequest, DeleteRequest, Event, EventsRequest, ExecSyncOutput,
@@ -55,6 +56,12 @@ pub enum ShimError {
         /// The connection's error.
         message: String,
     },
+    /// Descriptors or memory are wanting, here or there: it may well be there.
+    #[error("the pod's shim could not be asked: {message}")]
+    Short {
+        /// The error.
+        message: String,
+    },
     /// It was started by a davit that did not have this call yet.
     #[error("the pod's shim is older than this call, which works in pods made from now on")]
     Old,
@@ -81,13 +88,13 @@ impl ShimError {
                 Code::Aborted => Self::Runtime { message },
                 Code::DeadlineExceeded => Self::Deadline { message },
                 Code::Unavailable | Code::Cancelled => Self::Gone { message },
+                Code::ResourceExhausted => Self::Short { message },
                 Code::Unimplemented => Self::Old,
                 Code::Ok
                 | Code::Unknown
                 | Code::InvalidArgument
                 | Code::AlreadyExists
                 | Code::PermissionDenied
-                | Code::ResourceExhausted
                 | Code::OutOfRange
                 | Code::Internal
                 | Code::DataLoss
@@ -152,11 +159,16 @@ impl ShimClient {
     /// A connection of its own, for a session ([`davit_proto::session`]).
     ///
     /// # Errors
-    /// [`ShimError::Gone`].
+    /// [`ShimError::Gone`], [`ShimError::Short`].
     pub(crate) async fn session(&self) -> Result<UnixStream, ShimError> {
-        connect(&self.directory)
-            .await
-            .map_err(|error| ShimError::Gone { message: error.to_string() })
+        connect(&self.directory).await.map_err(|error| {
+            let message = error.to_string();
+            if is_shortage(&error) {
+                ShimError::Short { message }
+            } else {
+                ShimError::Gone { message }
+            }
+        })
     }
 
     async fn within<T>(

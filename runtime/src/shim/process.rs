@@ -1,6 +1,7 @@
 //! A process that may not be our child, watched until it ends, and reaped then if it is one.
 
 use crate::store::ShimRecord;
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
@@ -20,17 +21,17 @@ impl ProcessHandle {
     /// The process that this record is of; `None` if it has ended.
     ///
     /// # Errors
-    /// What pidfd_open(2) says, but for the process being gone.
+    /// What keeps it from being looked at, for want of descriptors say: it may well be there.
     pub fn open(record: ShimRecord) -> io::Result<Option<Self>> {
         let Some(pid) = i32::try_from(record.pid).ok().and_then(Pid::from_raw) else {
             return Ok(None);
         };
         let fd = match pidfd_open(pid, PidfdFlags::empty()) {
-            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(Errno::SRCH) => return Ok(None),
             other => other?,
         };
         // Only now that the descriptor pins it can its start time be compared.
-        if start_time(record.pid) != Some(record.start_time) || reap(&fd) {
+        if start_time(record.pid)? != Some(record.start_time) || reap(&fd) {
             return Ok(None);
         }
         let fd = davit_sys::readiness::readable(fd)?;
@@ -59,7 +60,7 @@ impl ProcessHandle {
     /// What pidfd_send_signal(2) says, but for the process being gone.
     pub fn kill(&self) -> io::Result<()> {
         match pidfd_send_signal(self.fd.get_ref(), Signal::KILL) {
-            Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(Errno::SRCH) => Ok(()),
             other => Ok(other?),
         }
     }
@@ -72,11 +73,22 @@ fn reap(pidfd: &OwnedFd) -> bool {
 }
 
 /// When a process started, in clock ticks since the boot (field 22 of proc_pid_stat(5)); `None` if it is gone.
-#[must_use]
-pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+///
+/// # Errors
+/// What keeps it from being looked at.
+pub fn start_time(pid: u32) -> io::Result<Option<u64>> {
+    let stat = match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::SRCH) => return Ok(None),
+            _ => return Err(error),
+        },
+    };
     // The name, field 2, is in parentheses and may hold anything; what follows the last one is field 3.
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    let stat = String::from_utf8_lossy(&stat);
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields);
+    let found = fields.and_then(|fields| fields.split_ascii_whitespace().nth(19)?.parse().ok());
+    found.map(Some).ok_or_else(|| io::Error::other("its stat has no start time"))
 }
 
 #[cfg(test)]
@@ -88,7 +100,7 @@ mod tests {
         let start = || {
             let child = std::process::Command::new("sleep").arg("60").spawn();
             let pid = child.map(|child| child.id()).unwrap();
-            ShimRecord { pid, start_time: start_time(pid).unwrap() }
+            ShimRecord { pid, start_time: start_time(pid).unwrap().unwrap() }
         };
         let record = start();
         let other = ShimRecord { start_time: record.start_time + 1, ..record };
@@ -96,7 +108,7 @@ mod tests {
         let handle = ProcessHandle::open(record).unwrap().unwrap();
         handle.kill().unwrap();
         handle.ended().await;
-        assert_eq!(start_time(record.pid), None, "it was reaped");
+        assert_eq!(start_time(record.pid).unwrap(), None, "it was reaped");
         handle.ended().await;
         handle.kill().unwrap();
         assert!(ProcessHandle::open(record).unwrap().is_none());
@@ -110,6 +122,6 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(ProcessHandle::open(record).unwrap().is_none());
-        assert_eq!(start_time(record.pid), None, "it was reaped");
+        assert_eq!(start_time(record.pid).unwrap(), None, "it was reaped");
     }
 }

@@ -1,5 +1,6 @@
 //! A shim's start: its directory, its socket, its process. Of a pod that is there, or of one that is to come.
 
+use super::ShimError;
 use super::process::start_time;
 use crate::oci::sealed::Copy;
 use crate::store::{ShimRecord, StoreError, write_json};
@@ -48,6 +49,15 @@ pub enum SpawnError {
         /// The end of its log.
         said: String,
     },
+    /// Whether it is there can't be seen.
+    #[error("look after process {pid}")]
+    Watch {
+        /// The shim.
+        pid: u32,
+        /// What keeps one from it.
+        #[source]
+        source: io::Error,
+    },
     /// It neither served nor ended in time.
     #[error("the shim did not serve within {} ms", after.as_millis())]
     Silent {
@@ -64,7 +74,22 @@ pub enum SpawnError {
     },
     /// It answered with an error.
     #[error("ask the shim for its state")]
-    State(#[source] super::ShimError),
+    State(#[source] ShimError),
+}
+
+impl SpawnError {
+    /// Whether the shim may be there all the same, and may come to answer.
+    pub(crate) fn is_silence(&self) -> bool {
+        match self {
+            Self::Silent { .. } | Self::Watch { .. } | Self::State(ShimError::Short { .. }) => true,
+            Self::Config(_)
+            | Self::Prepare { .. }
+            | Self::Run { .. }
+            | Self::Ended { .. }
+            | Self::Foreign { .. }
+            | Self::State(_) => false,
+        }
+    }
 }
 
 /// Starts the shim `executable` for the pod in `directory`, which it is told by `config`, with a copy of the OCI runtime if there is one.
@@ -181,13 +206,19 @@ fn command(executable: &Path, directory: &Path) -> Command {
 
 fn start(mut command: Command, executable: &Path) -> Result<ShimRecord, SpawnError> {
     // Reaped by who sees its end on its pidfd, as after a restart. tokio would ask after every shim that there is whenever a child ends.
-    let child = command
+    let mut child = command
         .spawn()
         .map_err(|source| SpawnError::Run { path: executable.to_owned(), source })?;
     let pid = child.id();
-    // Not to be had: no process has this start time, so it is found to have ended.
-    let start_time = start_time(pid).unwrap_or_default();
-    Ok(ShimRecord { pid, start_time })
+    match start_time(pid) {
+        // Gone already: no process has this start time, so it is found to have ended.
+        Ok(start_time) => Ok(ShimRecord { pid, start_time: start_time.unwrap_or_default() }),
+        Err(source) => {
+            // Nobody could end it later who does not know it. It has begun nothing yet.
+            drop(child.kill().and_then(|()| child.wait()));
+            Err(SpawnError::Watch { pid, source })
+        }
+    }
 }
 
 /// A Unix address holds 107 bytes, which a state root of some depth exceeds; by way of the directory's descriptor it never does.

@@ -5,6 +5,7 @@
 
 use super::client::connect;
 use crate::error::chain;
+use crate::shortage::is_shortage;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -73,6 +74,7 @@ impl Service<Request<Body>> for Wire {
 }
 
 /// What a connection's error means to the call that meets it: no answer comes.
-fn gone(error: &dyn std::error::Error) -> Status {
-    Status::unavailable(chain(error))
+fn gone(error: &(dyn std::error::Error + 'static)) -> Status {
+    let told = chain(error);
+    if is_shortage(error) { Status::resource_exhausted(told) } else { Status::unavailable(told) }
 }

@@ -6,6 +6,7 @@
 use super::{LayerHold, Layers, seal};
 use crate::image::Digest;
 use crate::image::birth::Birth;
+use crate::shortage::is_shortage;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -134,16 +135,20 @@ impl Layers {
     }
 
     /// Whether a layer is what it was. Blocks, and reads it all.
-    pub(crate) fn verdict(&self, diff_id: &Digest) -> Verdict {
+    ///
+    /// # Errors
+    /// A want of descriptors or memory, which says nothing of the layer.
+    pub(crate) fn verdict(&self, diff_id: &Digest) -> io::Result<Verdict> {
         let expected = self.table().get(diff_id).and_then(|slot| slot.record.seal.clone());
-        match (self.seal_of(diff_id), expected) {
+        Ok(match (self.seal_of(diff_id), expected) {
+            (Err(error), _) if is_shortage(&error) => return Err(error),
             (Err(error), _) => Verdict::Broken(format!("read it: {error}")),
             (Ok(_), None) => Verdict::Unsealed,
             (Ok(found), Some(expected)) if found == expected => Verdict::Whole,
             (Ok(_), Some(_)) => {
                 Verdict::Broken("its files are not what they were when it was pulled".to_owned())
             }
-        }
+        })
     }
 
     /// How many keep a layer that no image needs to keep: containers, pulls.

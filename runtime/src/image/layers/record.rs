@@ -2,7 +2,7 @@
 
 use crate::image::Digest;
 use crate::image::apply::Applied;
-use crate::image::files::read_bounded;
+use crate::image::files::{Unusable, read_bounded};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
@@ -62,25 +62,27 @@ impl LayerRecord {
         }
     }
 
-    pub(super) fn load(layer: &Path, diff_id: &Digest, boot: &str) -> Result<Self, String> {
+    pub(super) fn load(layer: &Path, diff_id: &Digest, boot: &str) -> Result<Self, Unusable> {
         let path = layer.join(RECORD_FILE);
         let bytes = read_bounded(&path, RECORD_BYTES)
-            .map_err(|error| format!("read {RECORD_FILE}: {error}"))?;
+            .map_err(Unusable::of(&format!("read {RECORD_FILE}")))?;
         let record: Self = serde_json::from_slice(&bytes)
             .map_err(|error| format!("parse {RECORD_FILE}: {error}"))?;
         if record.version != VERSION {
-            return Err(format!("{RECORD_FILE} has version {}, not {VERSION}", record.version));
+            return Err(
+                format!("{RECORD_FILE} has version {}, not {VERSION}", record.version).into()
+            );
         }
         if record.diff_id != *diff_id {
-            return Err(format!("{RECORD_FILE} is of layer {}", record.diff_id));
+            return Err(format!("{RECORD_FILE} is of layer {}", record.diff_id).into());
         }
         if record.boot.as_deref().is_some_and(|pending| pending != boot) {
-            return Err("was not brought to disk before the machine stopped".to_owned());
+            return Err("was not brought to disk before the machine stopped".to_owned().into());
         }
         match std::fs::symlink_metadata(layer.join("fs")) {
             Ok(metadata) if metadata.is_dir() => Ok(record),
-            Ok(_) => Err("fs is no directory".to_owned()),
-            Err(error) => Err(format!("look at fs: {error}")),
+            Ok(_) => Err("fs is no directory".to_owned().into()),
+            Err(error) => Err(Unusable::of("look at fs")(error)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! `image.json`, and the two documents beside it.
 
 use super::{NewImage, Pin};
-use crate::image::files::read_bounded;
+use crate::image::files::{Unusable, read_bounded};
 use crate::image::manifest::{ManifestError, parse_config};
 use crate::image::{Digest, Image, ImageRef};
 use serde::{Deserialize, Serialize};
@@ -62,18 +62,20 @@ impl ImageRecord {
         directory: &Path,
         id: &Digest,
         boot: &str,
-    ) -> Result<(Self, String), String> {
+    ) -> Result<(Self, String), Unusable> {
         let read = |name: &str| {
             read_bounded(&directory.join(name), DOCUMENT_BYTES)
-                .map_err(|error| format!("read {name}: {error}"))
+                .map_err(Unusable::of(&format!("read {name}")))
         };
         let record: Self = serde_json::from_slice(&read(RECORD_FILE)?)
             .map_err(|error| format!("parse {RECORD_FILE}: {error}"))?;
         if record.version != VERSION {
-            return Err(format!("{RECORD_FILE} has version {}, not {VERSION}", record.version));
+            return Err(
+                format!("{RECORD_FILE} has version {}, not {VERSION}", record.version).into()
+            );
         }
         if record.boot.as_deref().is_some_and(|pending| pending != boot) {
-            return Err("was not brought to disk before the machine stopped".to_owned());
+            return Err("was not brought to disk before the machine stopped".to_owned().into());
         }
         let config = read(CONFIG_FILE)?;
         for (name, bytes, expected) in
@@ -81,7 +83,7 @@ impl ImageRecord {
         {
             let actual = Digest::from_sha256(Sha256::digest(bytes).into());
             if actual != *expected {
-                return Err(format!("{name} has digest {actual}, not {expected}"));
+                return Err(format!("{name} has digest {actual}, not {expected}").into());
             }
         }
         let config =

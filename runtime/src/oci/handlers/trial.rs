@@ -106,7 +106,7 @@ impl Trial<'_> {
 
     fn init(&self) -> Option<ShimRecord> {
         let pid = head(&self.pid_file()).trim().parse().ok()?;
-        Some(ShimRecord { pid, start_time: start_time(pid)? })
+        Some(ShimRecord { pid, start_time: start_time(pid).ok()?? })
     }
 
     fn pid_file(&self) -> PathBuf {

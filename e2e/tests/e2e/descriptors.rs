@@ -1,0 +1,201 @@
+//! Descriptors that have run out, or nearly: what runs goes on, what is refused is refused by name and leaves nothing, and everything works again when there are some.
+
+use crate::disks::{WITHIN, end, ending, goes_on, restart, speaker};
+use davit_e2e::host::names_in;
+use davit_e2e::prelude::*;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::symlink;
+
+const NO_DESCRIPTORS: &str = "Too many open files";
+
+/// Lets a process have only few descriptors more than it has now, until this is dropped.
+struct Few {
+    pid: Pid,
+    before: Rlimit,
+}
+
+impl Few {
+    fn left(pid: u32, count: usize) -> Result<Self> {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).context("one")?;
+        let maximum = line.split_whitespace().nth(4).and_then(|number| number.parse().ok());
+        // Of the numbers below the limit so many are not taken: what was closed meanwhile has left gaps.
+        let taken = names_in(Path::new(&format!("/proc/{pid}/fd")))?;
+        let mut free = (0..).filter(|number: &u64| !taken.contains(&number.to_string()));
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a pid")?;
+        let few = Rlimit { current: free.nth(count), maximum };
+        Ok(Self { pid, before: prlimit(Some(pid), Resource::Nofile, few)? })
+    }
+}
+
+impl Drop for Few {
+    fn drop(&mut self) {
+        let _ = prlimit(Some(self.pid), Resource::Nofile, self.before);
+    }
+}
+
+/// Waits until the daemon gives back no more: what is being made for pods to come has some, and what keeps the kernel ready for a moment after a container was made
+/// has one.
+fn settled(t: &Test) -> Result<()> {
+    crate::ahead::as_many(t, 2)?;
+    eventually(WITHIN, "nothing is kept ready", || {
+        let open = PathBuf::from(format!("/proc/{}/fd", t.daemon().pid().context("it runs")?));
+        let names = names_in(&open)?;
+        let files = names.iter().filter_map(|name| std::fs::read_link(open.join(name)).ok());
+        let mut files = files.filter(|file| file.ends_with("cgroup.procs"));
+        Ok(files.next().is_none().then_some(()))
+    })
+}
+
+on_one!(without_descriptors_calls_are_refused_by_name_and_containers_go_on, |t| {
+    for text in [NO_DESCRIPTORS, "could not be", "os error 24"] {
+        t.allow_log(text);
+    }
+    let pod = t.pod("web", |_| ())?;
+    let speaker = speaker(t, &pod)?;
+    let (id, pid) = ending(t, &pod)?;
+    let another = davit_e2e::cri::Cri::new(&t.settings().socket())?;
+    settled(t)?;
+    let few = Few::left(t.daemon().pid().context("it runs")?, 0)?;
+    let answer = t.try_pod("another", |_| ());
+    let status = answer.err().context("it was not refused")?;
+    assert!(status.message().contains(NO_DESCRIPTORS), "{status:?}");
+    // It may find the one that the refusal has given back.
+    if let Err(status) = t.cri.exec(&speaker, &["true"], 10) {
+        assert!(status.message().contains(NO_DESCRIPTORS), "{status:?}");
+    }
+    assert_eq!(t.cri.pods(None)?.len(), 1);
+    goes_on(t, &speaker)?;
+    end(pid)?;
+    assert_eq!(t.wait_for_exit(&id)?.exit_code, 7);
+    std::thread::scope(|scope| {
+        // A new connection waits until there are descriptors.
+        let waiting = scope.spawn(|| another.pods(None));
+        pause(Duration::from_millis(500));
+        drop(few);
+        let pods = waiting.join().unwrap()?;
+        ensure!(pods.len() == 1, "{pods:?}");
+        Ok(())
+    })?;
+    let state = t.settings().state();
+    eventually(WITHIN, "nothing of the other is left", || {
+        Ok((names_in(&state.join("pods"))? == [pod.id.clone()]).then_some(()))
+    })?;
+    restart(t)?;
+    assert_eq!(t.cri.status(&id)?.exit_code, 7);
+    assert_eq!(t.exec(&speaker, "echo well")?, "well");
+    t.pod("another", |_| ()).map(drop)
+});
+
+on_one!(a_shim_without_descriptors_refuses_and_its_containers_go_on, |t| {
+    let pod = t.pod("web", |_| ())?;
+    let speaker = speaker(t, &pod)?;
+    let (id, pid) = ending(t, &pod)?;
+    let record = t.settings().state().join("pods").join(&pod.id).join("sandbox.json");
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record)?)?;
+    let shim = u32::try_from(record["shim"]["pid"].as_u64().context("the shim's pid")?)?;
+    let few = Few::left(shim, 0)?;
+    let status = t.cri.exec(&speaker, &["true"], 10).err().context("it was not refused")?;
+    assert!(status.message().contains(NO_DESCRIPTORS), "{status:?}");
+    let status = t.try_create(&pod, "another", |_| ()).err().context("it was not refused")?;
+    assert!(status.message().contains(NO_DESCRIPTORS), "{status:?}");
+    assert_eq!(t.cri.containers(None)?.len(), 2);
+    goes_on(t, &speaker)?;
+    end(pid)?;
+    assert_eq!(t.wait_for_exit(&id)?.exit_code, 7);
+    drop(few);
+    assert_eq!(t.exec(&speaker, "echo well")?, "well");
+    t.run(&pod, "another", |_| ())?;
+    let exit = t.settings().state().join("pods").join(&pod.id).join("containers").join(&id);
+    eventually(WITHIN, "the end is written down", || {
+        Ok(exit.join("exit.json").exists().then_some(()))
+    })
+});
+
+/// All that is done with a pod and a container.
+fn life(t: &Test) -> std::result::Result<(), tonic::Status> {
+    let pod = t.try_pod("brief", |_| ())?;
+    let id = t.try_create(&pod, "main", |_| ())?;
+    t.cri.start(&id)?;
+    t.cri.exec(&id, &["true"], 10)?;
+    t.cri.stop(&id, 0)?;
+    t.cri.remove(&id)?;
+    t.cri.stop_pod(&pod.id)?;
+    t.cri.remove_pod(&pod.id)
+}
+
+// However many there are, down to none, a call works or says what it lacked: nothing is taken for ended, done or gone that could only not be looked at.
+on_one!(with_few_descriptors_a_pod_lives_or_is_refused_by_name, |t| {
+    for text in [NO_DESCRIPTORS, "os error 24", "left behind", "could not be", "cannot"] {
+        t.allow_log(text);
+    }
+    let pod = t.pod("web", |_| ())?;
+    let speaker = speaker(t, &pod)?;
+    let state = t.settings().state();
+    let mut lived = 0;
+    for count in 0.. {
+        ensure!(count < 80, "so many do not suffice");
+        // Everything works, and what is made ahead is made anew when something of it is taken.
+        life(t).with_context(|| format!("before {count} left"))?;
+        settled(t)?;
+        let few = Few::left(t.daemon().pid().context("it runs")?, count)?;
+        let lives = life(t);
+        drop(few);
+        match lives {
+            Ok(()) => lived += 1,
+            Err(status) => {
+                println!("{count} left: {}", status.message());
+                lived = 0;
+                ensure!(status.message().contains(NO_DESCRIPTORS), "{count} left: {status:?}");
+            }
+        }
+        for other in t.cri.pods(None)?.iter().filter(|other| other.id != pod.id) {
+            t.cri.stop_pod(&other.id).with_context(|| format!("{count} left"))?;
+            t.cri.remove_pod(&other.id).with_context(|| format!("{count} left"))?;
+        }
+        eventually(WITHIN, &format!("nothing is left of the one with {count} left"), || {
+            Ok((names_in(&state.join("pods"))? == [pod.id.clone()]).then_some(()))
+        })?;
+        goes_on(t, &speaker).with_context(|| format!("{count} left"))?;
+        if lived == 5 {
+            break;
+        }
+    }
+    Ok(())
+});
+
+// A daemon that can't reach a shim for want of descriptors of its own does not take it for gone.
+on_one!(a_daemon_that_starts_with_few_descriptors_loses_no_container, |t| {
+    for text in [NO_DESCRIPTORS, "os error 24", "left behind", "could not be", "cannot"] {
+        t.allow_log(text);
+    }
+    let pods: Vec<Pod> =
+        (0..4).map(|number| t.pod(&format!("web-{number}"), |_| ())).collect::<Result<_>>()?;
+    let speakers: Vec<String> = pods.iter().map(|pod| speaker(t, pod)).collect::<Result<_>>()?;
+    let own = davit_e2e::tools::binaries()?;
+    let few = t.dir.join("few");
+    std::fs::create_dir(&few)?;
+    symlink(own.join("davit-shim"), few.join("davit-shim"))?;
+    for limit in (12..100).step_by(8) {
+        t.daemon().kill()?;
+        let script =
+            format!("#!/bin/sh\nulimit -n {limit}\nexec {} \"$@\"\n", own.join("davit").display());
+        let mut file = std::fs::OpenOptions::new();
+        let file = file.write(true).create(true).truncate(true).mode(0o755).open(few.join("davit"));
+        std::io::Write::write_all(&mut file?, script.as_bytes())?;
+        t.daemon().use_binaries(&few)?;
+        // It may end at once, and say why; or serve and be able to do nothing.
+        t.daemon().launch()?;
+        pause(Duration::from_millis(500));
+        drop(t.daemon().kill());
+        t.daemon().use_binaries(&own)?;
+        t.daemon().spawn()?;
+        for id in &speakers {
+            let status = t.cri.status(id)?;
+            ensure!(status.state() == ContainerState::ContainerRunning, "{limit}: {status:?}");
+            goes_on(t, id).with_context(|| format!("{limit}"))?;
+        }
+    }
+    Ok(())
+});
