@@ -170,7 +170,7 @@ async fn parts(
     let metrics = Metrics::default();
     let images = image::Images::open(config.images.clone(), Arc::clone(&metrics.pulls)).await?;
     laps.lap("images");
-    let journal = Journal::open(&layout.events(), config.events_retain).await;
+    let journal = Journal::open(&layout.events(), config.events_retain).await?;
     images.tell(journal.inbox());
     laps.lap("events");
     let network = network::Network::open(config.network.clone(), Arc::clone(&metrics.cni)).await?;

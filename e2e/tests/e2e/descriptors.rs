@@ -113,14 +113,19 @@ on_one!(a_shim_without_descriptors_refuses_and_its_containers_go_on, |t| {
     })
 });
 
-/// All that is done with a pod and a container.
-fn life(t: &Test) -> std::result::Result<(), tonic::Status> {
-    let pod = t.try_pod("brief", |_| ())?;
-    let id = t.try_create(&pod, "main", |_| ())?;
+/// All that is done with a container.
+fn container_life(t: &Test, pod: &Pod) -> std::result::Result<(), tonic::Status> {
+    let id = t.try_create(pod, "brief", |_| ())?;
     t.cri.start(&id)?;
     t.cri.exec(&id, &["true"], 10)?;
     t.cri.stop(&id, 0)?;
-    t.cri.remove(&id)?;
+    t.cri.remove(&id)
+}
+
+/// All that is done with a pod and a container.
+fn life(t: &Test) -> std::result::Result<(), tonic::Status> {
+    let pod = t.try_pod("brief", |_| ())?;
+    container_life(t, &pod)?;
     t.cri.stop_pod(&pod.id)?;
     t.cri.remove_pod(&pod.id)
 }
@@ -162,6 +167,42 @@ on_one!(with_few_descriptors_a_pod_lives_or_is_refused_by_name, |t| {
             break;
         }
     }
+    Ok(())
+});
+
+// The same of a shim, and of the OCI runtime, which has as many as its shim.
+on_both!(with_few_descriptors_of_its_shim_a_container_lives_or_is_refused_by_name, |t| {
+    for text in [NO_DESCRIPTORS, "os error 24", "left behind", "could not be", "cannot"] {
+        t.allow_log(text);
+    }
+    let pod = t.pod("web", |_| ())?;
+    let speaker = speaker(t, &pod)?;
+    let shim = crate::shim_loss::shim(t, &pod)?;
+    let mut lived = 0;
+    for count in 0.. {
+        ensure!(count < 80, "so many do not suffice");
+        container_life(t, &pod).with_context(|| format!("before {count} left"))?;
+        let few = Few::left(shim, count)?;
+        let lives = container_life(t, &pod);
+        drop(few);
+        match lives {
+            Ok(()) => lived += 1,
+            Err(status) => {
+                println!("{count} left: {}", status.message());
+                lived = 0;
+                let named = status.message().to_lowercase().contains("too many open files");
+                ensure!(named, "{count} left: {status:?}");
+            }
+        }
+        for other in t.cri.containers(None)?.iter().filter(|other| other.id != speaker) {
+            t.cri.remove(&other.id).with_context(|| format!("{count} left"))?;
+        }
+        goes_on(t, &speaker).with_context(|| format!("{count} left"))?;
+        if lived == 5 {
+            break;
+        }
+    }
+    assert_eq!(t.cri.pod_status(&pod.id)?.state(), PodSandboxState::SandboxReady);
     Ok(())
 });
 

@@ -25,6 +25,8 @@ use crate::clock;
 use crate::counters::Counters;
 use crate::events::Event;
 use crate::image::Image;
+use crate::shortage::is_shortage;
+use crate::store::StoreError;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,11 +58,15 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Takes up what is kept in `directory`, and keeps the last `retain` events from now on. Files that can't be used are named in the log and hinder nobody.
-    pub(crate) async fn open(directory: &Path, retain: usize) -> Self {
+    ///
+    /// # Errors
+    /// Only a want of descriptors or memory: without the files, numbers that were given would be given again.
+    pub(crate) async fn open(directory: &Path, retain: usize) -> Result<Self, StoreError> {
         let path = directory.to_owned();
         let found = tokio::task::spawn_blocking(move || log::open(&path, retain)).await;
         let (log, kept, next) = match found {
             Ok(Ok(log::Found { log, entries, next })) => (Some(log), entries, next),
+            Ok(Err(error)) if is_shortage(&error) => return Err(error),
             Ok(Err(error)) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "events are not stored");
                 (None, Vec::new(), 1)
@@ -77,7 +83,7 @@ impl Journal {
         let inbox = Inbox { sender: Some(sender), lost: Arc::clone(&lost) };
         let writer = Writer::new(log, next, (Arc::clone(&window), Arc::clone(&not_stored)), lost);
         tokio::spawn(writer.run(receiver));
-        Self { inbox, window, not_stored }
+        Ok(Self { inbox, window, not_stored })
     }
 
     /// Where what happens is told.

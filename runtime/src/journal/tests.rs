@@ -335,14 +335,14 @@ fn pod_event(change: crate::events::Change) -> Event {
 async fn what_is_told_is_kept_over_a_restart_and_numbers_go_on() {
     use crate::events::Change;
     let (dir, counters) = (tempfile::tempdir().unwrap(), Arc::new(Counters::default()));
-    let journal = Journal::open(dir.path(), 10).await;
+    let journal = Journal::open(dir.path(), 10).await.unwrap();
     let mut live = journal.read(Start::Now, &counters).unwrap();
     journal.inbox().pods(vec![pod_event(Change::Created), pod_event(Change::Started)]);
     journal.flush().await;
     let told = tokio::time::timeout(Duration::from_secs(10), live.next()).await.unwrap();
     assert_eq!(got(&told), [1, 2]);
     drop((journal, live));
-    let journal = Journal::open(dir.path(), 10).await;
+    let journal = Journal::open(dir.path(), 10).await.unwrap();
     journal.inbox().pods(vec![pod_event(Change::Stopped)]);
     journal.flush().await;
     let mut replayed = journal.read(Start::After(1), &counters).unwrap();
@@ -353,7 +353,7 @@ async fn what_is_told_is_kept_over_a_restart_and_numbers_go_on() {
 #[tokio::test]
 async fn what_comes_too_fast_is_counted_and_leaves_a_gap_in_the_numbers() {
     let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::open(dir.path(), 10).await;
+    let journal = Journal::open(dir.path(), 10).await.unwrap();
     let event = pod_event(crate::events::Change::Created);
     // Nothing is awaited, so the writer gets no turn.
     for _ in 0..INBOX + 5 {
