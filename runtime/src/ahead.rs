@@ -14,7 +14,7 @@ use crate::id::SandboxId;
 use crate::network::NetworkAhead;
 use crate::oci::sealed::Copy;
 use crate::shared::Shared;
-use crate::shim::{ProcessHandle, ReadyShim, SpawnError};
+use crate::shim::{ProcessHandle, ReadyShim, SpawnError, end_child};
 use crate::store::ShimRecord;
 use davit_proto::disk::ShimConfig;
 use davit_proto::ready::Meanwhile;
@@ -164,7 +164,9 @@ fn start(shared: &Arc<Shared>, id: &SandboxId) -> Result<ShimAhead, AheadError> 
         oom_score_adj: Some(shared.host.lowest_oom_score_adj),
     };
     let shim = ReadyShim::start(&shared.config.shim, &shared.layout.pod(id), &meanwhile)?;
-    let process = ProcessHandle::open(shim.record())?.ok_or(AheadError::Ended)?;
+    let process = ProcessHandle::open(shim.record())
+        .inspect_err(|_| end_child(shim.record()))?
+        .ok_or(AheadError::Ended)?;
     let (weak, ended) = (Arc::downgrade(shared), id.clone());
     let watch = tokio::spawn(async move {
         process.ended().await;

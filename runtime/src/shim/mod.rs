@@ -9,6 +9,7 @@ mod spawn;
 mod wire;
 
 pub use client::{ShimClient, ShimError};
+pub(crate) use process::end_child;
 pub use process::{ProcessHandle, start_time};
 pub(crate) use spawn::{ReadyShim, last_words};
 pub use spawn::{SpawnError, spawn};

@@ -3,7 +3,8 @@
 use crate::store::ShimRecord;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal,
+    waitid,
 };
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -66,6 +67,21 @@ impl ProcessHandle {
     }
 }
 
+/// Ends a child that nobody watches, and takes note of its end. Blocks until then.
+pub(crate) fn end_child(record: ShimRecord) {
+    let Some(pid) = i32::try_from(record.pid).ok().and_then(Pid::from_raw) else { return };
+    // Its pid is its own for as long as nobody has taken note of its end.
+    if waitid(
+        WaitId::Pid(pid),
+        WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT,
+    )
+    .is_ok()
+    {
+        let _ = kill_process(pid, Signal::KILL);
+        let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+    }
+}
+
 /// Takes note of a child's end; whether it has ended and was one that nobody had taken note of.
 fn reap(pidfd: &OwnedFd) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -123,5 +139,11 @@ mod tests {
         }
         assert!(ProcessHandle::open(record).unwrap().is_none());
         assert_eq!(start_time(record.pid).unwrap(), None, "it was reaped");
+
+        // One that can't be watched. Nothing is done to who is nobody's child here.
+        let record = start();
+        end_child(record);
+        assert_eq!(start_time(record.pid).unwrap(), None, "it was reaped");
+        end_child(record);
     }
 }
