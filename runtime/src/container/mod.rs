@@ -8,6 +8,7 @@ mod hidden;
 mod pause;
 mod remove;
 mod restore;
+mod rootfs;
 mod spec;
 mod start;
 mod state;
