@@ -67,9 +67,9 @@ pub enum OpenError {
     /// The directory of network namespaces can't be made a mount that passes on what is mounted in it.
     #[error("prepare the directory of network namespaces")]
     Namespaces(#[from] crate::store::ShareError),
-    /// A pod's record or a container's could not be read, for want of descriptors or memory: whoever goes on would take it for none.
+    /// Pods' or containers' records could not be listed, or for want of descriptors or memory not be read: whoever goes on would take them for none.
     #[error("read what the daemon before has written down")]
-    Short(#[source] ReadError),
+    Short(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The kernel doesn't say which boot this is.
     #[error("read {BOOT_ID}")]
     Boot(#[source] std::io::Error),
@@ -135,7 +135,8 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
 /// the pin that its record names: where the state was lost, nothing else tells of that.
 fn spawn_detaching(shared: &Arc<Shared>, recovery: network::Recovery) {
     let (shared, network) = (Arc::clone(shared), shared.network.clone());
-    let pins: Vec<_> = recovery.dead().map(|id| (id.clone(), network.recorded_netns(id))).collect();
+    let pins: Vec<_> =
+        recovery.dead().map(|(id, netns)| (id.clone(), Some(netns.to_owned()))).collect();
     tokio::spawn(async move {
         let report = recovery.finish().await;
         tracing::debug!(?report, "networks");
@@ -269,11 +270,13 @@ fn sweep_after_reboot(shared: &Shared) -> Result<(), OpenError> {
 }
 
 fn names(directory: &Path) -> Result<Vec<String>, StoreError> {
-    let entries = fs::read_dir(directory).map_err(StoreError::io("list", directory))?;
-    Ok(entries
-        .filter_map(Result::ok)
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect())
+    let failed = || StoreError::io("list", directory);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed())? {
+        // Half a list is none: what it lacks would be taken for gone.
+        names.extend(entry.map_err(failed())?.file_name().into_string());
+    }
+    Ok(names)
 }
 
 async fn read_pods(shared: &Arc<Shared>) -> Result<Vec<SandboxRecord>, OpenError> {
@@ -282,11 +285,11 @@ async fn read_pods(shared: &Arc<Shared>) -> Result<Vec<SandboxRecord>, OpenError
         let directory = shared.layout.pods().join(&name);
         match read_pod(shared, name) {
             Ok(record) => records.push(record),
-            Err(error) if is_shortage(&error) => return Err(OpenError::Short(error)),
+            Err(error) if is_shortage(&error) => return Err(OpenError::Short(error.into())),
             Err(error) => {
                 // What a link leads to is not davit's.
                 if !matches!(error, ReadError::NoDirectory) {
-                    abandon(shared, &directory).await;
+                    abandon(shared, &directory).await?;
                 }
                 if let Err(failed) = put_away(shared, &directory, &error) {
                     // It is in nobody's way but its own; the next start tries again.
@@ -310,30 +313,19 @@ fn put_away(shared: &Shared, directory: &Path, error: &ReadError) -> Result<(), 
 
 /// Why a pod's directory can't be taken up.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// Its name is no pod's.
+enum ReadError {
     #[error(transparent)]
     Id(#[from] crate::id::InvalidId),
-    /// The record can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It is a link, or a file.
     #[error("it is no directory")]
     NoDirectory,
-    /// The record is another pod's.
     #[error("the record is of {0}")]
     Other(SandboxId),
-    /// The record names a network namespace that davit did not make for it.
     #[error("the record names {} as the network namespace", .0.display())]
     Netns(PathBuf),
-    /// The record is another container's.
     #[error("the record is of container {id} in pod {sandbox}")]
-    OtherContainer {
-        /// Whose.
-        id: ContainerId,
-        /// In which pod.
-        sandbox: SandboxId,
-    },
+    OtherContainer { id: ContainerId, sandbox: SandboxId },
 }
 
 impl ReadError {
@@ -381,18 +373,20 @@ fn must_be_directory(path: &Path) -> Result<(), ReadError> {
 
 /// Ends what can be known, without its record, to be a pod's: the shim that answers in its directory with all that it holds, what that had mounted, the
 /// cgroup that only davit makes. Its network is detached with those of all pods that are not taken up.
-async fn abandon(shared: &Arc<Shared>, directory: &Path) {
+async fn abandon(shared: &Arc<Shared>, directory: &Path) -> Result<(), OpenError> {
     let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let Ok(id) = SandboxId::try_from(name.to_owned()) else { return };
+    let Ok(id) = SandboxId::try_from(name.to_owned()) else { return Ok(()) };
     let told = |error: &dyn std::error::Error| tracing::error!(sandbox = %id, error = crate::error::chain(error), "left of a pod without a record");
-    if let Err(error) =
-        end_shim(Arc::clone(shared), id.clone(), Some(shared.netns(&id)), None).await
-    {
-        told(&error);
+    match end_shim(Arc::clone(shared), id.clone(), Some(shared.netns(&id)), None).await {
+        Ok(()) => {}
+        // Nobody would find it any more without the directory.
+        Err(error) if is_shortage(&error) => return Err(OpenError::Short(error.into())),
+        Err(error) => told(&error),
     }
     if let Err(error) = shared.host.cgroups.remove(&shared.own_cgroups(&id)).await {
         told(&error);
     }
+    Ok(())
 }
 
 fn quarantine(shared: &Shared, directory: &Path, error: &ReadError) -> Result<(), StoreError> {
@@ -403,11 +397,12 @@ fn quarantine(shared: &Shared, directory: &Path, error: &ReadError) -> Result<()
     fs::rename(directory, &to).map_err(StoreError::io("put aside", directory))
 }
 
-/// All at once: a pod that takes long holds up none of the others. Nothing is begun before all that is written down has been read.
+/// All at once: a pod that takes long holds up none of the others. Not before all of their records have been read: who lacks descriptors for one of them takes up none.
 async fn take_up(shared: &Arc<Shared>, records: Vec<SandboxRecord>) -> Result<(), OpenError> {
     let mut read = Vec::with_capacity(records.len());
     for record in records {
-        let containers = read_containers(shared, &record.id).map_err(OpenError::Short)?;
+        let containers = read_containers(shared, &record.id);
+        let containers = containers.map_err(|error| OpenError::Short(error.into()))?;
         read.push((record, containers));
     }
     let mut tasks = JoinSet::new();
@@ -421,11 +416,14 @@ async fn take_up(shared: &Arc<Shared>, records: Vec<SandboxRecord>) -> Result<()
 
 type Containers = Vec<(ContainerId, Result<ContainerRecord, ReadError>)>;
 
-/// The records of a pod's containers; an error only for a shortage.
+/// The records of a pod's containers. Of one alone only a shortage is an error.
 fn read_containers(shared: &Shared, sandbox: &SandboxId) -> Result<Containers, ReadError> {
     let names = match names(&shared.layout.containers(sandbox)) {
-        Err(error) if is_shortage(&error) => return Err(error.into()),
-        names => names.unwrap_or_default(),
+        // It comes with the pod's first container.
+        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Vec::new()
+        }
+        names => names?,
     };
     let mut read = Vec::with_capacity(names.len());
     for id in names.into_iter().filter_map(|name| ContainerId::try_from(name).ok()) {

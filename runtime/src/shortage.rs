@@ -3,27 +3,33 @@
 //! A record that can't be read for it is not broken, and a process that can't be looked at has not ended. Who asks somebody may be told so; where the
 //! answer decides what becomes of a container, it is waited for.
 
-use rustix::io::Errno;
+use crate::shim::ShimError;
+use davit_sys::shortage;
 use std::error::Error;
 use std::io;
 use std::time::Duration;
 
 /// Between two tries.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(crate) const PAUSE: Duration = Duration::from_millis(200);
 
-/// Whether what failed did so for want of descriptors or memory.
+/// Whether what failed did so for want of descriptors or memory, in this process.
 #[must_use]
 pub(crate) fn is_shortage(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let told = error.downcast_ref::<io::Error>().and_then(Errno::from_io_error);
-        let errno = told.or_else(|| error.downcast_ref::<Errno>().copied());
-        if matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    let told = std::iter::successors(Some(error), |error| (*error).source());
+    let shims = |error: &(dyn Error + 'static)| {
+        matches!(error.downcast_ref(), Some(ShimError::Short { .. }))
+    };
+    shortage::is_shortage(error) || told.into_iter().any(shims)
+}
+
+/// As many descriptors as something needs that would, without them, find out what is not so.
+///
+/// # Errors
+/// There are fewer.
+pub(crate) fn spare(count: usize) -> io::Result<()> {
+    let first = std::fs::File::open("/dev/null")?;
+    let more = (1..count).map(|_| rustix::io::fcntl_dupfd_cloexec(&first, 0));
+    Ok(more.collect::<Result<Vec<_>, _>>().map(drop)?)
 }
 
 /// The answer of something that has one once there are descriptors and memory for it.
@@ -48,17 +54,16 @@ pub(crate) async fn patiently<T, E: Error + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("open the door")]
-    struct Outer(#[source] io::Error);
+    use crate::shim::SpawnError;
+    use rustix::io::Errno;
 
     #[test]
-    fn a_shortage_is_found_below_other_errors() {
-        let of = |errno: Errno| is_shortage(&Outer(io::Error::from(errno)));
-        assert!(of(Errno::MFILE) && of(Errno::NFILE) && of(Errno::NOMEM));
-        assert!(is_shortage(&Errno::MFILE) && is_shortage(&io::Error::from(Errno::MFILE)));
-        assert!(!of(Errno::NOENT) && !of(Errno::IO) && !is_shortage(&io::Error::other("x")));
+    fn one_that_a_call_of_a_shim_met_is_one() {
+        let message = "connect: Too many open files".to_owned();
+        let of = |source| SpawnError::State(source);
+        assert!(is_shortage(&of(ShimError::Short { message: message.clone() })));
+        assert!(!is_shortage(&of(ShimError::Gone { message })));
+        assert!(spare(4).is_ok());
     }
 
     #[tokio::test]

@@ -188,10 +188,13 @@ async fn remove(shared: &Arc<Shared>, leftover: &Leftover) -> Swept {
             released.map_err(|error| chain(&error))
         }
         Leftover::Network { sandbox } => {
-            let pin = shared.network.recorded_netns(sandbox);
-            match shared.network.detach(sandbox, None).await {
-                Ok(()) => release_pin(shared, sandbox, pin).map_err(|error| chain(&error)),
+            match shared.network.recorded_netns(sandbox) {
+                // Its record, which goes with the network, is all that names it.
                 Err(error) => Err(chain(&error)),
+                Ok(pin) => match shared.network.detach(sandbox, None).await {
+                    Ok(()) => release_pin(shared, sandbox, pin).map_err(|error| chain(&error)),
+                    Err(error) => Err(chain(&error)),
+                },
             }
         }
         Leftover::NetworkNamespace { .. }

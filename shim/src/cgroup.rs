@@ -5,9 +5,11 @@
 //! [`Cgroup::kill`] end the node.
 
 use crate::files;
+use davit_sys::shortage::is_shortage;
 use davit_sys::signal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeSet;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -57,47 +59,64 @@ impl Cgroup {
         Ok(locate(&own, &theirs, if unified { Layout::Unified } else { Layout::Hybrid }))
     }
 
-    /// Everybody in it and below.
-    fn pids(&self) -> BTreeSet<i32> {
+    /// Everybody in it and below; an error only if descriptors or memory are wanting.
+    fn pids(&self) -> io::Result<BTreeSet<i32>> {
         let mut found = BTreeSet::new();
         let mut groups = vec![self.directory.clone()];
         let mut seen = 0;
         while let Some(group) = groups.pop() {
             seen += 1;
-            if let Ok(text) = read_prefix(&group.join("cgroup.procs")) {
-                // 0: a process of a PID namespace that cannot be seen from here.
-                found.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p > 0));
-            }
+            let text = unless_short(read_prefix(&group.join("cgroup.procs")))?.unwrap_or_default();
+            // 0: a process of a PID namespace that cannot be seen from here.
+            found.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p > 0));
             if seen < MAX_GROUPS {
-                let below = std::fs::read_dir(&group).into_iter().flatten().flatten();
+                let below =
+                    unless_short(std::fs::read_dir(&group))?.into_iter().flatten().flatten();
                 groups.extend(
                     below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()),
                 );
             }
         }
-        found
+        Ok(found)
     }
 
     /// Sends a signal to everybody in it.
-    pub(crate) fn signal(&self, number: i32) {
-        self.signal_those(number, |_| true);
+    ///
+    /// # Errors
+    /// As [`Self::signal_those`].
+    pub(crate) fn signal(&self, number: i32) -> io::Result<()> {
+        self.signal_those(number, |_| true).map(drop)
     }
 
     /// Sends a signal to those in it whom `chosen` picks; answers how many got it.
-    pub(crate) fn signal_those(&self, number: i32, chosen: impl Fn(i32) -> bool) -> usize {
-        let open =
-            |pid: i32| Pid::from_raw(pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok());
-        let held: Vec<_> = self
-            .pids()
-            .into_iter()
-            .filter(|p| chosen(*p))
-            .filter_map(|p| open(p).map(|fd| (p, fd)))
-            .collect();
+    ///
+    /// # Errors
+    /// A want of descriptors or memory. Some have got it all the same.
+    pub(crate) fn signal_those(
+        &self,
+        number: i32,
+        chosen: impl Fn(i32) -> bool,
+    ) -> io::Result<usize> {
+        let mut held = Vec::new();
+        let mut short = Ok(());
+        for pid in self.pids()?.into_iter().filter(|pid| chosen(*pid)) {
+            let Some(raw) = Pid::from_raw(pid) else { continue };
+            match pidfd_open(raw, PidfdFlags::empty()) {
+                Ok(fd) => held.push((pid, fd)),
+                Err(errno) if is_shortage(&errno) => {
+                    // The last one's descriptor is for the list.
+                    drop(held.pop());
+                    short = Err(errno.into());
+                    break;
+                }
+                Err(_gone) => {}
+            }
+        }
         if held.is_empty() {
-            return 0;
+            return short.map(|()| 0);
         }
         // A pid may have got to a stranger before it was opened: whoever is listed now was opened as a member.
-        let still = self.pids();
+        let still = self.pids()?;
         let members: Vec<_> = held.iter().filter(|(pid, _)| still.contains(pid)).collect();
         if number == SIGKILL {
             // Else a shell would have the time to write about its killed child.
@@ -110,7 +129,7 @@ impl Cgroup {
         if number == SIGKILL {
             self.thaw();
         }
-        count
+        short.map(|()| count)
     }
 
     /// Version 1 keeps even SIGKILL from who is paused, version 2 does not.
@@ -133,12 +152,13 @@ impl Cgroup {
     /// Kills everybody in it and waits until they are gone.
     pub(crate) async fn kill(&self) -> Result<(), CgroupError> {
         for _ in 0..ROUNDS {
-            if self.pids().is_empty() {
+            if self.pids().is_ok_and(|pids| pids.is_empty()) {
                 return Ok(());
             }
             // Only version 2 has the file; there, it misses nobody who is just forking.
             if files::write_kernel(&self.directory.join("cgroup.kill"), "1").is_err() {
-                self.signal(SIGKILL);
+                // Whom this round misses, a later one finds.
+                let _ = self.signal(SIGKILL);
             }
             tokio::time::sleep(ROUND).await;
         }
@@ -146,9 +166,21 @@ impl Cgroup {
     }
 
     /// How often the OOM killer struck in it so far; 0 where that cannot be told.
-    pub(crate) fn oom_kills(&self) -> u64 {
-        let text = self.oom.as_deref().and_then(|path| files::read_small(path, LIMIT).ok());
-        text.and_then(|text| oom_kills_in(&text)).unwrap_or(0)
+    ///
+    /// # Errors
+    /// A want of descriptors or memory.
+    pub(crate) fn oom_kills(&self) -> io::Result<u64> {
+        let Some(path) = self.oom.as_deref() else { return Ok(0) };
+        let text = unless_short(files::read_small(path, LIMIT))?;
+        Ok(text.and_then(|text| oom_kills_in(&text)).unwrap_or(0))
+    }
+}
+
+/// What was read, or nothing; an error only if descriptors or memory are wanting.
+fn unless_short<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if is_shortage(&error) => Err(error),
+        read => Ok(read.ok()),
     }
 }
 

@@ -41,6 +41,7 @@ mod sealed;
 mod serve;
 mod service;
 mod session;
+mod shortage;
 mod stdio;
 mod sysctl;
 mod userns;

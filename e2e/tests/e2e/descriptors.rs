@@ -232,6 +232,11 @@ on_one!(a_daemon_that_starts_with_few_descriptors_loses_no_container, |t| {
         drop(t.daemon().kill());
         t.daemon().use_binaries(&own)?;
         t.daemon().spawn()?;
+        for pod in &pods {
+            let state = t.cri.pod_status(&pod.id)?.state();
+            ensure!(state == PodSandboxState::SandboxReady, "{limit}: {state:?}");
+        }
+        assert_eq!(t.cri.list_images()?.len(), 1, "{limit}");
         for id in &speakers {
             let status = t.cri.status(id)?;
             ensure!(status.state() == ContainerState::ContainerRunning, "{limit}: {status:?}");

@@ -72,29 +72,44 @@ fn frozen(directory: &Path, group: &Path) -> Result<usize, CgroupError> {
 /// Until a round finds nobody new.
 fn rounds(directory: &Path, group: &Path) -> Result<usize, CgroupError> {
     let mut seen = HashSet::new();
-    for _ in 0..ROUNDS {
+    for round in 1..=ROUNDS {
         let before = seen.len();
+        // Of one that can't be looked at. The others get their signal first.
+        let mut unseen = None;
         for pid in pids(directory, DEPTH)? {
-            let failed = |source| refused("look at", &proc(pid), source);
-            let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-                Err(Errno::SRCH) => continue,
-                // A thread's, or one that is being reaped.
-                Err(Errno::INVAL | Errno::NOENT) => continue,
-                other => other.map_err(|errno| failed(errno.into()))?,
-            };
-            if !is_in(pid, group).map_err(failed)? {
-                continue;
-            }
-            // ESRCH: it ended by itself.
-            if pidfd_send_signal(&pidfd, Signal::KILL).is_ok() {
-                seen.insert(pid);
+            match kill_one(pid, group) {
+                Ok(Found::Killed) => drop(seen.insert(pid)),
+                Ok(Found::Nobody) => {}
+                Err(source) => {
+                    unseen.get_or_insert(refused("look at", &proc(pid), source));
+                }
             }
         }
-        if seen.len() == before {
-            break;
+        if seen.len() == before || round == ROUNDS {
+            return unseen.map_or(Ok(seen.len()), Err);
         }
     }
     Ok(seen.len())
+}
+
+enum Found {
+    Killed,
+    /// It has ended, or is none of the group's any more.
+    Nobody,
+}
+
+fn kill_one(pid: Pid, group: &Path) -> io::Result<Found> {
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        // The last two: a thread's, or one that is being reaped.
+        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(Found::Nobody),
+        other => other?,
+    };
+    if !is_in(pid, group)? {
+        return Ok(Found::Nobody);
+    }
+    // ESRCH: it ended by itself.
+    let killed = pidfd_send_signal(&pidfd, Signal::KILL).is_ok();
+    Ok(if killed { Found::Killed } else { Found::Nobody })
 }
 
 /// Whether the process runs, and in the group or below: a pid that was reused is elsewhere, and one that has ended nowhere.
@@ -147,7 +162,8 @@ fn pids(directory: &Path, depth: usize) -> Result<Vec<Pid>, CgroupError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
         Err(source) => return Err(refused("list", directory, source)),
     };
-    for entry in entries.flatten() {
+    for entry in entries {
+        let entry = entry.map_err(|source| refused("list", directory, source))?;
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.extend(pids(&entry.path(), deeper)?);
         }

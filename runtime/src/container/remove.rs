@@ -9,6 +9,7 @@ use crate::program;
 use crate::sandbox::SandboxView;
 use crate::shared::Shared;
 use crate::shim::{ProcessHandle, ShimClient, ShimError};
+use crate::shortage;
 use crate::store::{SandboxRecord, StoreError, reach, remove_tree};
 use std::io;
 use std::sync::Arc;
@@ -75,8 +76,10 @@ pub(crate) async fn undo(shared: Arc<Shared>, sandbox: SandboxRecord, id: Contai
     if sandbox.shim.is_some_and(alive) {
         let pod = removal.shared.layout.pod(&removal.sandbox);
         let client = ShimClient::new(&pod, removal.shared.config.deadlines.shim);
-        // What the shim can't delete is the pod's own to end.
-        drop(client.delete(removal.id.as_str()).await);
+        // What the shim can't delete is the pod's own to end; but it is to be asked.
+        while let Err(ShimError::Short { .. }) = client.delete(removal.id.as_str()).await {
+            tokio::time::sleep(shortage::PAUSE).await;
+        }
         removal.client = Some(client);
     }
     match remove_files(&removal).await {

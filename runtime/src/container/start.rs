@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Starts a container and answers when that was, in nanoseconds since the epoch. The OCI runtime gets `limit` for it.
 ///
 /// # Errors
-/// [`StartContainerError::Shim`]: it has ended, or is about to.
+/// [`StartContainerError::Shim`]: it has ended, or is about to; but for [`ShimError::Short`], with which it is as it was.
 pub(crate) async fn start(
     client: &ShimClient,
     id: &ContainerId,
@@ -35,12 +35,14 @@ pub(crate) async fn start(
                 Ok(None) | Err(_) => refused,
             }
         }
+        Err(source @ ShimError::Short { .. }) => {
+            return Err(StartContainerError::Shim { id: id.clone(), source });
+        }
         Err(
             source @ (ShimError::Unknown { .. }
             | ShimError::Runtime { .. }
             | ShimError::Deadline { .. }
             | ShimError::Gone { .. }
-            | ShimError::Short { .. }
             | ShimError::Old
             | ShimError::Failed { .. }),
         ) => source,

@@ -12,7 +12,8 @@
 //! Invariants: a name that is a whole diff id is a layer that was unpacked and verified to its end. A *pending* layer's bytes may
 //! still be in memory only, and its record names the boot that they are in the memory of: after another boot the layer is not used
 //! but fetched anew. So no torn layer is ever run, and a pull need not wait for the disk: waiting for it took twice as
-//! long as all the rest of the pull. What a count decides and what it does to the directory happen under one lock.
+//! long as all the rest of the pull. What a count decides and what it does to the directory happen under one lock, but for a layer
+//! whose record is being replaced at that moment: it goes when that is done, if nobody wants it by then.
 
 mod check;
 mod record;

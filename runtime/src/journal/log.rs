@@ -14,6 +14,7 @@
 //! be and written in place, for which most file systems need no room.
 
 use super::Entry;
+use crate::shortage::is_shortage;
 use crate::store::{StoreError, ensure_dir};
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
@@ -100,7 +101,7 @@ pub(super) fn open(directory: &Path, retain: usize) -> Result<Found, StoreError>
         let cut = log.current().map(drop);
         tracing::info!(cut = cut.is_ok(), path = %path(CURRENT).display(), "the last event was cut off: it had not been written to its end");
     }
-    let next = reading.last.saturating_add(1).max(log.noted());
+    let next = reading.last.saturating_add(1).max(log.noted()?);
     log.note(next);
     Ok(Found { log, entries, next })
 }
@@ -300,10 +301,14 @@ impl Log {
     }
 
     /// The number that was noted as the next; 0 if none was.
-    fn noted(&self) -> u64 {
-        let read = crate::store::read_plain(&self.path(NEXT)).unwrap_or_default();
+    fn noted(&self) -> Result<u64, StoreError> {
+        let path = self.path(NEXT);
+        let read = match crate::store::read_plain(&path) {
+            Err(error) if is_shortage(&error) => return Err(StoreError::io("read", &path)(error)),
+            read => read.unwrap_or_default(),
+        };
         let number = std::str::from_utf8(&read).ok().and_then(|text| text.trim().parse().ok());
-        number.filter(|number| *number < HIGHEST).unwrap_or(0)
+        Ok(number.filter(|number| *number < HIGHEST).unwrap_or(0))
     }
 
     /// Best effort: where it fails, the last event on disk has the number before the next.

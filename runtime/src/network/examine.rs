@@ -18,10 +18,11 @@ pub(crate) async fn examine(config: &NetworkConfig) -> Vec<Finding> {
     if let Err(error) = super::config::validate(config) {
         return vec![Finding::problem(SUBJECT, chain(&error), "correct the configuration")];
     }
-    let loaded = match conf::fingerprint(&config.cni_conf_dir) {
-        Ok(files) => conf::load(&files),
+    let loaded = match conf::fingerprint(&config.cni_conf_dir).and_then(|files| conf::load(&files))
+    {
+        Ok(loaded) => loaded,
         Err(error) => {
-            let text = format!("{} can't be listed: {error}", config.cni_conf_dir.display());
+            let text = format!("{} can't be read: {error}", config.cni_conf_dir.display());
             return vec![Finding::problem(SUBJECT, text, "make it a directory that root can read")];
         }
     };

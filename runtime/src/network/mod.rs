@@ -55,6 +55,7 @@ use crate::error::chain;
 use crate::id::SandboxId;
 use crate::metrics::CniCalls;
 use crate::sandbox::{DnsConfig, PortMapping, SandboxKey};
+use crate::shortage::is_shortage;
 use bridge::ports::Owner;
 use bridge::{Bridge, Subnets};
 use cni::Cni;
@@ -187,9 +188,14 @@ impl Network {
     }
 
     /// Where the network namespace of a pod was, by its record. Blocks.
-    #[must_use]
-    pub fn recorded_netns(&self, id: &SandboxId) -> Option<PathBuf> {
-        self.inner.records.load(id).ok().flatten().map(|record| record.netns)
+    ///
+    /// # Errors
+    /// A want of descriptors or memory. A record that makes no sense names none.
+    pub fn recorded_netns(&self, id: &SandboxId) -> std::io::Result<Option<PathBuf>> {
+        match self.inner.records.load(id) {
+            Err(error) if is_shortage(&error) => Err(error),
+            record => Ok(record.ok().flatten().map(|record| record.netns)),
+        }
     }
 
     /// The links on the built-in bridge that are named as pods' are.

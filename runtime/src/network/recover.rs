@@ -15,7 +15,7 @@ use crate::error::chain;
 use crate::id::SandboxId;
 use futures_util::stream::{self, StreamExt};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,9 +131,9 @@ impl Recovery {
         recovery
     }
 
-    /// Recorded pods that are not alive, which [`Recovery::finish`] will detach.
-    pub fn dead(&self) -> impl Iterator<Item = &SandboxId> {
-        self.dead.iter().map(|record| &record.id)
+    /// Recorded pods that are not alive, which [`Recovery::finish`] will detach, and where their network namespaces were.
+    pub fn dead(&self) -> impl Iterator<Item = (&SandboxId, &Path)> {
+        self.dead.iter().map(|record| (&record.id, record.netns.as_path()))
     }
 
     /// Detaches the dead, frees leases that no record explains, writes the nftables table anew from the pods that are left, and calls CNI's GC where

@@ -19,6 +19,7 @@ use crate::exec::ExecTarget;
 use crate::id::ContainerId;
 use crate::sandbox::LookupError;
 use crate::shim::{ShimClient, ShimError};
+use crate::shortage::is_shortage;
 use davit_proto::shim::event::Kind;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -143,7 +144,7 @@ impl Pod {
         }
     }
 
-    pub(super) fn created(
+    pub(super) async fn created(
         &mut self,
         name: &(String, u32),
         result: Result<Box<MadeContainer>, CreateContainerError>,
@@ -156,9 +157,11 @@ impl Pod {
             self.slots.insert(id.clone(), Slot::new(made.record, made.layers));
             self.shared.index.add_container(&id, &self.record.id);
             self.publish();
-            self.catch_up(&id);
             id
         });
+        if let Ok(id) = &answer {
+            self.catch_up(id).await;
+        }
         for reply in replies {
             drop(reply.send(answer.clone()));
         }
@@ -233,14 +236,18 @@ impl Pod {
     pub(super) fn started(&mut self, id: &ContainerId, result: Result<i64, StartContainerError>) {
         self.busy -= 1;
         let (event, answer) = match result {
-            Ok(at) => (ContainerEvent::Started { at }, Ok(())),
+            Ok(at) => (Some(ContainerEvent::Started { at }), Ok(())),
+            // Its shim was not asked: it waits for another start.
+            Err(error) if is_shortage(&error) => (None, Err(error)),
             Err(error) => {
                 let message = crate::error::chain(&error);
-                (ContainerEvent::StartRefused { at: clock::now(), message }, Err(error))
+                (Some(ContainerEvent::StartRefused { at: clock::now(), message }), Err(error))
             }
         };
         let replies = self.slots.get_mut(id).and_then(Slot::take_starters);
-        self.apply(id, event);
+        if let Some(event) = event {
+            self.apply(id, event);
+        }
         if let Some(exit) = self.slots.get_mut(id).and_then(|slot| slot.early_exit.take()) {
             self.apply(id, exit);
         }

@@ -169,12 +169,14 @@ async fn shim(
     let step = shared.metrics.steps.run_shim.begin();
     let config = shim_config(shared, record, group);
     let directory = shared.layout.pod(&record.id);
-    record.shim = Some(start.go(&shared.config.shim, &directory, &config)?);
-    // With what was started: the record on the disk may not come to know it.
+    let started = start.go(&shared.config.shim, &directory, &config);
+    record.shim = started.as_ref().ok().copied();
+    // With what was started: the record on the disk may not come to know it. One that failed may have begun.
     undo.push(
         "the pod's shim",
         teardown::unborn_shim(Arc::clone(shared), record.id.clone(), netns, record.shim),
     );
+    started?;
     reach("run.shim")?;
     write_json(&shared.layout.sandbox_record(&record.id), record)?;
     reach("run.shim_record")?;
@@ -294,13 +296,15 @@ async fn undo_again(shared: Arc<Shared>, record: SandboxRecord) {
 /// Undoes a creation that a crash has interrupted: every step, whether it was reached or not.
 pub(super) async fn undo_creation(shared: &Arc<Shared>, record: SandboxRecord) {
     let id = record.id.clone();
-    let failed = undo_all(shared, record).await;
-    if failed.is_empty() {
+    let left = undo_all(shared, record.clone()).await;
+    if left.is_empty() {
         tracing::info!(sandbox = %id, "undone: its creation was interrupted");
+        return;
     }
-    for failed in failed {
-        tracing::error!(sandbox = %id, error = &failed as &dyn std::error::Error, "an interrupted creation could not be undone");
+    for failed in left {
+        tracing::error!(sandbox = %id, error = &failed as &dyn std::error::Error, "an interrupted creation could not be undone; it is tried again");
     }
+    tokio::spawn(undo_again(Arc::clone(shared), record));
 }
 
 async fn undo_all(shared: &Arc<Shared>, record: SandboxRecord) -> Vec<UndoError> {
@@ -310,7 +314,6 @@ async fn undo_all(shared: &Arc<Shared>, record: SandboxRecord) -> Vec<UndoError>
     } else {
         Vec::new()
     };
-    undo.push("the pod's files", teardown::files(Arc::clone(shared), record.id.clone()));
     undo.push("the pod's cgroup", teardown::cgroups(Arc::clone(shared), own));
     undo.push("the pod's recorded cgroup", teardown::cgroups(Arc::clone(shared), record.cgroups));
     undo.push(
@@ -326,5 +329,12 @@ async fn undo_all(shared: &Arc<Shared>, record: SandboxRecord) -> Vec<UndoError>
         "the pod's network",
         teardown::network(Arc::clone(shared), record.id.clone(), record.netns),
     );
-    undo.run().await
+    let left = undo.run().await;
+    if !left.is_empty() {
+        // They tell the next try, and the next start, where the rest is.
+        return left;
+    }
+    let mut files = Undo::default();
+    files.push("the pod's files", teardown::files(Arc::clone(shared), record.id));
+    files.run().await
 }

@@ -6,7 +6,7 @@
 use super::Trouble;
 use super::error::StopSandboxError;
 use super::job::{Ended, Outcome};
-use super::shim::{Found, Shim};
+use super::shim::{Found, Line};
 use super::slot::Slot;
 use super::task::{Next, Pod};
 use super::watch_shim::{self, Hearing};
@@ -14,11 +14,11 @@ use crate::clock;
 use crate::container::{ContainerEvent, LostEnd};
 use crate::id::{ContainerId, SandboxId};
 use crate::shim::{ProcessHandle, ShimError, SpawnError, last_words};
-use crate::shortage::patiently;
+use crate::shortage::{self, is_shortage, patiently};
 use crate::store::{SandboxPhase, ShimRecord, StoreError, read_json};
 use davit_proto::disk::{EXIT_RECORD, ExitRecord};
 use davit_proto::shim::Exit;
-use std::sync::Arc;
+use std::io;
 
 /// Whether a silent shim was killed and is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,16 +37,28 @@ impl Pod {
 
     /// Finds the shim of a pod that its records tell of.
     pub(super) async fn reconnect(&mut self) {
-        let Some(shim) = self.record.shim else {
+        if self.record.shim.is_none() {
             // A daemon may have been killed between noting the shim's end and dealing with it.
             return self.end_orphans().await;
-        };
+        }
         let id = self.record.id.clone();
-        match Shim::connect(&self.shared, &id, Some(shim)).await {
+        // What it can't look at or call for want of descriptors is no less well for that: nothing is said of it meanwhile, and calls wait.
+        let line = patiently(|| Line::open(&self.shared, &id, self.record.shim)).await;
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => return self.shim_not_found(&error).await,
+        };
+        let found = loop {
+            match line.ask().await {
+                Err(error) if is_shortage(&error) => tokio::time::sleep(shortage::PAUSE).await,
+                found => break found,
+            }
+        };
+        match found {
             Ok(found) => self.take_up(found).await,
-            Err(error) if error.is_silence() => {
+            Err(error @ SpawnError::Silent { .. }) => {
                 tracing::warn!(sandbox = %id, error = &error as &dyn std::error::Error, "the pod's shim does not answer");
-                watch_shim::find(Arc::clone(&self.shared), id, shim, self.outbox.clone());
+                watch_shim::find(line, self.outbox.clone());
                 self.hearing = Hearing::Silent;
                 self.publish();
             }
@@ -82,13 +94,17 @@ impl Pod {
         let (id, shim) = (self.record.id.clone(), self.record.shim);
         let limit = self.shared.config.deadlines.shim;
         self.job(async move {
-            let ended = async {
-                let Some(shim) = shim else { return };
-                if let Some(process) = kill(&id, shim).await {
-                    process.ended().await;
+            let Some(shim) = shim else { return Outcome::ShimKilled(Ended::Yes) };
+            let process = match tokio::time::timeout(limit, kill(&id, shim)).await {
+                Ok(Ok(Some(process))) => process,
+                Ok(Ok(None)) => return Outcome::ShimKilled(Ended::Yes),
+                Ok(Err(error)) => return Outcome::ShimKilled(Ended::NotKilled(error.to_string())),
+                Err(_) => {
+                    let why = "there were no descriptors to look for it".to_owned();
+                    return Outcome::ShimKilled(Ended::NotKilled(why));
                 }
             };
-            Outcome::ShimKilled(match tokio::time::timeout(limit, ended).await {
+            Outcome::ShimKilled(match tokio::time::timeout(limit, process.ended()).await {
                 Ok(()) => Ended::Yes,
                 Err(_) => Ended::No,
             })
@@ -98,10 +114,14 @@ impl Pod {
     /// A process that hangs in the kernel does not end before that lets go of it. Whoever waits is told so, and may ask again.
     pub(super) fn shim_killed(&mut self, ended: Ended) -> Next {
         self.killing = Killing::No;
-        if let (Ended::No, Hearing::Silent) = (ended, self.hearing) {
+        let message = match ended {
+            Ended::Yes => return Next::Go,
+            Ended::No => "it was killed and has not ended: it hangs in the kernel".to_owned(),
+            Ended::NotKilled(why) => format!("it does not answer and could not be killed: {why}"),
+        };
+        if self.hearing == Hearing::Silent {
             while !self.endings.is_empty() {
-                let message = "it was killed and has not ended: it hangs in the kernel".to_owned();
-                let source = ShimError::Deadline { message };
+                let source = ShimError::Deadline { message: message.clone() };
                 let id = self.record.id.clone();
                 self.answer_ending(Err(StopSandboxError::Shim { id, source }.into()));
             }
@@ -226,14 +246,13 @@ impl Pod {
 
 /// A shim that lives and can't be talked to is of no use, and nobody would end it later. The record proves that the process is the shim; it is
 /// answered if it was there.
-async fn kill(id: &SandboxId, shim: ShimRecord) -> Option<ProcessHandle> {
+async fn kill(id: &SandboxId, shim: ShimRecord) -> io::Result<Option<ProcessHandle>> {
     let process = patiently(|| ProcessHandle::open(shim)).await;
     let killed = process.and_then(|process| {
         process.as_ref().map_or(Ok(()), ProcessHandle::kill)?;
         Ok(process)
     });
-    killed.unwrap_or_else(|error| {
-        tracing::error!(sandbox = %id, error = &error as &dyn std::error::Error, "a shim that does not answer could not be killed");
-        None
+    killed.inspect_err(|error| {
+        tracing::error!(sandbox = %id, error = error as &dyn std::error::Error, "a shim that does not answer could not be killed");
     })
 }

@@ -32,10 +32,12 @@ pub(crate) enum Outcome {
     SandboxRemoved(Result<(), RemoveSandboxError>),
 }
 
-/// Whether a process that was killed has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether a process that was to be killed has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ended {
     Yes,
     /// Not in time.
     No,
+    /// It could not be: why.
+    NotKilled(String),
 }

@@ -12,6 +12,7 @@ use crate::container::{
 };
 use crate::id::ContainerId;
 use crate::sandbox::PidMode;
+use crate::shortage::patiently;
 use std::sync::Arc;
 
 impl Pod {
@@ -62,12 +63,12 @@ impl Pod {
     }
 
     /// Takes note of the end of a container that ran before anybody knew it here. The shim writes it down before it tells of it.
-    pub(super) fn catch_up(&mut self, id: &ContainerId) {
+    pub(super) async fn catch_up(&mut self, id: &ContainerId) {
         let runs = |state: &ContainerState| matches!(state, ContainerState::Running { .. });
         if !self.slots.get(id).is_some_and(|slot| runs(&slot.record.state)) {
             return;
         }
-        if let Ok(exit) = self.written_end(id) {
+        if let Ok(exit) = patiently(|| self.written_end(id)).await {
             self.apply(id, exit);
         }
     }

@@ -240,7 +240,7 @@ impl Pod {
             let Some(message) = message else { break };
             let next = match message {
                 Message::Command(command, span) => span.in_scope(|| self.command(command)),
-                Message::Outcome(outcome) => self.outcome(*outcome),
+                Message::Outcome(outcome) => self.outcome(*outcome).await,
                 Message::Event(event) => self.event(event),
                 Message::ShimFound(found) => self.shim_found(*found).await,
                 Message::ShimHeard(heard) => self.shim_heard(heard),
@@ -287,9 +287,9 @@ impl Pod {
         Next::Go
     }
 
-    fn outcome(&mut self, outcome: Outcome) -> Next {
+    async fn outcome(&mut self, outcome: Outcome) -> Next {
         match outcome {
-            Outcome::Created { name, result } => self.created(&name, result),
+            Outcome::Created { name, result } => self.created(&name, result).await,
             Outcome::Started { id, result } => self.started(&id, result),
             Outcome::Stopped { id, result } => self.stopped(&id, result),
             Outcome::Removed { id, result } => self.removed(&id, result),

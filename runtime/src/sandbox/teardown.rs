@@ -82,8 +82,14 @@ async fn dismiss(
     let client = ShimClient::new(directory, shared.config.deadlines.shim);
     let mut found = recorded;
     // Nobody listens where no shim ever was, and that is told at once.
-    if let Ok(state) = client.state().await
-        && is_shim_of(state.pid, directory)
+    let state = match client.state().await {
+        Err(source @ ShimError::Short { .. }) => {
+            return Err(StopSandboxError::Shim { id: id.clone(), source });
+        }
+        state => state.ok(),
+    };
+    if let Some(state) = state
+        && is_shim_of(state.pid, directory).map_err(unseen(id, state.pid))?
     {
         let seen = start_time(state.pid).map_err(unseen(id, state.pid))?;
         found = seen.map(|start_time| ShimRecord { pid: state.pid, start_time });
@@ -108,10 +114,14 @@ fn unseen(id: &SandboxId, pid: u32) -> impl FnOnce(io::Error) -> StopSandboxErro
 }
 
 /// Whether the process was started as the shim of the pod in `directory`: who else may answer on its socket is neither asked nor ended.
-fn is_shim_of(pid: u32, directory: &Path) -> bool {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+fn is_shim_of(pid: u32, directory: &Path) -> io::Result<bool> {
+    let line = match std::fs::read(format!("/proc/{pid}/cmdline")) {
+        Err(error) if is_shortage(&error) => return Err(error),
+        line => line.unwrap_or_default(),
+    };
     let mut words = line.split(|byte| *byte == 0).skip(1);
-    words.next() == Some(b"--pod-dir") && words.next() == Some(directory.as_os_str().as_bytes())
+    let first = words.next() == Some(b"--pod-dir");
+    Ok(first && words.next() == Some(directory.as_os_str().as_bytes()))
 }
 
 /// A little time to end by itself, then SIGKILL; its mounts and namespaces are free only once it is gone.

@@ -56,7 +56,7 @@ pub enum ShimError {
         /// The connection's error.
         message: String,
     },
-    /// Descriptors or memory are wanting, here or there: it may well be there.
+    /// It was not asked, as descriptors or memory are wanting here: it may well be there.
     #[error("the pod's shim could not be asked: {message}")]
     Short {
         /// The error.
@@ -82,19 +82,22 @@ impl ShimError {
     fn of(id: &str) -> impl FnOnce(Status) -> Self {
         move |status| {
             let message = status.message().to_owned();
+            if is_shortage(&status) {
+                return Self::Short { message };
+            }
             match status.code() {
                 Code::NotFound => Self::Unknown { id: id.to_owned() },
                 Code::FailedPrecondition => Self::State { message },
                 Code::Aborted => Self::Runtime { message },
                 Code::DeadlineExceeded => Self::Deadline { message },
                 Code::Unavailable | Code::Cancelled => Self::Gone { message },
-                Code::ResourceExhausted => Self::Short { message },
                 Code::Unimplemented => Self::Old,
                 Code::Ok
                 | Code::Unknown
                 | Code::InvalidArgument
                 | Code::AlreadyExists
                 | Code::PermissionDenied
+                | Code::ResourceExhausted
                 | Code::OutOfRange
                 | Code::Internal
                 | Code::DataLoss

@@ -28,7 +28,8 @@ impl ProcessHandle {
             return Ok(None);
         };
         let fd = match pidfd_open(pid, PidfdFlags::empty()) {
-            Err(Errno::SRCH) => return Ok(None),
+            // The last two: it is a thread's now, or its last one's that is being reaped.
+            Err(Errno::SRCH | Errno::NOENT | Errno::INVAL) => return Ok(None),
             other => other?,
         };
         // Only now that the descriptor pins it can its start time be compared.

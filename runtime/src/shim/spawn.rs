@@ -77,21 +77,6 @@ pub enum SpawnError {
     State(#[source] ShimError),
 }
 
-impl SpawnError {
-    /// Whether the shim may be there all the same, and may come to answer.
-    pub(crate) fn is_silence(&self) -> bool {
-        match self {
-            Self::Silent { .. } | Self::Watch { .. } | Self::State(ShimError::Short { .. }) => true,
-            Self::Config(_)
-            | Self::Prepare { .. }
-            | Self::Run { .. }
-            | Self::Ended { .. }
-            | Self::Foreign { .. }
-            | Self::State(_) => false,
-        }
-    }
-}
-
 /// Starts the shim `executable` for the pod in `directory`, which it is told by `config`, with a copy of the OCI runtime if there is one.
 ///
 /// The socket exists and listens before the shim does: whoever connects waits for it, and never has to ask whether it is there yet.
@@ -214,7 +199,7 @@ fn start(mut command: Command, executable: &Path) -> Result<ShimRecord, SpawnErr
         // Gone already: no process has this start time, so it is found to have ended.
         Ok(start_time) => Ok(ShimRecord { pid, start_time: start_time.unwrap_or_default() }),
         Err(source) => {
-            // Nobody could end it later who does not know it. It has begun nothing yet.
+            // Nobody could end it later who does not know it.
             drop(child.kill().and_then(|()| child.wait()));
             Err(SpawnError::Watch { pid, source })
         }

@@ -5,7 +5,6 @@
 
 use super::client::connect;
 use crate::error::chain;
-use crate::shortage::is_shortage;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -41,13 +40,13 @@ impl Wire {
         if let Some(sender) = made.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
-        let stream = connect(&self.directory).await.map_err(|error| gone(&error))?;
+        let stream = connect(&self.directory).await.map_err(gone)?;
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
         let shaken = builder.handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = shaken.map_err(|error| gone(&error))?;
+        let (sender, connection) = shaken.map_err(gone)?;
         // How it ended is told to the calls that are under way.
         tokio::spawn(async move { drop(connection.await) });
         *made = Some(sender.clone());
@@ -68,13 +67,15 @@ impl Service<Request<Body>> for Wire {
         let wire = self.clone();
         Box::pin(async move {
             let mut sender = wire.sender().await?;
-            sender.send_request(request).await.map_err(|error| gone(&error))
+            sender.send_request(request).await.map_err(gone)
         })
     }
 }
 
 /// What a connection's error means to the call that meets it: no answer comes.
-fn gone(error: &(dyn std::error::Error + 'static)) -> Status {
-    let told = chain(error);
-    if is_shortage(error) { Status::resource_exhausted(told) } else { Status::unavailable(told) }
+fn gone(error: impl std::error::Error + Send + Sync + 'static) -> Status {
+    let mut status = Status::unavailable(chain(&error));
+    // For who asks whether it was this side's.
+    status.set_source(Arc::new(error));
+    status
 }

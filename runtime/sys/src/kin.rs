@@ -3,7 +3,9 @@
 //! Its process group is not enough: an OCI runtime's children begin sessions of their own, and so may what a plugin or a hook starts. So the tree below it is looked up while
 //! its root still holds it together, each process stopped before its children are looked for: nobody forks unseen.
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
+};
 use std::os::fd::OwnedFd;
 
 /// More than any runtime starts: a hook that forks without end is stopped at least so far.
@@ -11,8 +13,13 @@ const MAX: usize = 4096;
 
 /// Kills a child of this process that was not reaped yet, its process group, and its descendants.
 pub fn kill(root: Pid) {
-    if let Ok(pidfd) = pidfd_open(root, PidfdFlags::empty()) {
-        kill_held(pidfd, root);
+    match pidfd_open(root, PidfdFlags::empty()) {
+        Ok(pidfd) => kill_held(pidfd, root),
+        // Without a descriptor nobody but these can be found. The pid is its own, as it was not reaped.
+        Err(_) => {
+            let _ = kill_process_group(root, Signal::KILL);
+            let _ = kill_process(root, Signal::KILL);
+        }
     }
 }
 

@@ -17,5 +17,6 @@ pub mod passing;
 pub mod pin;
 pub mod process;
 pub mod readiness;
+pub mod shortage;
 pub mod signal;
 pub mod terminal;

@@ -16,6 +16,7 @@ use crate::oci::{Call, CallStdio, Oci, OciError, Verb};
 use crate::pod::Pod;
 use crate::reaper::Ended;
 use crate::rootfs;
+use crate::shortage::patiently;
 use crate::stdio::console::Console;
 use crate::stdio::feed::{Ends, Feed};
 use crate::stdio::log::{Log, LogError, LogPath, Source};
@@ -289,7 +290,7 @@ async fn adopt(
 ) -> Result<Born, CreateError> {
     let step = |step| step_of(&plan.id, step);
     reach("shim_create.called").map_err(step("pass"))?;
-    let pid = read_pid(pid_file).map_err(step("read the pid of its init"))?;
+    let pid = patiently(|| read_pid(pid_file)).await.map_err(step("read the pid of its init"))?;
     let mut ended = expecting.adopt(pid);
     let held = hold(plan, pid);
     if let Ok(ended) = ended.try_recv() {
@@ -360,8 +361,8 @@ fn take_over(
 /// Ends what the failed create may have left: its init, the runtime's state and cgroup, files in the bundle.
 async fn undo(pod: &Pod, container: &Container, pid_file: &Path) {
     // Known or not to the runtime: it may have failed before it wrote its state, or after.
-    if let Ok(pid) = read_pid(pid_file)
-        && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+    if let Ok(pid) = patiently(|| read_pid(pid_file)).await
+        && let Ok(pidfd) = patiently(|| Ok(pidfd_open(pid, PidfdFlags::empty())?)).await
     {
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         let gone = async {

@@ -5,6 +5,7 @@ use crate::cgroup::CgroupError;
 use crate::files;
 use crate::oci::{Call, CallStdio, OciError, Verb};
 use crate::pod::Pod;
+use crate::shortage::patiently;
 use davit_proto::disk::INIT_PID;
 use rustix::process::{Signal, pidfd_send_signal};
 use std::convert::Infallible;
@@ -54,7 +55,7 @@ async fn end(container: &Container) -> Result<(), DeleteError> {
         let _ = pidfd_send_signal(&init.pidfd, Signal::KILL);
         // Who is frozen by version 1 has to be thawed besides.
         if let Some(cgroup) = &init.cgroup {
-            cgroup.signal(Signal::KILL.as_raw());
+            let _ = patiently(|| cgroup.signal(Signal::KILL.as_raw())).await;
         }
     }
     let dead = container.wait_until(|phase| matches!(phase, Phase::Exited(_) | Phase::Gone));

@@ -12,6 +12,7 @@ use super::{Container, Death, Init, Phase, PidNamespace, Verdict};
 use crate::files;
 use crate::pod::Pod;
 use crate::reaper::Ended;
+use crate::shortage::patiently;
 use davit_proto::disk::{EXIT_RECORD, ExitRecord, VERSION};
 use davit_proto::shim::{Event, event};
 use std::path::PathBuf;
@@ -72,7 +73,10 @@ async fn finish(
     {
         crate::say(&error);
     }
-    let oom_killed = init.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0);
+    let oom_killed = match &init.cgroup {
+        Some(cgroup) => patiently(|| cgroup.oom_kills()).await.is_ok_and(|kills| kills > 0),
+        None => false,
+    };
     // Nobody waits for a client from here on, so that the log is complete soon.
     container.tee.hurry();
     let drained = async {

@@ -28,7 +28,8 @@ pub(crate) fn send(pod: &Pod, request: SignalRequest) -> Result<(), SignalError>
         number.ok_or_else(|| Invalid::new("signal", signal.to_string(), "not between 1 and 64"))?;
     let init = pod.container(&id)?.living()?;
     if let (true, Some(cgroup)) = (all, &init.cgroup) {
-        cgroup.signal(number);
+        let failed = |source| SignalError::Send { id: id.clone(), signal: number, source };
+        cgroup.signal(number).map_err(failed)?;
     }
     let sent = signal::send(init.pidfd.as_fd(), number);
     if let (KILL, Some(cgroup)) = (number, &init.cgroup) {

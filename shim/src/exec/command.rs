@@ -9,6 +9,7 @@ use crate::files;
 use crate::oci::{Call, CallStdio, Verb};
 use crate::pod::Pod;
 use crate::reaper::Ended;
+use crate::shortage::patiently;
 use crate::stdio::console::Console;
 use crate::userns::own_null;
 use std::io;
@@ -120,7 +121,7 @@ impl Command {
         };
         if let Err(error) = self.container.oci.run(&pod.reaper, call, prepare).await {
             // Killed because it took too long, it may have started the command all the same.
-            if let Ok(pid) = read_pid(pid_file) {
+            if let Ok(pid) = patiently(|| read_pid(pid_file)).await {
                 Target::find(pid, Arc::clone(&self.init)).kill().await;
             }
             // Killed while the runtime was entering it: a container that has exited, and no runtime that failed.
@@ -129,7 +130,7 @@ impl Command {
             }
             return Err(error.into());
         }
-        let pid = read_pid(pid_file).map_err(step("read its pid"))?;
+        let pid = patiently(|| read_pid(pid_file)).await.map_err(step("read its pid"))?;
         let ended = expecting.adopt(pid);
         let target = Target::find(pid, Arc::clone(&self.init));
         let terminal = match console {

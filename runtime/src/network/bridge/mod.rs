@@ -263,7 +263,12 @@ impl Bridge {
             return Ok(());
         }
         let ports = std::fs::read_dir(format!("/sys/class/net/{name}/brif"));
-        if ports.is_ok_and(|mut ports| ports.next().is_some()) {
+        let has_none = match ports {
+            Ok(mut ports) => ports.next().is_none(),
+            // Otherwise it may have.
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if !has_none {
             return Ok(());
         }
         netlink.apply(vec![link::delete(name)])?;

@@ -6,6 +6,7 @@
 //! that way, a folder that appears later is found, and an idle daemon does nothing.
 
 use crate::network::files;
+use crate::shortage::is_shortage;
 use serde_json::{Map, Value};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -86,7 +87,10 @@ pub(crate) fn fingerprint(dir: &Path) -> io::Result<Fingerprint> {
 }
 
 /// Reads the files of a fingerprint.
-pub(crate) fn load(files: &Fingerprint) -> Loaded {
+///
+/// # Errors
+/// A want of descriptors or memory: the file after one that can't be read for it is not the one that is meant.
+pub(crate) fn load(files: &Fingerprint) -> io::Result<Loaded> {
     let mut loaded = Loaded { any_file: !files.is_empty(), ..Loaded::default() };
     for (path, ..) in files {
         match read(path) {
@@ -94,12 +98,13 @@ pub(crate) fn load(files: &Fingerprint) -> Loaded {
                 loaded.conf = Some(conf);
                 break;
             }
+            Err(ConfError::Read(error)) if is_shortage(&error) => return Err(error),
             Err(error) => {
                 loaded.problems.push(format!("{}: {}", path.display(), crate::error::chain(&error)))
             }
         }
     }
-    loaded
+    Ok(loaded)
 }
 
 fn read(path: &Path) -> Result<NetworkConf, ConfError> {
@@ -256,7 +261,7 @@ mod tests {
             "20-later.conflist",
             r#"{"name":"later","cniVersion":"0.4.0","plugins":[{"type":"a"}]}"#,
         );
-        let loaded = load(&fingerprint(dir.path()).unwrap());
+        let loaded = load(&fingerprint(dir.path()).unwrap()).unwrap();
         let conf = loaded.conf.unwrap();
         assert_eq!((conf.name.as_str(), conf.plugins.len()), ("good", 2));
         assert_eq!(loaded.problems.len(), 1);
@@ -266,7 +271,7 @@ mod tests {
     #[test]
     fn no_folder_is_no_file() {
         let found = fingerprint(Path::new("/nonexistent/net.d")).unwrap();
-        assert_eq!(load(&found), Loaded::default());
+        assert_eq!(load(&found).unwrap(), Loaded::default());
     }
 
     proptest! {

@@ -59,7 +59,7 @@ pub(super) struct Cni {
     bin_dirs: Vec<PathBuf>,
     deadline: Duration,
     measured: Arc<CniCalls>,
-    seen: Mutex<(Fingerprint, Arc<Loaded>)>,
+    seen: Mutex<(Option<Fingerprint>, Arc<Loaded>)>,
     health: Mutex<Health>,
 }
 
@@ -87,16 +87,18 @@ impl Cni {
     /// The configuration as it is on disk now.
     pub(super) fn current(&self) -> Arc<Loaded> {
         let mut seen = lock(&self.seen);
-        match conf::fingerprint(&self.conf_dir) {
-            Ok(now) if now == seen.0 => {}
-            Ok(now) => {
-                let loaded = Arc::new(conf::load(&now));
-                *seen = (now, loaded);
-            }
+        let read = conf::fingerprint(&self.conf_dir).and_then(|now| {
+            let known = seen.0.as_ref() == Some(&now);
+            if known { Ok(None) } else { conf::load(&now).map(|loaded| Some((now, loaded))) }
+        });
+        match read {
+            Ok(None) => {}
+            Ok(Some((now, loaded))) => *seen = (Some(now), Arc::new(loaded)),
+            // Whoever asks next tries again.
             Err(error) => {
-                let problem = format!("list {}: {error}", self.conf_dir.display());
+                let problem = format!("read {}: {error}", self.conf_dir.display());
                 let unreadable = Loaded { any_file: true, conf: None, problems: vec![problem] };
-                *seen = (Fingerprint::default(), Arc::new(unreadable));
+                *seen = (None, Arc::new(unreadable));
             }
         }
         Arc::clone(&seen.1)

@@ -7,6 +7,7 @@ use super::{Features, Handler, Handlers, Kind, UserNamespaces, userns};
 use crate::cgroup::Driver;
 use crate::oci::host::Host;
 use crate::oci::sealed;
+use crate::shortage::spare;
 use oci_spec::runtime::Features as Announced;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -73,6 +74,17 @@ pub enum ProbeError {
     /// A name that can't be one.
     #[error("handler name {0:?} is not made of letters, digits, dots, dashes and underscores")]
     Name(String),
+    /// What would be found out would not be so, and would be believed for as long as the machine is up.
+    #[error(
+        "try the OCI runtimes: fewer than {needed} descriptors are left, raise the limit of open files"
+    )]
+    Descriptors {
+        /// How many it takes.
+        needed: usize,
+        /// What the kernel says.
+        #[source]
+        source: std::io::Error,
+    },
     /// The trials were ended with the program, or panicked.
     #[error("try the OCI runtimes")]
     Interrupted(#[source] tokio::task::JoinError),
@@ -132,6 +144,8 @@ impl Handlers {
             .collect();
         let unknown: Vec<Candidate> = unknown.into_iter().map(|(candidate, _)| candidate).collect();
         if !unknown.is_empty() {
+            let needed = unknown.len() * TRIAL_DESCRIPTORS;
+            spare(needed).map_err(|source| ProbeError::Descriptors { needed, source })?;
             // Spawned: who asked may go away, and what a trial makes must go nevertheless.
             let (config, host) = (config.clone(), host.clone());
             let trials = tokio::spawn(async move { try_all(unknown, &config, &host).await });
@@ -148,6 +162,9 @@ impl Handlers {
         Ok(Self::choose(list, config.default.as_deref()))
     }
 }
+
+/// More than one's trials take at a time: pipes, pidfds, a shim's connection, files.
+const TRIAL_DESCRIPTORS: usize = 32;
 
 /// The well-known ones that are there, in order of preference, then the others that are configured.
 fn candidates(config: &HandlersConfig, host: &Host) -> Result<Vec<Candidate>, ProbeError> {

@@ -7,7 +7,7 @@
 use super::probe::Candidate;
 use super::trial::Place;
 use crate::id::ContainerId;
-use crate::shim::{ProcessHandle, ShimClient, last_words, spawn};
+use crate::shim::{ProcessHandle, ShimClient, end_child, last_words, spawn};
 use crate::store::{Layout, new_dir, remove_tree, write_bytes, write_json};
 use davit_proto::disk::{self, IdMapping, IdMappings, ShimConfig};
 use davit_proto::shim::{CreateRequest, MappedMount, OciRuntime, Rootfs};
@@ -153,7 +153,8 @@ impl Trial<'_> {
         };
         let record = spawn(self.place.shim, &self.pod, &config, None)
             .map_err(|error| crate::error::chain(&error))?;
-        let process = ProcessHandle::open(record).map_err(|error| error.to_string())?;
+        let process = ProcessHandle::open(record).inspect_err(|_| end_child(record));
+        let process = process.map_err(|error| error.to_string())?;
         process.ok_or_else(|| last_words(&self.pod))
     }
 
