@@ -4,6 +4,8 @@
 //! is; one whose creation was interrupted is undone, and the network of one that is gone taken down, while others are served already; after a reboot nothing of any pod is left, so all are swept.
 //! A record that can't be read is put aside and named, and hinders nobody else.
 
+mod records;
+
 use crate::ahead::Ahead;
 use crate::cdi::Cdi;
 use crate::cgroup::{CgroupError, Cgroups, Driver, Group, InvalidGroup, Moves};
@@ -17,20 +19,20 @@ use crate::laps::Laps;
 use crate::metrics::Metrics;
 use crate::oci::{Handlers, Host};
 use crate::places::Places;
-use crate::sandbox::{Index, Slot, end_shim, spawn_recovered, spawn_undoing};
+use crate::sandbox::{Index, Slot, spawn_recovered, spawn_undoing};
 use crate::shared::Shared;
-use crate::shortage::is_shortage;
 use crate::stats::Walkers;
 use crate::store::{
-    ContainerRecord, Layout, SandboxPhase, SandboxRecord, StoreError, VERSION, ensure_dir,
-    ensure_id, keep_mounts_private, let_pass, probe_overlay, probe_state, reach, read_json,
-    read_plain, remove_tree, share_mounts, write_bytes,
+    Layout, SandboxPhase, SandboxRecord, StoreError, ensure_dir, ensure_id, keep_mounts_private,
+    let_pass, probe_overlay, probe_state, reach, read_plain, remove_tree, share_mounts,
+    write_bytes,
 };
 use crate::sweep::release_pin;
 use crate::{image, network, oci, sweep};
+use records::{Containers, names, put_away_container, read_pods};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -110,14 +112,14 @@ pub(crate) async fn open(config: RuntimeConfig) -> Result<Arc<Shared>, OpenError
     laps.lap("cgroups");
     let records = read_pods(&shared).await?;
     reach("recover.records")?;
-    let live: Vec<SandboxId> = records.iter().map(|record| record.id.clone()).collect();
+    let live: Vec<SandboxId> = records.iter().map(|(record, _)| record.id.clone()).collect();
     let (interrupted, given): (Vec<_>, Vec<_>) =
-        records.into_iter().partition(|record| record.phase == SandboxPhase::Creating);
-    take_up(&shared, given).await?;
+        records.into_iter().partition(|(record, _)| record.phase == SandboxPhase::Creating);
+    take_up(&shared, given).await;
     laps.lap("pods");
     let recovery = shared.network.begin_recovery(&live).await;
     reach("recover.networks")?;
-    for record in interrupted {
+    for (record, _) in interrupted {
         // Only now: what the network finds must not be what a detachment leaves half-way.
         spawn_undoing(&shared, record);
     }
@@ -269,170 +271,14 @@ fn sweep_after_reboot(shared: &Shared) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn names(directory: &Path) -> Result<Vec<String>, StoreError> {
-    let failed = || StoreError::io("list", directory);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed())? {
-        // Half a list is none: what it lacks would be taken for gone.
-        names.extend(entry.map_err(failed())?.file_name().into_string());
-    }
-    Ok(names)
-}
-
-async fn read_pods(shared: &Arc<Shared>) -> Result<Vec<SandboxRecord>, OpenError> {
-    let mut records = Vec::new();
-    for name in names(&shared.layout.pods())? {
-        let directory = shared.layout.pods().join(&name);
-        match read_pod(shared, name) {
-            Ok(record) => records.push(record),
-            Err(error) if is_shortage(&error) => return Err(OpenError::Short(error.into())),
-            Err(error) => {
-                // What a link leads to is not davit's.
-                if !matches!(error, ReadError::NoDirectory) {
-                    abandon(shared, &directory).await?;
-                }
-                if let Err(failed) = put_away(shared, &directory, &error) {
-                    // It is in nobody's way but its own; the next start tries again.
-                    tracing::error!(directory = %directory.display(), error = &failed as &dyn std::error::Error, "a pod without a record stays");
-                }
-            }
-        }
-    }
-    Ok(records)
-}
-
-fn put_away(shared: &Shared, directory: &Path, error: &ReadError) -> Result<(), StoreError> {
-    if error.is_absent() {
-        // Its creation had hardly begun, or its removal was all but done: the record comes first and goes early.
-        tracing::info!(directory = %directory.display(), "swept: a pod that was not yet, or no more");
-        remove_tree(directory)
-    } else {
-        quarantine(shared, directory, error)
-    }
-}
-
-/// Why a pod's directory can't be taken up.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error(transparent)]
-    Id(#[from] crate::id::InvalidId),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("it is no directory")]
-    NoDirectory,
-    #[error("the record is of {0}")]
-    Other(SandboxId),
-    #[error("the record names {} as the network namespace", .0.display())]
-    Netns(PathBuf),
-    #[error("the record is of container {id} in pod {sandbox}")]
-    OtherContainer { id: ContainerId, sandbox: SandboxId },
-}
-
-impl ReadError {
-    /// There is no record at all.
-    fn is_absent(&self) -> bool {
-        match self {
-            Self::Store(StoreError::Io { source, .. }) => {
-                source.kind() == std::io::ErrorKind::NotFound
-            }
-            Self::Store(StoreError::Broken { .. } | StoreError::Version { .. })
-            | Self::Id(_)
-            | Self::NoDirectory
-            | Self::Other(_)
-            | Self::Netns(_)
-            | Self::OtherContainer { .. } => false,
-        }
-    }
-}
-
-fn read_pod(shared: &Shared, name: String) -> Result<SandboxRecord, ReadError> {
-    let id = SandboxId::try_from(name)?;
-    must_be_directory(&shared.layout.pod(&id))?;
-    let path = shared.layout.sandbox_record(&id);
-    let record: SandboxRecord = read_json(&path)?;
-    if record.version != VERSION {
-        return Err(StoreError::Version { path, found: record.version, known: VERSION }.into());
-    }
-    if record.id != id {
-        return Err(ReadError::Other(record.id));
-    }
-    // It will be unmounted and removed. The directory may have been another when the pod was made; the name never was.
-    let pin = shared.netns(&id);
-    match record.netns {
-        Some(path) if !path.is_absolute() || path.file_name() != pin.file_name() => {
-            Err(ReadError::Netns(path))
-        }
-        Some(_) | None => Ok(record),
-    }
-}
-
-fn must_be_directory(path: &Path) -> Result<(), ReadError> {
-    let metadata = fs::symlink_metadata(path).map_err(StoreError::io("look at", path))?;
-    if metadata.is_dir() { Ok(()) } else { Err(ReadError::NoDirectory) }
-}
-
-/// Ends what can be known, without its record, to be a pod's: the shim that answers in its directory with all that it holds, what that had mounted, the
-/// cgroup that only davit makes. Its network is detached with those of all pods that are not taken up.
-async fn abandon(shared: &Arc<Shared>, directory: &Path) -> Result<(), OpenError> {
-    let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let Ok(id) = SandboxId::try_from(name.to_owned()) else { return Ok(()) };
-    let told = |error: &dyn std::error::Error| tracing::error!(sandbox = %id, error = crate::error::chain(error), "left of a pod without a record");
-    match end_shim(Arc::clone(shared), id.clone(), Some(shared.netns(&id)), None).await {
-        Ok(()) => {}
-        // Nobody would find it any more without the directory.
-        Err(error) if is_shortage(&error) => return Err(OpenError::Short(error.into())),
-        Err(error) => told(&error),
-    }
-    if let Err(error) = shared.host.cgroups.remove(&shared.own_cgroups(&id)).await {
-        told(&error);
-    }
-    Ok(())
-}
-
-fn quarantine(shared: &Shared, directory: &Path, error: &ReadError) -> Result<(), StoreError> {
-    let quarantine = shared.layout.quarantine();
-    ensure_dir(&quarantine)?;
-    let to = quarantine.join(directory.file_name().unwrap_or_default());
-    tracing::error!(directory = %directory.display(), to = %to.display(), error = error as &dyn std::error::Error, "put aside: the record can't be read");
-    fs::rename(directory, &to).map_err(StoreError::io("put aside", directory))
-}
-
-/// All at once: a pod that takes long holds up none of the others. Not before all of their records have been read: who lacks descriptors for one of them takes up none.
-async fn take_up(shared: &Arc<Shared>, records: Vec<SandboxRecord>) -> Result<(), OpenError> {
-    let mut read = Vec::with_capacity(records.len());
-    for record in records {
-        let containers = read_containers(shared, &record.id);
-        let containers = containers.map_err(|error| OpenError::Short(error.into()))?;
-        read.push((record, containers));
-    }
+/// All at once: a pod that takes long holds up none of the others.
+async fn take_up(shared: &Arc<Shared>, records: Vec<(SandboxRecord, Containers)>) {
     let mut tasks = JoinSet::new();
-    for (record, containers) in read {
+    for (record, containers) in records {
         let shared = Arc::clone(shared);
         tasks.spawn(async move { take_up_one(&shared, record, containers) });
     }
     crate::join::all(tasks).await;
-    Ok(())
-}
-
-type Containers = Vec<(ContainerId, Result<ContainerRecord, ReadError>)>;
-
-/// The records of a pod's containers. Of one alone only a shortage is an error.
-fn read_containers(shared: &Shared, sandbox: &SandboxId) -> Result<Containers, ReadError> {
-    let names = match names(&shared.layout.containers(sandbox)) {
-        // It comes with the pod's first container.
-        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            Vec::new()
-        }
-        names => names?,
-    };
-    let mut read = Vec::with_capacity(names.len());
-    for id in names.into_iter().filter_map(|name| ContainerId::try_from(name).ok()) {
-        match read_container(shared, sandbox, &id) {
-            Err(error) if is_shortage(&error) => return Err(error),
-            record => read.push((id, record)),
-        }
-    }
-    Ok(read)
 }
 
 fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord, containers: Containers) {
@@ -469,42 +315,4 @@ fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord, containers: Containe
     for id in ids {
         shared.index.add_container(&id, &sandbox);
     }
-}
-
-fn read_container(
-    shared: &Shared,
-    sandbox: &SandboxId,
-    id: &ContainerId,
-) -> Result<ContainerRecord, ReadError> {
-    must_be_directory(&shared.layout.bundle(sandbox, id))?;
-    let path = shared.layout.container_record(sandbox, id);
-    let record: ContainerRecord = read_json(&path)?;
-    if record.version != VERSION {
-        return Err(StoreError::Version { path, found: record.version, known: VERSION }.into());
-    }
-    if record.id != *id || record.sandbox != *sandbox {
-        return Err(ReadError::OtherContainer { id: record.id, sandbox: record.sandbox });
-    }
-    Ok(record)
-}
-
-/// The record is kept for people; what it was of can't be known, and so can't go on.
-fn put_away_container(shared: &Shared, sandbox: &SandboxId, id: &ContainerId, error: &ReadError) {
-    if error.is_absent() {
-        // Its creation had hardly begun, or its removal was all but done.
-        return;
-    }
-    let to = shared.layout.quarantine().join(format!("{id}.json"));
-    let kept = ensure_dir(&shared.layout.quarantine()).and_then(|()| {
-        let from = match error {
-            ReadError::NoDirectory => shared.layout.bundle(sandbox, id),
-            ReadError::Id(_)
-            | ReadError::Store(_)
-            | ReadError::Other(_)
-            | ReadError::Netns(_)
-            | ReadError::OtherContainer { .. } => shared.layout.container_record(sandbox, id),
-        };
-        fs::rename(&from, &to).map_err(StoreError::io("put aside", &from))
-    });
-    tracing::error!(%sandbox, container = %id, to = %to.display(), kept = kept.is_ok(), error = error as &dyn std::error::Error, "put aside: the record can't be read; the container ends");
 }

@@ -38,6 +38,15 @@ pub(crate) enum UndoError {
     },
 }
 
+impl UndoError {
+    /// What it was to undo, by the name that it was pushed with.
+    pub(crate) fn step(&self) -> &'static str {
+        match self {
+            Self::Failed { step, .. } | Self::Deadline { step } => step,
+        }
+    }
+}
+
 impl<'a> Undo<'a> {
     /// Pushes the undo of the step that comes next.
     pub(crate) fn push<E>(

@@ -5,7 +5,7 @@
 
 use super::error::RunSandboxError;
 use super::shim::Shim;
-use super::{NetworkMode, PidMode, SandboxSpec, files, teardown};
+use super::{NetworkMode, PidMode, SandboxSpec, files, teardown, undoing};
 use crate::ahead::{PodAhead, ShimAhead};
 use crate::cgroup::Group;
 use crate::clock;
@@ -16,7 +16,7 @@ use crate::oci::sealed::Copy;
 use crate::shared::Shared;
 use crate::shim::{SpawnError, spawn};
 use crate::store::{SandboxPhase, SandboxRecord, ShimRecord, VERSION, reach, write_json};
-use crate::undo::{Undo, UndoError};
+use crate::undo::Undo;
 use davit_proto::disk::{self, ShimConfig};
 use std::net::IpAddr;
 use std::path::Path;
@@ -67,13 +67,7 @@ pub(super) async fn create(
     match Box::pin(steps(shared, &mut record, (start, network), &mut undo)).await {
         Ok(shim) => Ok(Made { record, shim }),
         Err(error) => {
-            let left = undo.run().await;
-            for failed in &left {
-                tracing::error!(sandbox = %record.id, error = failed as &dyn std::error::Error, "left behind by a pod that failed; it is tried again");
-            }
-            if !left.is_empty() {
-                tokio::spawn(undo_again(Arc::clone(shared), record));
-            }
+            undoing::take_back(shared, record, undo).await;
             Err(error)
         }
     }
@@ -110,7 +104,6 @@ async fn steps(
 ) -> Result<Shim, RunSandboxError> {
     let directory = shared.layout.pod(&record.id);
     let record_file = shared.layout.sandbox_record(&record.id);
-    undo.push("the pod's files", teardown::files(Arc::clone(shared), record.id.clone()));
     let steps = &shared.metrics.steps;
     let step = steps.run_record.begin();
     crate::store::ensure_dir(&shared.layout.containers(&record.id))?;
@@ -129,8 +122,8 @@ async fn steps(
             let ahead = ahead.filter(|_| made.is_some());
             davit_sys::pin::new_network(made, &attachment.netns)?;
             let (id, netns) = (record.id.clone(), attachment.netns.clone());
-            undo.push("the pod's network namespace", async move { teardown::unpin(&id, &netns) });
-            undo.push("the pod's network", detach(shared, record));
+            undo.push(undoing::NETNS, async move { teardown::unpin(&id, &netns) });
+            undo.push(undoing::NETWORK, detach(shared, record));
             reach("run.netns")?;
             // Both are awaited whatever becomes of one: what is under way can't be undone.
             let attached = network(shared, attachment, ahead);
@@ -139,7 +132,7 @@ async fn steps(
         }
         Some(attachment) => {
             let shim = shim(shared, record, &group, start, undo).await?;
-            undo.push("the pod's network", detach(shared, record));
+            undo.push(undoing::NETWORK, detach(shared, record));
             (shim, network(shared, attachment, None).await?)
         }
         None => (shim(shared, record, &group, start, undo).await?, Vec::new()),
@@ -173,7 +166,7 @@ async fn shim(
     record.shim = started.as_ref().ok().copied();
     // With what was started: the record on the disk may not come to know it. One that failed may have begun.
     undo.push(
-        "the pod's shim",
+        undoing::SHIM,
         teardown::unborn_shim(Arc::clone(shared), record.id.clone(), netns, record.shim),
     );
     started?;
@@ -203,7 +196,7 @@ async fn cgroup(
     let _step = shared.metrics.steps.run_cgroup.begin();
     // A failure in there leaves nothing; what was there before is not ours to remove, which only the record knows after a crash.
     record.cgroups = shared.host.cgroups.ensure(group).await?.made;
-    undo.push("the pod's cgroup", teardown::cgroups(Arc::clone(shared), record.cgroups.clone()));
+    undo.push(undoing::CGROUP, teardown::cgroups(Arc::clone(shared), record.cgroups.clone()));
     reach("run.cgroup")?;
     write_json(&shared.layout.sandbox_record(&record.id), record)?;
     reach("run.cgroup_record")?;
@@ -276,65 +269,4 @@ fn shim_config(shared: &Shared, record: &SandboxRecord, group: &Group) -> ShimCo
         userns: spec.userns.clone(),
         userns_rootfs: spec.userns.is_some().then(|| shared.layout.userns_rootfs()),
     }
-}
-
-/// Between two tries, and how many there are: what was wanting (descriptors, most likely) may be there again. Then it is the next start's.
-const PAUSE: Duration = Duration::from_secs(2);
-const TRIES: u32 = 300;
-
-/// Tries what could not be undone. Nobody knows the pod any more, so nobody waits.
-async fn undo_again(shared: Arc<Shared>, record: SandboxRecord) {
-    for _ in 0..TRIES {
-        tokio::time::sleep(PAUSE).await;
-        if undo_all(&shared, record.clone()).await.is_empty() {
-            tracing::info!(sandbox = %record.id, "undone: nothing is left of a pod that failed");
-            return;
-        }
-    }
-}
-
-/// Undoes a creation that a crash has interrupted: every step, whether it was reached or not.
-pub(super) async fn undo_creation(shared: &Arc<Shared>, record: SandboxRecord) {
-    let id = record.id.clone();
-    let left = undo_all(shared, record.clone()).await;
-    if left.is_empty() {
-        tracing::info!(sandbox = %id, "undone: its creation was interrupted");
-        return;
-    }
-    for failed in left {
-        tracing::error!(sandbox = %id, error = &failed as &dyn std::error::Error, "an interrupted creation could not be undone; it is tried again");
-    }
-    tokio::spawn(undo_again(Arc::clone(shared), record));
-}
-
-async fn undo_all(shared: &Arc<Shared>, record: SandboxRecord) -> Vec<UndoError> {
-    let mut undo = Undo::default();
-    let own = if record.spec.cgroup_parent.is_none() {
-        shared.own_cgroups(&record.id)
-    } else {
-        Vec::new()
-    };
-    undo.push("the pod's cgroup", teardown::cgroups(Arc::clone(shared), own));
-    undo.push("the pod's recorded cgroup", teardown::cgroups(Arc::clone(shared), record.cgroups));
-    undo.push(
-        "the pod's shim",
-        teardown::unborn_shim(
-            Arc::clone(shared),
-            record.id.clone(),
-            record.netns.clone(),
-            record.shim,
-        ),
-    );
-    undo.push(
-        "the pod's network",
-        teardown::network(Arc::clone(shared), record.id.clone(), record.netns),
-    );
-    let left = undo.run().await;
-    if !left.is_empty() {
-        // They tell the next try, and the next start, where the rest is.
-        return left;
-    }
-    let mut files = Undo::default();
-    files.push("the pod's files", teardown::files(Arc::clone(shared), record.id));
-    files.run().await
 }

@@ -19,6 +19,7 @@ use crate::store::{SandboxPhase, ShimRecord, StoreError, read_json};
 use davit_proto::disk::{EXIT_RECORD, ExitRecord};
 use davit_proto::shim::Exit;
 use std::io;
+use std::time::Duration;
 
 /// Whether a silent shim was killed and is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,9 @@ pub(super) enum Killing {
     No,
     Waits,
 }
+
+/// Between two looks for a shim that can't be looked at.
+const UNSEEN: Duration = Duration::from_secs(1);
 
 impl Pod {
     /// Why the pod is not ready, if nobody has stopped it.
@@ -43,10 +47,15 @@ impl Pod {
         }
         let id = self.record.id.clone();
         // What it can't look at or call for want of descriptors is no less well for that: nothing is said of it meanwhile, and calls wait.
-        let line = patiently(|| Line::open(&self.shared, &id, self.record.shim)).await;
-        let line = match line {
-            Ok(line) => line,
-            Err(error) => return self.shim_not_found(&error).await,
+        let line = loop {
+            match Line::open(&self.shared, &id, self.record.shim) {
+                Ok(line) => break line,
+                Err(SpawnError::Watch { pid, source }) => {
+                    tracing::warn!(sandbox = %id, pid, error = &source as &dyn std::error::Error, "the pod's shim can't be looked at; it is tried again");
+                    tokio::time::sleep(UNSEEN).await;
+                }
+                Err(error) => return self.shim_not_found(&error).await,
+            }
         };
         let found = loop {
             match line.ask().await {
@@ -71,10 +80,17 @@ impl Pod {
             let error: &dyn std::error::Error = error;
             tracing::warn!(sandbox = %self.record.id, error, "the pod's shim is gone");
         }
-        if let Some(shim) = self.record.shim {
-            drop(kill(&self.record.id, shim).await);
+        let killed = match self.record.shim {
+            Some(shim) => kill(&self.record.id, shim).await.map(drop),
+            None => Ok(()),
+        };
+        if killed.is_ok() {
+            self.shim_ended().await;
+        } else {
+            // A stop of the pod tries once more.
+            self.hearing = Hearing::Silent;
+            self.publish();
         }
-        self.shim_ended().await;
     }
 
     async fn take_up(&mut self, found: Found) {

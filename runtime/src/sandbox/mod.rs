@@ -17,6 +17,7 @@ mod spec;
 mod task;
 mod teardown;
 mod trouble;
+mod undoing;
 mod unwritten;
 mod update;
 mod view;

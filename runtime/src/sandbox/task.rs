@@ -23,7 +23,7 @@ use super::shim::Shim;
 use super::slot::Slot;
 use super::unwritten::OnDisk;
 use super::watch_shim::Hearing;
-use super::{SandboxSpec, SandboxState, SandboxView, create, unwritten, watch_shim};
+use super::{SandboxSpec, SandboxState, SandboxView, create, undoing, unwritten, watch_shim};
 use crate::ahead::PodAhead;
 use crate::container::{self, ContainerSpec};
 use crate::counters::Share;
@@ -152,7 +152,7 @@ pub(crate) fn spawn_undoing(shared: &Arc<Shared>, record: SandboxRecord) {
     let Ok(_) = shared.index.pod_of_key(&key, taken);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        create::undo_creation(&shared, record).await;
+        undoing::take_back_interrupted(&shared, record).await;
         // Out of the index first: who waits looks there again.
         shared.index.remove_pod(&id, &key);
         drop((inbox, view));

@@ -4,7 +4,7 @@
 //! its own pod.
 
 use super::spawn::socket_path;
-use super::wire::Wire;
+use super::wire::{Wire, unconnected};
 use crate::metrics::{Call, OciCalls};
 use crate::shortage::is_shortage;
 use davit_proto::shim::shim_client::ShimClient as Calls;
@@ -162,16 +162,10 @@ impl ShimClient {
     /// A connection of its own, for a session ([`davit_proto::session`]).
     ///
     /// # Errors
-    /// [`ShimError::Gone`], [`ShimError::Short`].
+    /// [`ShimError::Gone`], [`ShimError::Short`]; [`ShimError::Deadline`] if it takes up none.
     pub(crate) async fn session(&self) -> Result<UnixStream, ShimError> {
-        connect(&self.directory).await.map_err(|error| {
-            let message = error.to_string();
-            if is_shortage(&error) {
-                ShimError::Short { message }
-            } else {
-                ShimError::Gone { message }
-            }
-        })
+        let connected = connect(&self.directory).await;
+        connected.map_err(|error| ShimError::of("")(unconnected(error)))
     }
 
     async fn within<T>(

@@ -9,6 +9,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,13 +41,13 @@ impl Wire {
         if let Some(sender) = made.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
-        let stream = connect(&self.directory).await.map_err(gone)?;
+        let stream = connect(&self.directory).await.map_err(unconnected)?;
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
         let shaken = builder.handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = shaken.map_err(gone)?;
+        let (sender, connection) = shaken.map_err(|error| gone(&error))?;
         // How it ended is told to the calls that are under way.
         tokio::spawn(async move { drop(connection.await) });
         *made = Some(sender.clone());
@@ -67,15 +68,26 @@ impl Service<Request<Body>> for Wire {
         let wire = self.clone();
         Box::pin(async move {
             let mut sender = wire.sender().await?;
-            sender.send_request(request).await.map_err(gone)
+            sender.send_request(request).await.map_err(|error| gone(&error))
         })
     }
 }
 
 /// What a connection's error means to the call that meets it: no answer comes.
-fn gone(error: impl std::error::Error + Send + Sync + 'static) -> Status {
-    let mut status = Status::unavailable(chain(&error));
-    // For who asks whether it was this side's.
+fn gone(error: &dyn std::error::Error) -> Status {
+    Status::unavailable(chain(error))
+}
+
+/// What it means that there is none: the shim was not asked.
+pub(super) fn unconnected(error: std::io::Error) -> Status {
+    if error.kind() == ErrorKind::WouldBlock {
+        return Status::deadline_exceeded(FULL_QUEUE);
+    }
+    let mut status = gone(&error);
+    // For who asks whether it was this side that lacked something.
     status.set_source(Arc::new(error));
     status
 }
+
+/// Of a shim that has not taken up a connection for a long time.
+const FULL_QUEUE: &str = "the pod's shim takes up no connections";

@@ -27,17 +27,20 @@ pub(crate) fn send(pod: &Pod, request: SignalRequest) -> Result<(), SignalError>
     let number =
         number.ok_or_else(|| Invalid::new("signal", signal.to_string(), "not between 1 and 64"))?;
     let init = pod.container(&id)?.living()?;
-    if let (true, Some(cgroup)) = (all, &init.cgroup) {
-        let failed = |source| SignalError::Send { id: id.clone(), signal: number, source };
-        cgroup.signal(number).map_err(failed)?;
-    }
+    let others = match (all, &init.cgroup) {
+        (true, Some(cgroup)) => cgroup.signal(number),
+        _ => Ok(()),
+    };
     let sent = signal::send(init.pidfd.as_fd(), number);
     if let (KILL, Some(cgroup)) = (number, &init.cgroup) {
         cgroup.thaw();
     }
+    let failed = |source| SignalError::Send { id: id.clone(), signal: number, source };
     match sent {
-        Ok(()) => Ok(()),
+        // Whoever was not found for want of descriptors ends with the init, or after it.
+        Ok(()) if number == KILL => Ok(()),
+        Ok(()) => others.map_err(failed),
         Err(Errno::SRCH) => Err(Refusal::Exited(id).into()),
-        Err(e) => Err(SignalError::Send { id, signal: number, source: e.into() }),
+        Err(e) => Err(failed(e.into())),
     }
 }

@@ -6,7 +6,10 @@
 
 use crate::container::Init;
 use davit_sys::shortage::is_shortage;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal,
+    waitid,
+};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +32,7 @@ enum Held {
     By(OwnedFd),
     /// It ended before it could be held.
     Gone,
-    /// For want of descriptors: it is looked for in the container when it is to end.
+    /// For want of descriptors: it is found by its number, which is its own until it is reaped, here.
     Not,
 }
 
@@ -47,14 +50,18 @@ impl Target {
 
     /// Kills it and its session until nobody is left.
     pub(crate) async fn kill(&self) {
+        let mut session = self.session;
         for _ in 0..ROUNDS {
+            if session.is_none() && matches!(self.held, Held::Not) {
+                session = own_session(self.pid, &self.init);
+            }
             let gone = match &self.held {
                 // ESRCH once it has been reaped.
                 Held::By(fd) => pidfd_send_signal(fd, Signal::KILL).is_err(),
                 Held::Gone => true,
-                Held::Not => self.kill_those(|pid| pid == self.pid.as_raw_pid()),
+                Held::Not => is_reaped(self.pid) || kill_process(self.pid, Signal::KILL).is_err(),
             };
-            if self.kill_session() && gone {
+            if self.kill_session(session) && gone {
                 return;
             }
             tokio::time::sleep(ROUND).await;
@@ -62,18 +69,16 @@ impl Target {
     }
 
     /// Whether nobody of it is left.
-    fn kill_session(&self) -> bool {
-        let found = || own_session(self.pid, &self.init);
-        let late = if matches!(self.held, Held::Not) { found() } else { None };
-        let Some(session) = self.session.or(late) else { return true };
-        self.kill_those(|pid| session_of(pid) == Some(session))
+    fn kill_session(&self, session: Option<i32>) -> bool {
+        let (Some(session), Some(cgroup)) = (session, &self.init.cgroup) else { return true };
+        matches!(cgroup.signal_those(9, |pid| session_of(pid) == Some(session)), Ok(0))
     }
+}
 
-    /// Whether none of those is left in the container.
-    fn kill_those(&self, chosen: impl Fn(i32) -> bool) -> bool {
-        let Some(cgroup) = &self.init.cgroup else { return true };
-        matches!(cgroup.signal_those(9, chosen), Ok(0))
-    }
+/// Whether it is no child any more: nobody but this thread reaps, and it does nothing else meanwhile.
+fn is_reaped(pid: Pid) -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(pid), look).is_err()
 }
 
 /// Its session, unless that is one of others, too.
