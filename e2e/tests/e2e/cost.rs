@@ -54,13 +54,25 @@ fn without_stored_events(settings: &mut Settings) -> Result<()> {
 }
 
 on_both!(a_pod_costs_no_more_processes_calls_and_syncs_than_it_did, setup: without_stored_events, |t| {
-    let runtime = t.settings().handler;
     t.pull("davit-test/busybox:latest")?;
     settled(t)?;
     let warm = t.pod("warm", |_| ())?;
     t.run(&warm, "c", |_| ())?;
     t.cri.stop_pod(&warm.id)?;
     t.cri.remove_pod(&warm.id)?;
+    // What is tested beside this, and a busy machine, add some: a thread, a list of mounts that has changed. What has come to cost more does so each time.
+    let mut counted = Err(anyhow::anyhow!("never counted"));
+    for _ in 0..3 {
+        counted = costs_of_one(t);
+        if counted.is_ok() {
+            break;
+        }
+    }
+    counted
+});
+
+fn costs_of_one(t: &Test) -> Result<()> {
+    let runtime = t.settings().handler;
     let (_, start, end) = counted(t)?;
     let davit = start.role("davit");
     assert_eq!((davit.forks, davit.started.as_slice()), (1, &["davit-shim".to_owned()][..]));
@@ -83,7 +95,7 @@ on_both!(a_pod_costs_no_more_processes_calls_and_syncs_than_it_did, setup: witho
     let shim = end.role("davit-shim");
     assert_eq!((shim.forks, shim.started.as_slice()), (1, &[format!("{runtime} delete")][..]));
     bounded("end", &end, END)
-});
+}
 
 on_one!(a_pod_is_two_mounts_on_the_host_and_a_container_none, |t| {
     t.pull("davit-test/busybox:latest")?;
