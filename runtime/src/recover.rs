@@ -69,7 +69,7 @@ pub enum OpenError {
     /// The directory of network namespaces can't be made a mount that passes on what is mounted in it.
     #[error("prepare the directory of network namespaces")]
     Namespaces(#[from] crate::store::ShareError),
-    /// Pods' or containers' records could not be listed, or for want of descriptors or memory not be read: whoever goes on would take them for none.
+    /// Records could not be read for want of descriptors or memory: whoever goes on would take them for none.
     #[error("read what the daemon before has written down")]
     Short(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The kernel doesn't say which boot this is.

@@ -31,17 +31,17 @@ pub(super) async fn read_pods(
     let mut records = Vec::new();
     for name in names(&shared.layout.pods())? {
         let directory = shared.layout.pods().join(&name);
-        let read = read_pod(shared, name).and_then(|record| {
-            let containers = read_containers(shared, &record.id)?;
-            Ok((record, containers))
-        });
+        let (record, read) = match read_pod(shared, name) {
+            Ok(record) => (Some(record.clone()), read_containers(shared, &record.id)),
+            Err(error) => (None, Err(error)),
+        };
         match read {
-            Ok(read) => records.push(read),
+            Ok(containers) => records.extend(record.map(|record| (record, containers))),
             Err(error) if is_shortage(&error) => return Err(OpenError::Short(error.into())),
             Err(error) => {
                 // What a link leads to is not davit's.
                 if !matches!(error, ReadError::NoDirectory) {
-                    abandon(shared, &directory).await?;
+                    abandon(shared, &directory, record).await?;
                 }
                 if let Err(failed) = put_away(shared, &directory, &error) {
                     // It is in nobody's way but its own; the next start tries again.
@@ -123,19 +123,29 @@ fn must_be_directory(path: &Path) -> Result<(), ReadError> {
     if metadata.is_dir() { Ok(()) } else { Err(ReadError::NoDirectory) }
 }
 
-/// Ends what can be known, without its record, to be a pod's: the shim that answers in its directory with all that it holds, what that had mounted, the
+/// Ends what can be known, even without its record, to be a pod's: the shim that answers in its directory with all that it holds, what that had mounted, the
 /// cgroup that only davit makes. Its network is detached with those of all pods that are not taken up.
-async fn abandon(shared: &Arc<Shared>, directory: &Path) -> Result<(), OpenError> {
+async fn abandon(
+    shared: &Arc<Shared>,
+    directory: &Path,
+    record: Option<SandboxRecord>,
+) -> Result<(), OpenError> {
     let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let Ok(id) = SandboxId::try_from(name.to_owned()) else { return Ok(()) };
     let told = |error: &dyn std::error::Error| tracing::error!(sandbox = %id, error = crate::error::chain(error), "left of a pod without a record");
-    match end_shim(Arc::clone(shared), id.clone(), Some(shared.netns(&id)), None).await {
+    let mut cgroups = shared.own_cgroups(&id);
+    let (mut netns, mut shim) = (Some(shared.netns(&id)), None);
+    if let Some(record) = record {
+        (netns, shim) = (record.netns, record.shim);
+        cgroups.extend(record.cgroups);
+    }
+    match end_shim(Arc::clone(shared), id.clone(), netns, shim).await {
         Ok(()) => {}
         // Nobody would find it any more without the directory.
         Err(error) if is_shortage(&error) => return Err(OpenError::Short(error.into())),
         Err(error) => told(&error),
     }
-    if let Err(error) = shared.host.cgroups.remove(&shared.own_cgroups(&id)).await {
+    if let Err(error) = shared.host.cgroups.remove(&cgroups).await {
         told(&error);
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! A pod's creation: a list of steps, each with its undo.
 //!
 //! Owns the order. The record says `Creating` before anything is made and `Ready` after everything is: that write is the commit point. What
-//! fails before it is undone here; a crash before it is undone by [`super::recover`], with the same teardown.
+//! fails before it, and what a crash before it has left, is undone by [`super::undoing`].
 
 use super::error::RunSandboxError;
 use super::shim::Shim;

@@ -19,7 +19,7 @@ use crate::store::{SandboxPhase, ShimRecord, StoreError, read_json};
 use davit_proto::disk::{EXIT_RECORD, ExitRecord};
 use davit_proto::shim::Exit;
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
 
 /// Whether a silent shim was killed and is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +27,6 @@ pub(super) enum Killing {
     No,
     Waits,
 }
-
-/// Between two looks for a shim that can't be looked at.
-const UNSEEN: Duration = Duration::from_secs(1);
 
 impl Pod {
     /// Why the pod is not ready, if nobody has stopped it.
@@ -41,55 +38,47 @@ impl Pod {
 
     /// Finds the shim of a pod that its records tell of.
     pub(super) async fn reconnect(&mut self) {
-        if self.record.shim.is_none() {
+        let Some(shim) = self.record.shim else {
             // A daemon may have been killed between noting the shim's end and dealing with it.
             return self.end_orphans().await;
-        }
-        let id = self.record.id.clone();
-        // What it can't look at or call for want of descriptors is no less well for that: nothing is said of it meanwhile, and calls wait.
-        let line = loop {
-            match Line::open(&self.shared, &id, self.record.shim) {
-                Ok(line) => break line,
-                Err(SpawnError::Watch { pid, source }) => {
-                    tracing::warn!(sandbox = %id, pid, error = &source as &dyn std::error::Error, "the pod's shim can't be looked at; it is tried again");
-                    tokio::time::sleep(UNSEEN).await;
-                }
-                Err(error) => return self.shim_not_found(&error).await,
-            }
         };
-        let found = loop {
-            match line.ask().await {
-                Err(error) if is_shortage(&error) => tokio::time::sleep(shortage::PAUSE).await,
-                found => break found,
-            }
+        // What can't be looked at or called for want of descriptors is no less well for that: nothing is said of it meanwhile, and calls wait.
+        let line = patiently(|| Line::open(&self.shared, &self.record.id, Some(shim))).await;
+        let found = match line {
+            Ok(line) => loop {
+                match line.ask().await {
+                    Err(error) if is_shortage(&error) => tokio::time::sleep(shortage::PAUSE).await,
+                    found => break found,
+                }
+            },
+            Err(error) => Err(error),
         };
         match found {
             Ok(found) => self.take_up(found).await,
-            Err(error @ SpawnError::Silent { .. }) => {
-                tracing::warn!(sandbox = %id, error = &error as &dyn std::error::Error, "the pod's shim does not answer");
-                watch_shim::find(line, self.outbox.clone());
-                self.hearing = Hearing::Silent;
-                self.publish();
+            Err(error @ (SpawnError::Silent { .. } | SpawnError::Watch { .. })) => {
+                self.shim_is_silent(shim, &error);
             }
-            Err(error) => self.shim_not_found(&error).await,
+            Err(error) => self.shim_not_found(shim, &error).await,
         }
     }
 
-    async fn shim_not_found(&mut self, error: &SpawnError) {
+    fn shim_is_silent(&mut self, shim: ShimRecord, error: &(dyn std::error::Error + 'static)) {
+        let id = self.record.id.clone();
+        tracing::warn!(sandbox = %id, error, "the pod's shim does not answer");
+        watch_shim::find(Arc::clone(&self.shared), id, shim, self.outbox.clone());
+        self.hearing = Hearing::Silent;
+        self.publish();
+    }
+
+    async fn shim_not_found(&mut self, shim: ShimRecord, error: &SpawnError) {
         if self.record.phase == SandboxPhase::Ready {
             let error: &dyn std::error::Error = error;
             tracing::warn!(sandbox = %self.record.id, error, "the pod's shim is gone");
         }
-        let killed = match self.record.shim {
-            Some(shim) => kill(&self.record.id, shim).await.map(drop),
-            None => Ok(()),
-        };
-        if killed.is_ok() {
-            self.shim_ended().await;
-        } else {
+        match kill(&self.record.id, shim).await {
+            Ok(_) => drop(self.shim_ended().await),
             // A stop of the pod tries once more.
-            self.hearing = Hearing::Silent;
-            self.publish();
+            Err(error) => self.shim_is_silent(shim, &error),
         }
     }
 

@@ -86,6 +86,10 @@ async fn dismiss(
         Err(source @ ShimError::Short { .. }) => {
             return Err(StopSandboxError::Shim { id: id.clone(), source });
         }
+        // It is there, and nothing but its socket says which it is.
+        Err(source @ ShimError::Deadline { .. }) if recorded.is_none() => {
+            return Err(StopSandboxError::Shim { id: id.clone(), source });
+        }
         state => state.ok(),
     };
     if let Some(state) = state

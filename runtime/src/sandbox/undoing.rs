@@ -1,6 +1,6 @@
 //! Taking back a creation that failed, or that a crash has interrupted.
 //!
-//! Owns what is tried again when it can't be taken back at once, and that a pod's files go last: they name its shim to whoever tries next, be it a later daemon. What a
+//! Owns what is tried again when it can't be taken back at once, and that a pod's files go last: they tell of the rest to whoever tries next, be it a later daemon. What a
 //! step's undo does is [`super::teardown`]'s.
 
 use super::teardown;
@@ -21,7 +21,8 @@ pub(super) const CGROUP: &str = "the pod's cgroup";
 const OWN_CGROUP: &str = "the pod's own cgroup";
 const FILES: &str = "the pod's files";
 
-/// Between two tries, and how many there are: what was wanting (descriptors, most likely) may be there again. Then it is the sweep's, or the next start's.
+/// Between two tries, and how many there are: what was wanting (descriptors, most likely) may be there again. Then the next start tries; of a network
+/// the sweep does, too.
 const PAUSE: Duration = Duration::from_secs(2);
 const TRIES: u32 = 300;
 
@@ -56,8 +57,9 @@ fn steps_of(left: &[UndoError]) -> BTreeSet<&'static str> {
     left.iter().map(UndoError::step).collect()
 }
 
-/// Only what is left: what was taken back may be somebody else's by now.
-async fn repeat(shared: Arc<Shared>, record: SandboxRecord, mut left: BTreeSet<&'static str>) {
+/// Only what is left: what was taken back may be somebody else's by now. So may a slice, which systemd stops with whoever is in it.
+async fn repeat(shared: Arc<Shared>, mut record: SandboxRecord, mut left: BTreeSet<&'static str>) {
+    record.cgroups.retain(|path| path.extension().is_none_or(|kind| kind != "slice"));
     for _ in 0..TRIES {
         tokio::time::sleep(PAUSE).await;
         let failed = take_back_steps(&shared, record.clone(), |step| left.contains(step)).await;
@@ -95,13 +97,13 @@ async fn take_back_steps(
     then_files(shared, &record.id, undo.run().await).await
 }
 
-/// Removes the pod's files, unless its shim could not be ended. What else is left is found without them.
+/// Removes the pod's files, unless something is left that only they tell of: a network has a record of its own.
 async fn then_files(
     shared: &Arc<Shared>,
     id: &SandboxId,
     mut left: Vec<UndoError>,
 ) -> Vec<UndoError> {
-    if left.iter().any(|failed| failed.step() == SHIM) {
+    if left.iter().any(|failed| failed.step() != NETWORK) {
         return left;
     }
     let mut files = Undo::default();

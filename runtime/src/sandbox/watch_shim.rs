@@ -13,7 +13,11 @@
 
 use super::handle::Message;
 use super::shim::{Line, Shim};
-use crate::shim::ShimError;
+use crate::id::SandboxId;
+use crate::shared::Shared;
+use crate::shim::{ShimError, SpawnError};
+use crate::store::ShimRecord;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -37,25 +41,43 @@ pub(super) fn spawn(shim: Shim, deadline: Duration, inbox: mpsc::Sender<Message>
     });
 }
 
-/// Waits for a shim that did not answer when a daemon took up its pod, until it does or ends.
-pub(super) fn find(line: Line, inbox: mpsc::Sender<Message>) {
+/// Waits for a shim that did not answer when a daemon took up its pod, or that could not be looked at or killed, until it answers or ends.
+pub(super) fn find(
+    shared: Arc<Shared>,
+    id: SandboxId,
+    record: ShimRecord,
+    inbox: mpsc::Sender<Message>,
+) {
     tokio::spawn(async move {
-        let found = async {
-            loop {
-                if let Ok(found) = line.ask().await {
-                    return found;
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        };
         let message = tokio::select! {
-            biased;
-            () = line.ended() => Message::ShimEnded,
-            found = found => Message::ShimFound(Box::new(found)),
+            message = found(&shared, &id, record) => message,
             () = inbox.closed() => return,
         };
         drop(inbox.send(message).await);
     });
+}
+
+async fn found(shared: &Shared, id: &SandboxId, record: ShimRecord) -> Message {
+    let line = loop {
+        match Line::open(shared, id, Some(record)) {
+            Ok(line) => break line,
+            Err(SpawnError::Watch { .. }) => tokio::time::sleep(PAUSE).await,
+            Err(_) => return Message::ShimEnded,
+        }
+    };
+    let answer = async {
+        loop {
+            if let Ok(found) = line.ask().await {
+                return Message::ShimFound(Box::new(found));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = line.ended() => Message::ShimEnded,
+        found = answer => found,
+    }
 }
 
 /// Ends only with the task.

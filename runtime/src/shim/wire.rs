@@ -89,5 +89,5 @@ pub(super) fn unconnected(error: std::io::Error) -> Status {
     status
 }
 
-/// Of a shim that has not taken up a connection for a long time.
+/// Of a shim that has left thousands of connections waiting.
 const FULL_QUEUE: &str = "the pod's shim takes up no connections";

@@ -17,6 +17,7 @@ pub mod passing;
 pub mod pin;
 pub mod process;
 pub mod readiness;
+pub mod session;
 pub mod shortage;
 pub mod signal;
 pub mod terminal;

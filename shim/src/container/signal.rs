@@ -37,7 +37,7 @@ pub(crate) fn send(pod: &Pod, request: SignalRequest) -> Result<(), SignalError>
     }
     let failed = |source| SignalError::Send { id: id.clone(), signal: number, source };
     match sent {
-        // Whoever was not found for want of descriptors ends with the init, or after it.
+        // Whoever was not found for want of descriptors ends with the init's PID namespace, or is looked for when the init has ended, and once more when it is deleted.
         Ok(()) if number == KILL => Ok(()),
         Ok(()) => others.map_err(failed),
         Err(Errno::SRCH) => Err(Refusal::Exited(id).into()),

@@ -5,6 +5,7 @@
 //! would miss those whose parent has ended.
 
 use crate::container::Init;
+use davit_sys::session::session as session_of;
 use davit_sys::shortage::is_shortage;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal,
@@ -50,18 +51,14 @@ impl Target {
 
     /// Kills it and its session until nobody is left.
     pub(crate) async fn kill(&self) {
-        let mut session = self.session;
         for _ in 0..ROUNDS {
-            if session.is_none() && matches!(self.held, Held::Not) {
-                session = own_session(self.pid, &self.init);
-            }
             let gone = match &self.held {
                 // ESRCH once it has been reaped.
                 Held::By(fd) => pidfd_send_signal(fd, Signal::KILL).is_err(),
                 Held::Gone => true,
                 Held::Not => is_reaped(self.pid) || kill_process(self.pid, Signal::KILL).is_err(),
             };
-            if self.kill_session(session) && gone {
+            if self.kill_session() && gone {
                 return;
             }
             tokio::time::sleep(ROUND).await;
@@ -69,8 +66,8 @@ impl Target {
     }
 
     /// Whether nobody of it is left.
-    fn kill_session(&self, session: Option<i32>) -> bool {
-        let (Some(session), Some(cgroup)) = (session, &self.init.cgroup) else { return true };
+    fn kill_session(&self) -> bool {
+        let (Some(session), Some(cgroup)) = (self.session, &self.init.cgroup) else { return true };
         matches!(cgroup.signal_those(9, |pid| session_of(pid) == Some(session)), Ok(0))
     }
 }
@@ -83,35 +80,7 @@ fn is_reaped(pid: Pid) -> bool {
 
 /// Its session, unless that is one of others, too.
 fn own_session(pid: Pid, init: &Init) -> Option<i32> {
-    let foreign = [
-        session_of(init.pid.as_raw_pid()),
-        session_of(rustix::process::getpid().as_raw_pid()),
-        Some(0),
-    ];
+    let shims = rustix::process::getpid();
+    let foreign = [session_of(init.pid.as_raw_pid()), session_of(shims.as_raw_pid())];
     session_of(pid.as_raw_pid()).filter(|session| !foreign.contains(&Some(*session)))
-}
-
-/// The session of a process, by the sixth field of its `stat`: the one after the name, which may hold anything, and three others.
-fn session_of(pid: i32) -> Option<i32> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    session_in(&stat)
-}
-
-fn session_in(stat: &[u8]) -> Option<i32> {
-    let end_of_name = stat.iter().rposition(|b| *b == b')')?;
-    let rest = std::str::from_utf8(stat.get(end_of_name + 1..)?).ok()?;
-    rest.split_ascii_whitespace().nth(3)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_session_is_found_behind_any_name() {
-        assert_eq!(session_in(b"7 (a) b) 1 2) S 5 6 42 0 -1"), Some(42));
-        assert_eq!(session_in(b"7 (\xff) S 5 6 42 0 -1"), Some(42));
-        assert_eq!(session_in(b"7 (a) S 5"), None);
-        assert_eq!(session_in(b""), None);
-    }
 }
