@@ -27,6 +27,7 @@ mod mounts;
 pub mod network;
 pub mod oci;
 mod places;
+mod proc;
 mod program;
 mod recover;
 mod rest;

@@ -7,8 +7,9 @@
 use super::CgroupError;
 use super::layout::{Hierarchy, Layout};
 use super::manage::write;
+use crate::proc;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
@@ -71,77 +72,50 @@ fn frozen(directory: &Path, group: &Path) -> Result<usize, CgroupError> {
 
 /// Until a round finds nobody new.
 fn rounds(directory: &Path, group: &Path) -> Result<usize, CgroupError> {
-    let mut seen = HashSet::new();
-    for round in 1..=ROUNDS {
+    let (mut seen, mut unseen) = (HashSet::new(), None);
+    for _ in 0..ROUNDS {
         let before = seen.len();
-        // Of one that can't be looked at. The others get their signal first.
-        let mut unseen = None;
+        // One that can't be looked at. The others get their signal first.
+        unseen = None;
         for pid in pids(directory, DEPTH)? {
             match kill_one(pid, group) {
-                Ok(Found::Killed) => drop(seen.insert(pid)),
-                Ok(Found::Nobody) => {}
-                Err(source) => {
-                    unseen.get_or_insert(refused("look at", &proc(pid), source));
-                }
+                Ok(true) => drop(seen.insert(pid)),
+                Ok(false) => {}
+                Err(source) => unseen = Some((pid, source)),
             }
         }
-        if seen.len() == before || round == ROUNDS {
-            return unseen.map_or(Ok(seen.len()), Err);
+        if seen.len() == before {
+            break;
         }
     }
-    Ok(seen.len())
-}
-
-enum Found {
-    Killed,
-    /// It has ended, or is none of the group's any more.
-    Nobody,
-}
-
-fn kill_one(pid: Pid, group: &Path) -> io::Result<Found> {
-    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-        // The last two: a thread's, or one that is being reaped.
-        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(Found::Nobody),
-        other => other?,
-    };
-    if !is_in(pid, group)? {
-        return Ok(Found::Nobody);
+    match unseen {
+        None => Ok(seen.len()),
+        Some((pid, source)) => {
+            Err(refused("look at", &PathBuf::from(format!("/proc/{}", pid.as_raw_pid())), source))
+        }
     }
+}
+
+/// Whether it got its signal: not if it has ended, or is none of the group's any more.
+fn kill_one(pid: Pid, group: &Path) -> io::Result<bool> {
+    let Some(pidfd) = proc::hold(pid)? else { return Ok(false) };
     // ESRCH: it ended by itself.
-    let killed = pidfd_send_signal(&pidfd, Signal::KILL).is_ok();
-    Ok(if killed { Found::Killed } else { Found::Nobody })
+    Ok(is_in(pid, group)? && pidfd_send_signal(&pidfd, Signal::KILL).is_ok())
 }
 
 /// Whether the process runs, and in the group or below: a pid that was reused is elsewhere, and one that has ended nowhere.
 pub(super) fn runs_in(pid: u32, group: &Path) -> io::Result<bool> {
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(false) };
-    let stat = told(&proc(pid).join("stat"))?;
-    // The name, field 2, is in parentheses and may hold anything; the state follows the last one.
-    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
-    let runs = state.is_some_and(|state| !state.starts_with(['Z', 'X']));
+    let Some(pid) = proc::number(pid) else { return Ok(false) };
+    let runs = proc::stat(pid)?.is_some_and(|fields| !fields.starts_with(['Z', 'X']));
     Ok(runs && is_in(pid, group)?)
 }
 
 /// Whether the process is (still) in the group or below, in any hierarchy.
 fn is_in(pid: Pid, group: &Path) -> io::Result<bool> {
-    let text = told(&proc(pid).join("cgroup"))?;
+    let text = proc::read(pid, "cgroup")?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let mut paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     Ok(paths.any(|path| Path::new(path.trim_start_matches('/')).starts_with(group)))
-}
-
-fn proc(pid: Pid) -> PathBuf {
-    PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()))
-}
-
-/// What the file tells of a process; nothing if that is gone.
-fn told(path: &Path) -> io::Result<String> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::NOENT | Errno::SRCH) => Ok(String::new()),
-            _ => Err(error),
-        },
-    }
 }
 
 fn pids(directory: &Path, depth: usize) -> Result<Vec<Pid>, CgroupError> {

@@ -31,23 +31,26 @@ pub(super) async fn read_pods(
     let mut records = Vec::new();
     for name in names(&shared.layout.pods())? {
         let directory = shared.layout.pods().join(&name);
-        let (record, read) = match read_pod(shared, name) {
-            Ok(record) => (Some(record.clone()), read_containers(shared, &record.id)),
-            Err(error) => (None, Err(error)),
+        let (record, error) = match read_pod(shared, name) {
+            Ok(record) => match read_containers(shared, &record.id) {
+                Ok(containers) => {
+                    records.push((record, containers));
+                    continue;
+                }
+                Err(error) => (Some(record), error),
+            },
+            Err(error) => (None, error),
         };
-        match read {
-            Ok(containers) => records.extend(record.map(|record| (record, containers))),
-            Err(error) if is_shortage(&error) => return Err(OpenError::Short(error.into())),
-            Err(error) => {
-                // What a link leads to is not davit's.
-                if !matches!(error, ReadError::NoDirectory) {
-                    abandon(shared, &directory, record).await?;
-                }
-                if let Err(failed) = put_away(shared, &directory, &error) {
-                    // It is in nobody's way but its own; the next start tries again.
-                    tracing::error!(directory = %directory.display(), error = &failed as &dyn std::error::Error, "a pod without a record stays");
-                }
-            }
+        if is_shortage(&error) {
+            return Err(OpenError::Short(error.into()));
+        }
+        // What a link leads to is not davit's.
+        if !matches!(error, ReadError::NoDirectory) {
+            abandon(shared, &directory, record).await?;
+        }
+        if let Err(failed) = put_away(shared, &directory, &error) {
+            // It is in nobody's way but its own; the next start tries again.
+            tracing::error!(directory = %directory.display(), error = &failed as &dyn std::error::Error, "a pod without a record stays");
         }
     }
     Ok(records)

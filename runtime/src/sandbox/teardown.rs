@@ -8,6 +8,7 @@ use super::shim::Shim;
 use crate::cgroup::CgroupError;
 use crate::id::SandboxId;
 use crate::network::DetachError;
+use crate::proc;
 use crate::shared::Shared;
 use crate::shim::{ProcessHandle, ShimClient, ShimError, start_time};
 use crate::shortage::is_shortage;
@@ -119,10 +120,8 @@ fn unseen(id: &SandboxId, pid: u32) -> impl FnOnce(io::Error) -> StopSandboxErro
 
 /// Whether the process was started as the shim of the pod in `directory`: who else may answer on its socket is neither asked nor ended.
 fn is_shim_of(pid: u32, directory: &Path) -> io::Result<bool> {
-    let line = match std::fs::read(format!("/proc/{pid}/cmdline")) {
-        Err(error) if is_shortage(&error) => return Err(error),
-        line => line.unwrap_or_default(),
-    };
+    let Some(pid) = proc::number(pid) else { return Ok(false) };
+    let line = proc::read(pid, "cmdline")?.unwrap_or_default();
     let mut words = line.split(|byte| *byte == 0).skip(1);
     let first = words.next() == Some(b"--pod-dir");
     Ok(first && words.next() == Some(directory.as_os_str().as_bytes()))

@@ -1,10 +1,10 @@
 //! A process that may not be our child, watched until it ends, and reaped then if it is one.
 
+use crate::proc;
 use crate::store::ShimRecord;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal,
-    waitid,
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, pidfd_send_signal, waitid,
 };
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -24,14 +24,8 @@ impl ProcessHandle {
     /// # Errors
     /// What keeps it from being looked at, for want of descriptors say: it may well be there.
     pub fn open(record: ShimRecord) -> io::Result<Option<Self>> {
-        let Some(pid) = i32::try_from(record.pid).ok().and_then(Pid::from_raw) else {
-            return Ok(None);
-        };
-        let fd = match pidfd_open(pid, PidfdFlags::empty()) {
-            // The last two: it is a thread's now, or its last one's that is being reaped.
-            Err(Errno::SRCH | Errno::NOENT | Errno::INVAL) => return Ok(None),
-            other => other?,
-        };
+        let Some(pid) = proc::number(record.pid) else { return Ok(None) };
+        let Some(fd) = proc::hold(pid)? else { return Ok(None) };
         // Only now that the descriptor pins it can its start time be compared.
         if start_time(record.pid)? != Some(record.start_time) || reap(&fd) {
             return Ok(None);
@@ -70,7 +64,7 @@ impl ProcessHandle {
 
 /// Ends a child that nobody watches, and takes note of its end. Blocks until then.
 pub(crate) fn end_child(record: ShimRecord) {
-    let Some(pid) = i32::try_from(record.pid).ok().and_then(Pid::from_raw) else { return };
+    let Some(pid) = proc::number(record.pid) else { return };
     // Its pid is its own for as long as nobody has taken note of its end.
     if waitid(
         WaitId::Pid(pid),
@@ -94,17 +88,9 @@ fn reap(pidfd: &OwnedFd) -> bool {
 /// # Errors
 /// What keeps it from being looked at.
 pub fn start_time(pid: u32) -> io::Result<Option<u64>> {
-    let stat = match std::fs::read(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat,
-        Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::NOENT | Errno::SRCH) => return Ok(None),
-            _ => return Err(error),
-        },
-    };
-    // The name, field 2, is in parentheses and may hold anything; what follows the last one is field 3.
-    let stat = String::from_utf8_lossy(&stat);
-    let fields = stat.rsplit_once(')').map(|(_, fields)| fields);
-    let found = fields.and_then(|fields| fields.split_ascii_whitespace().nth(19)?.parse().ok());
+    let Some(pid) = proc::number(pid) else { return Ok(None) };
+    let Some(stat) = proc::stat(pid)? else { return Ok(None) };
+    let found = stat.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok());
     found.map(Some).ok_or_else(|| io::Error::other("its stat has no start time"))
 }
 
