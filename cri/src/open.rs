@@ -13,7 +13,7 @@ use davit_runtime::Runtime;
 use davit_runtime::cgroup::Driver;
 use davit_runtime::config::{Deadlines, RuntimeConfig};
 use davit_runtime::image::ImagesConfig;
-use davit_runtime::network::{BridgeConfig, NetworkConfig};
+use davit_runtime::network::NetworkConfig;
 use davit_runtime::oci::HostConfig;
 use davit_runtime::oci::handlers::{HandlerConfig, HandlersConfig};
 use std::collections::BTreeMap;
@@ -77,7 +77,7 @@ pub(crate) fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
             limits: config.image_limits(),
             ..ImagesConfig::new(config.root().to_owned())
         },
-        network: network(config)?,
+        network: network(config),
         handlers: handlers(config, shim),
         pod_cgroup_parent: config.pod_cgroup_parent().clone(),
         criu: config.criu(),
@@ -106,20 +106,14 @@ fn driver(configured: CgroupDriver) -> Option<Driver> {
     }
 }
 
-fn network(config: &Config) -> anyhow::Result<NetworkConfig> {
-    let bridge = config.bridge();
-    Ok(NetworkConfig {
+fn network(config: &Config) -> NetworkConfig {
+    NetworkConfig {
         cni_conf_dir: config.cni_conf_dir().to_owned(),
         cni_bin_dirs: vec![config.cni_bin_dir().to_owned(), PathBuf::from(DEBIAN_CNI)],
         cni_timeout: config.times().cni,
-        bridge: BridgeConfig {
-            name: bridge.name,
-            subnet: bridge.subnet.to_string().parse().context("bridge.subnet")?,
-            table: bridge.table,
-            ..BridgeConfig::default()
-        },
+        bridge: config.bridge(),
         ..NetworkConfig::new(config.root().join("network"))
-    })
+    }
 }
 
 fn handlers(config: &Config, shim: PathBuf) -> HandlersConfig {

@@ -5,14 +5,14 @@
 
 use super::access::Group;
 use super::check::{self, Tls};
-use super::images;
 use super::layer::{self, Layer};
 use super::load::{ConfigError, Sources};
 use super::timeouts::Times;
 use super::value::{
-    AbsolutePath, CgroupDriver, Collector, HostPort, Interface, Listen, LogLevel, Name, Share,
-    Span, Subnet,
+    AbsolutePath, CgroupDriver, Collector, HostPort, Listen, LogLevel, Name, Share, Span,
 };
+use super::{bridge, images};
+use davit_runtime::network::BridgeConfig;
 use davit_runtime::sandbox::CgroupParent;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -49,17 +49,6 @@ pub(crate) struct Handler {
     pub(crate) start_fifo: Option<bool>,
 }
 
-/// The network that is used while there is no CNI configuration.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Bridge {
-    /// Its interface.
-    pub(crate) name: String,
-    /// Its addresses.
-    pub(crate) subnet: Subnet,
-    /// Its nftables table.
-    pub(crate) table: String,
-}
-
 /// The handlers that are looked for whether or not a `[handlers]` table names them.
 pub(super) const WELL_KNOWN: [&str; 3] = ["crun", "runc", "youki"];
 
@@ -84,6 +73,7 @@ impl Config {
         check::handlers(&full, sources)?;
         check::limits(&full, sources)?;
         images::check(&full, sources)?;
+        bridge::check(&full, sources)?;
         let tls = check::tls(&full, sources)?;
         let streaming_tls = check::streaming_tls(&full, sources)?;
         let metrics_tls = check::metrics_tls(&full, sources)?;
@@ -299,13 +289,8 @@ impl Config {
     }
 
     /// The built-in network.
-    pub(crate) fn bridge(&self) -> Bridge {
-        let layer::Bridge { name, subnet, table } = &self.full.bridge;
-        Bridge {
-            name: name.as_ref().map_or("davit0", Interface::as_str).to_owned(),
-            subnet: subnet.unwrap_or(SUBNET),
-            table: table.as_ref().map_or("davit", Name::as_str).to_owned(),
-        }
+    pub(crate) fn bridge(&self) -> BridgeConfig {
+        self.full.bridge.config()
     }
 
     /// How long others may take.
@@ -328,7 +313,6 @@ const CREATIONS: u32 = 16;
 const PODS_AHEAD: u32 = 2;
 const STREAMING: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
-const SUBNET: Subnet = Subnet { address: std::net::Ipv4Addr::new(10, 88, 0, 0), prefix: 16 };
 
 fn path<'a>(given: Option<&'a AbsolutePath>, default: &'static str) -> &'a Path {
     given.map_or(Path::new(default), AbsolutePath::as_path)
@@ -376,11 +360,7 @@ fn with_defaults(layer: Layer) -> Layer {
         events_retain_count: layer.events_retain_count.or(Some(EVENTS)),
         log_level: layer.log_level.or(Some(LogLevel::Info)),
         debug: layer.debug.or(Some(false)),
-        bridge: layer::Bridge {
-            name: or_default(layer.bridge.name, "davit0"),
-            subnet: layer.bridge.subnet.or(Some(SUBNET)),
-            table: or_default(layer.bridge.table, "davit"),
-        },
+        bridge: layer.bridge.with_defaults(),
         timeouts: layer.timeouts.with_defaults(),
         limits: layer::Limits {
             connections: layer.limits.connections.or(Some(CONNECTIONS)),

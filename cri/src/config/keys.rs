@@ -3,8 +3,9 @@
 //! serde refuses an unknown key too ([`Layer`] denies them), but without the path that leads to it and without a guess at what was
 //! meant; so keys are looked through first.
 
+use super::bridge::Bridge;
 use super::images::Images;
-use super::layer::{Bridge, Handler, Layer, Limits, MetricsTls, StreamingTls, Tls, Tracing};
+use super::layer::{Handler, Layer, Limits, MetricsTls, StreamingTls, Tls, Tracing};
 use super::timeouts::Timeouts;
 use serde::Deserialize;
 use serde::de::{self, Visitor};

@@ -9,11 +9,12 @@ mod tls;
 pub(crate) use tls::{MetricsTls, StreamingTls, Tls};
 
 use super::access::Group;
+use super::bridge::Bridge;
 use super::images::Images;
 use super::timeouts::Timeouts;
 use super::value::{
-    AbsolutePath, CgroupDriver, Collector, HandlerKind, HostPort, Interface, Listen, LogLevel,
-    Name, Share, Span, Subnet,
+    AbsolutePath, CgroupDriver, Collector, HandlerKind, HostPort, Listen, LogLevel, Name, Share,
+    Span,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -128,21 +129,6 @@ pub(crate) struct Layer {
     /// Runtime handlers by name. As a flag: [`HandlerFlag`].
     #[arg(skip)]
     pub(crate) handlers: BTreeMap<Name, Handler>,
-}
-
-/// `[bridge]`: the network that is used while there is no CNI configuration.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Bridge {
-    /// The built-in network's interface
-    #[arg(long = "bridge-name", id = "bridge-name", value_name = "INTERFACE")]
-    pub(crate) name: Option<Interface>,
-    /// The built-in network's addresses
-    #[arg(long = "bridge-subnet", id = "bridge-subnet", value_name = "NETWORK")]
-    pub(crate) subnet: Option<Subnet>,
-    /// The built-in network's nftables table
-    #[arg(long = "bridge-table", id = "bridge-table", value_name = "NAME")]
-    pub(crate) table: Option<Name>,
 }
 
 /// `[limits]`: how much there may be at once; each from 1 to 65536, but for the last, from 0 to 64.
@@ -309,11 +295,7 @@ impl Layer {
             events_retain_count: over.events_retain_count.or(self.events_retain_count),
             log_level: over.log_level.or(self.log_level),
             debug: over.debug.or(self.debug),
-            bridge: Bridge {
-                name: over.bridge.name.or(self.bridge.name),
-                subnet: over.bridge.subnet.or(self.bridge.subnet),
-                table: over.bridge.table.or(self.bridge.table),
-            },
+            bridge: self.bridge.under(over.bridge),
             timeouts: self.timeouts.under(over.timeouts),
             limits: Limits {
                 connections: over.limits.connections.or(self.limits.connections),

@@ -11,6 +11,7 @@
 //! ```
 
 mod access;
+mod bridge;
 mod check;
 mod effective;
 mod images;

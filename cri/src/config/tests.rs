@@ -152,7 +152,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
     let mut keys: Vec<String> = Vec::new();
     for key in keys::fields_of::<Layer>() {
         let inner: &[&str] = match *key {
-            "bridge" => keys::fields_of::<super::layer::Bridge>(),
+            "bridge" => keys::fields_of::<super::bridge::Bridge>(),
             "timeouts" => keys::fields_of::<super::timeouts::Timeouts>(),
             "limits" => keys::fields_of::<super::layer::Limits>(),
             "images" => keys::fields_of::<super::images::Images>(),
@@ -189,7 +189,7 @@ fn every_key_is_a_flag_and_every_flag_a_key() {
 fn a_refusal_names_source_key_and_value() {
     let long = format!("--state=/{}", "a".repeat(100));
     let long: &[&str] = &[&long];
-    let cases: [(&str, &[&str], &[&str]); 34] = [
+    let cases: [(&str, &[&str], &[&str]); 38] = [
         ("", long, &["command line", "state", "too long"]),
         ("subnett = 1", &[], &["config.toml", "\"subnett\"", "bridge.subnet"]),
         ("root = 'relative'", &[], &["config.toml:1:8", "root", "\"relative\"", "absolute"]),
@@ -210,6 +210,10 @@ fn a_refusal_names_source_key_and_value() {
         ("[tls]\nclient_names = ['*.x']", &[], &["config.toml:2", "*.x", "compared whole"]),
         ("socket_group = 'a b'", &[], &["config.toml:1", "\"a b\"", "group"]),
         ("socket_group = 7", &[], &["config.toml:1", "socket_group = 7"]),
+        ("[bridge]\nsubnet = '10.0.0.0/30'", &[], &["bridge.subnet", "10.0.0.0/30", "/8 to /29"]),
+        ("[bridge]\nsubnet6 = 'fe80::/64'", &[], &["config.toml", "bridge.subnet6", "fe80::/64"]),
+        ("[bridge]\ntable = 'my-table'", &[], &["config.toml", "bridge.table", "my-table"]),
+        ("", &["--bridge-mtu=68"], &["command line", "bridge.mtu", "68"]),
         ("[limits]\ncreations = 0", &[], &["config.toml", "limits.creations", "\"0\"", "65536"]),
         ("[limits]\npods_ahead = 65", &[], &["config.toml", "limits.pods_ahead", "\"65\"", "64"]),
         ("", &["--limits-connections=65537"], &["command line", "limits.connections", "65537"]),

@@ -3,6 +3,7 @@
 //! Owns text ↔ value, both ways. The same types are read from files (serde) and from flags (`FromStr`), so a wrong value gets the
 //! same words wherever it was written. Whether values make sense together is decided in [`super::effective`].
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -43,7 +44,7 @@ macro_rules! as_text {
 
 pub(super) use as_text;
 
-as_text!(AbsolutePath, Listen, HostPort, Span, Subnet, Name, Interface, Collector);
+as_text!(AbsolutePath, Listen, HostPort, Span, Subnet, Subnet6, Name, Interface, Collector);
 
 /// A path from the root, without `..`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,39 +271,49 @@ impl fmt::Display for Span {
     }
 }
 
-/// An IPv4 network, such as `10.88.0.0/16`.
+/// An IPv4 network, such as `10.88.0.0/16`: no host bits are set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub(crate) struct Subnet {
-    /// Its first address: no host bits are set.
-    pub(crate) address: Ipv4Addr,
-    /// Its length, 8 to 30.
-    pub(crate) prefix: u8,
-}
+pub(crate) struct Subnet(pub(crate) Ipv4Net);
 
 impl FromStr for Subnet {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let parsed = text
-            .split_once('/')
-            .and_then(|(address, prefix)| Some((address.parse().ok()?, prefix.parse().ok()?)));
-        let Some((address, prefix)): Option<(Ipv4Addr, u8)> = parsed else {
-            return Err(invalid(text, "is not an IPv4 network such as 10.88.0.0/16"));
-        };
-        if !(8..=30).contains(&prefix) {
-            return Err(invalid(text, "has a prefix that is not between 8 and 30"));
+        match text.parse::<Ipv4Net>() {
+            Err(_) => Err(invalid(text, "is not an IPv4 network such as 10.88.0.0/16")),
+            Ok(net) if net.trunc() != net => Err(invalid(text, "has host bits set")),
+            Ok(net) => Ok(Self(net)),
         }
-        if address.to_bits() & (u32::MAX >> prefix) != 0 {
-            return Err(invalid(text, "has host bits set"));
-        }
-        Ok(Self { address, prefix })
     }
 }
 
 impl fmt::Display for Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
+        self.0.fmt(f)
+    }
+}
+
+/// An IPv6 network, such as `fd00:88::/64`: no host bits are set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Subnet6(pub(crate) Ipv6Net);
+
+impl FromStr for Subnet6 {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text.parse::<Ipv6Net>() {
+            Err(_) => Err(invalid(text, "is not an IPv6 network such as fd00:88::/64")),
+            Ok(net) if net.trunc() != net => Err(invalid(text, "has host bits set")),
+            Ok(net) => Ok(Self(net)),
+        }
+    }
+}
+
+impl fmt::Display for Subnet6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -455,13 +466,9 @@ mod tests {
     #[test]
     fn a_subnet_has_a_prefix_and_no_host_bits() {
         assert_eq!("10.88.0.0/16".parse::<Subnet>().unwrap().to_string(), "10.88.0.0/16");
-        all_refused::<Subnet>(&[
-            "10.88.0.0",
-            "10.88.0.1/16",
-            "10.0.0.0/31",
-            "10.0.0.0/0",
-            "fd00::/64",
-        ]);
+        all_refused::<Subnet>(&["10.88.0.0", "10.88.0.1/16", "10.0.0.0/33", "fd00::/64"]);
+        assert_eq!("fd00:88::/64".parse::<Subnet6>().unwrap().to_string(), "fd00:88::/64");
+        all_refused::<Subnet6>(&["fd00::", "fd00::1/64", "fd00::/129", "10.88.0.0/16"]);
     }
 
     #[test]

@@ -84,6 +84,16 @@ impl Default for BridgeConfig {
     }
 }
 
+impl BridgeConfig {
+    /// Whether it makes sense, before anything is made of it.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] naming the first option that makes none.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        validate_bridge(self)
+    }
+}
+
 /// Which option makes no sense, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("network option {field} = {value:?} {problem}")]
@@ -94,6 +104,24 @@ pub struct InvalidConfig {
 }
 
 impl InvalidConfig {
+    /// Which option.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        self.field
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// What is wrong with that.
+    #[must_use]
+    pub fn problem(&self) -> &'static str {
+        self.problem
+    }
+
     fn new(field: &'static str, value: impl ToString, problem: &'static str) -> Self {
         Self { field, value: value.to_string(), problem }
     }
@@ -115,7 +143,7 @@ pub(super) fn validate(config: &NetworkConfig) -> Result<(), InvalidConfig> {
             ));
         }
     }
-    validate_bridge(&config.bridge)
+    config.bridge.validate()
 }
 
 fn validate_bridge(bridge: &BridgeConfig) -> Result<(), InvalidConfig> {
