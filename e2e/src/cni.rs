@@ -6,6 +6,7 @@
 use crate::daemon::Settings;
 use crate::registry::write_whole;
 use anyhow::Result;
+use std::path::PathBuf;
 
 /// A network of these plugins, JSON objects with commas between them.
 ///
@@ -16,7 +17,13 @@ pub fn configure(settings: &Settings, plugins: &str) -> Result<()> {
         r#"{{"cniVersion": "1.0.0", "name": "{}", "plugins": [{plugins}]}}"#,
         settings.tag()
     );
-    write_whole(&settings.cni_conf_dir.join("10-test.conflist"), json.as_bytes())
+    write_whole(&file(settings), json.as_bytes())
+}
+
+/// Where a network's configuration is.
+#[must_use]
+pub fn file(settings: &Settings) -> PathBuf {
+    settings.cni_conf_dir.join("10-test.conflist")
 }
 
 /// The bridge plugin, with a subnet that no daemon's built-in bridge uses: drawn from the test's name.

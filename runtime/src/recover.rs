@@ -153,7 +153,7 @@ fn spawn_detaching(shared: &Arc<Shared>, recovery: network::Recovery) {
             }
         }
         drop(shared);
-        network.persist(report.failed.into_iter().map(|error| error.id).collect()).await;
+        network.owe(report.failed.into_iter().map(|error| error.id));
     });
 }
 

@@ -380,6 +380,7 @@ impl WireError for PodCidrError {
     fn code(&self) -> Code {
         match self {
             Self::Invalid { .. } => Code::InvalidArgument,
+            Self::InTheWay { .. } => Code::FailedPrecondition,
             Self::Bridge { .. } | Self::Keep { .. } | Self::Interrupted => Code::Internal,
         }
     }

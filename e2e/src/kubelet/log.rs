@@ -6,6 +6,10 @@
 const KNOWN: &[(&str, &str)] = &[
     ("Failed to set rlimit on max file handles", "the test's process may not raise its limits"),
     ("Failed to ensure process in container with oom score", "the test's process may not lower it"),
+    (
+        "cpu and memory cgroup hierarchy not unified",
+        "the test's process is in cgroups of two names",
+    ),
     ("pleg has yet to be successful", "its first round, before the first list of containers"),
     ("may not have completed yet", "its first round, before the first look at the runtime"),
     ("Image garbage collection failed once", "it has not measured its own disks yet"),

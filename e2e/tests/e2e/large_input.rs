@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::io::Write as _;
 use std::time::Instant;
 
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_secs(240);
 const MIB: u64 = 1 << 20;
 /// What a process may grow by for any of it, in MiB.
 const GROWTH: u64 = 48;

@@ -173,6 +173,64 @@ fn calls(t: &Test) -> Result<Vec<String>> {
     Ok(text.lines().filter(|line| matches!(*line, "ADD" | "DEL")).map(str::to_owned).collect())
 }
 
+fn is_ready(t: &Test) -> Result<bool> {
+    let request = k8s_cri::v1::StatusRequest { verbose: false };
+    let status = t.cri.wait(t.cri.runtime().status(request))?.status.context("a status")?;
+    let network = status.conditions.into_iter().find(|one| one.r#type == "NetworkReady");
+    Ok(network.context("NetworkReady")?.status)
+}
+
+const ANSWER: &str =
+    r#"{"cniVersion": "1.0.0", "ips": [{"address": "10.9.9.9/24"}], "interfaces": []}"#;
+
+on_one!(
+    without_the_built_in_network_a_node_waits_for_a_configuration,
+    setup: |s| {
+        // Of the table that the configuration ends with.
+        "enabled = false\n".clone_into(&mut s.tables);
+        plugin(s, &format!("[ $CNI_COMMAND != ADD ] || echo '{ANSWER}'"))?;
+        std::fs::remove_file(cni::file(s)).context("remove the configuration")
+    },
+    |t| {
+        ensure!(!is_ready(t)?, "the node is ready without a network");
+        let refused = t.try_pod("early", |_| ()).err().context("a pod had a network")?;
+        ensure!(refused.message().contains("the built-in bridge is off"), "{refused:?}");
+        cni::configure(&t.settings(), r#"{"type": "own"}"#)?;
+        ensure!(is_ready(t)?, "the node is not ready with one");
+        let pod = t.pod("late", |_| ())?;
+        assert_eq!(ip(t, &pod)?.to_string(), "10.9.9.9");
+        Ok(())
+    }
+);
+
+on_one!(a_pod_cidr_is_that_of_new_pods, |t| {
+    let (_early, old) = server(t, "early", Vec::new())?;
+    let subnet = t.daemon().subnet().to_owned();
+    let cidr = subnet.replace("10.213.", "10.216.");
+    t.crictl(&["update-runtime-config", "--pod-cidr", &cidr])?;
+    let (late, new) = server(t, "late", Vec::new())?;
+    assert!(new.to_string().starts_with(cidr.trim_end_matches("0/24")), "{new} is not in {cidr}");
+    ensure!(fetch((old, 80).into())?.contains("It works!"), "the early pod was cut off");
+    let inside = t.run(&late, "inside", |_| ())?;
+    ensure!(t.exec(&inside, &format!("wget -qO- http://{old}"))?.contains("It works!"));
+    let overlaps = subnet.replace("0/24", "128/25");
+    let network = k8s_cri::v1::NetworkConfig { pod_cidr: overlaps };
+    let request = k8s_cri::v1::UpdateRuntimeConfigRequest {
+        runtime_config: Some(k8s_cri::v1::RuntimeConfig { network_config: Some(network) }),
+    };
+    let told = t.cri.wait(t.cri.runtime().update_runtime_config(request));
+    let refused = told.err().context("it was taken")?;
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    ensure!(refused.message().contains(&subnet), "{refused:?}");
+    // Kept over restarts.
+    t.daemon().kill()?;
+    t.daemon().spawn()?;
+    assert_eq!(ip(t, &late)?, new);
+    let (_third, third) = server(t, "third", Vec::new())?;
+    assert!(third.to_string().starts_with(cidr.trim_end_matches("0/24")), "{third} not in {cidr}");
+    Ok(())
+});
+
 on_one!(
     a_plugin_that_fails_is_quoted_and_its_work_undone,
     setup: |s| {

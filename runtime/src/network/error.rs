@@ -5,6 +5,7 @@ use super::cni::{ArgsError, PluginError};
 use super::config::InvalidConfig;
 use crate::error::chain;
 use crate::id::SandboxId;
+use ipnet::IpNet;
 use std::io;
 use std::path::PathBuf;
 
@@ -134,6 +135,15 @@ pub enum DetachCause {
 }
 
 impl DetachCause {
+    /// Whether nothing failed but that plugins are not there any more.
+    #[must_use]
+    pub fn is_for_want_of_plugins(&self) -> bool {
+        match self {
+            Self::Plugins(errors) => errors.iter().all(PluginError::is_missing),
+            Self::Bridge(_) | Self::Record(_) | Self::Interrupted => false,
+        }
+    }
+
     /// Whether a program did not come to its end in time, and was killed.
     #[must_use]
     pub fn is_deadline(&self) -> bool {
@@ -163,6 +173,16 @@ pub enum PodCidrError {
         /// What went wrong.
         #[source]
         source: BridgeError,
+    },
+    /// It would have addresses in common with a subnet of which pods have some.
+    #[error("pod CIDR {value} overlaps {subnet}, of which pods have {addresses} addresses")]
+    InTheWay {
+        /// As it came.
+        value: String,
+        /// The other one.
+        subnet: IpNet,
+        /// How many of its addresses pods have.
+        addresses: usize,
     },
     /// It could not be written down.
     #[error("keep pod CIDR {value}")]

@@ -3,9 +3,10 @@
 //! Owns what is told of it, not the knowing: configurations are read as the daemon reads them, and the bridge, its links and its firewall's table are made by the
 //! same code as pods' are, in a network namespace that is gone afterwards. Nothing of the host's network is changed.
 
+use super::bridge::Subnets;
 use super::bridge::{self, BridgeError};
 use super::cni::conf::{self, NetworkConf};
-use super::{Cni, NetworkConfig, Subnets, status};
+use super::{Cni, NetworkConfig, status};
 use crate::error::chain;
 use crate::machine::Finding;
 use std::path::PathBuf;

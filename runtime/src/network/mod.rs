@@ -27,7 +27,10 @@ mod conntrack;
 mod error;
 mod examine;
 mod files;
+mod netfilter;
 mod netlink;
+mod nftables;
+mod owed;
 mod record;
 mod recover;
 mod status;
@@ -57,8 +60,10 @@ use crate::metrics::CniCalls;
 use crate::sandbox::{DnsConfig, PortMapping, SandboxKey};
 use crate::shortage::is_shortage;
 use bridge::ports::Owner;
-use bridge::{Bridge, Subnets};
+use bridge::{Bridge, Ranges};
 use cni::Cni;
+use ipnet::IpNet;
+use owed::Owed;
 use record::{BridgeRecord, CniRecord, Phase, Provider, Record, Records};
 use rustix::fs::statfs;
 use std::collections::BTreeMap;
@@ -67,11 +72,15 @@ use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use turn::{Gate, Turns};
 
 /// `f_type` of a pinned namespace: a bind mount of nsfs (`NSFS_MAGIC`).
 const NSFS: i64 = 0x6e73_6673;
+
+/// How long plugins that are nobody's any more are looked for.
+const ORPHANS: Duration = Duration::from_secs(10);
 
 /// A pod to be attached.
 #[derive(Debug, Clone)]
@@ -119,6 +128,7 @@ struct Inner {
     records: Records,
     turns: Turns,
     gate: Gate,
+    owed: Owed,
     runtime: Handle,
 }
 
@@ -242,18 +252,20 @@ impl Inner {
         // Group 0 is where all links are.
         let group = u32::from_ne_bytes(group) >> 1 | 1;
         let leases = config.state.join("leases");
-        let bridge = Bridge::open(config.bridge.clone(), subnets, leases, group)
+        let found = records.scan().map_err(state)?;
+        let given: Vec<IpNet> = found.records.iter().flat_map(Record::subnets).collect();
+        let ranges = Ranges::at_start(subnets, &given);
+        let bridge = Bridge::open(config.bridge.clone(), ranges, leases, group)
             .map_err(OpenError::Bridge)?;
         let cni = Cni::new(&config, measured);
-        let found = records.scan().map_err(state)?;
         for path in &found.quarantined {
             tracing::error!(path = %path.display(), "put aside a network record that is none");
         }
         for record in &found.records {
             remember(&bridge, record);
         }
-        let (turns, gate) = (Turns::default(), Gate::default());
-        Ok(Self { config, cni: Arc::new(cni), bridge, records, turns, gate, runtime })
+        let (turns, gate, owed) = (Turns::default(), Gate::default(), Owed::default());
+        Ok(Self { config, cni: Arc::new(cni), bridge, records, turns, gate, owed, runtime })
     }
 
     async fn attach(
@@ -301,7 +313,7 @@ impl Inner {
                 }));
             }
             Phase::Detaching => self.bridge.reaper.idle().await,
-            Phase::Attaching => {}
+            Phase::Attaching => self.end_orphans(&record).await,
         }
         self.undo(&record, None).await.map_err(|error| AttachCause::Earlier(Box::new(error)))?;
         Ok(None)
@@ -399,8 +411,27 @@ impl Inner {
             return self.free(id).await.map_err(failed);
         };
         match record.provider {
-            Provider::Cni(_) => self.undo(&record, netns).await,
+            Provider::Cni(_) => {
+                self.end_orphans(&record).await;
+                self.undo(&record, netns).await
+            }
             Provider::Bridge(_) => self.leave_bridge(record).await.map_err(failed),
+        }
+    }
+
+    /// Before DEL of what was being attached, and not by this daemon: whose turn it is has no plugin running.
+    async fn end_orphans(self: &Arc<Self>, record: &Record) {
+        if !matches!((&record.phase, &record.provider), (Phase::Attaching, Provider::Cni(_))) {
+            return;
+        }
+        let id = record.id.clone();
+        let ended = self.blocking(move |_| cni::orphans::end(&id));
+        // The kernel keeps whoever reads of a process that hangs in it waiting.
+        match tokio::time::timeout(ORPHANS, ended).await.ok().flatten() {
+            Some(0) => {}
+            ended => {
+                tracing::warn!(sandbox = %record.id, ?ended, "CNI plugins that an earlier daemon began were ended")
+            }
         }
     }
 

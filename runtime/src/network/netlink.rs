@@ -129,6 +129,9 @@ impl Netlink {
             names.push(change.what);
             bytes.extend(self.encode(change.message, change.flags | NLM_F_ACK));
         }
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
         self.send(&bytes)?;
         let mut outcome: Vec<Option<io::Result<()>>> = names.iter().map(|_| None).collect();
         while outcome.iter().any(Option::is_none) {

@@ -12,6 +12,7 @@ use super::files;
 use crate::id::SandboxId;
 use crate::sandbox::{PortMapping, SandboxKey};
 use crate::shortage::is_shortage;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -30,6 +31,19 @@ pub(super) struct Record {
     pub(super) netns: PathBuf,
     pub(super) provider: Provider,
     pub(super) phase: Phase,
+}
+
+impl Record {
+    /// What its addresses on the built-in bridge are of.
+    pub(super) fn subnets(&self) -> Vec<IpNet> {
+        let (Provider::Bridge(_), Phase::Attached { result, .. }) = (&self.provider, &self.phase)
+        else {
+            return Vec::new();
+        };
+        let ips = result.get("ips").and_then(serde_json::Value::as_array).into_iter().flatten();
+        let nets = ips.filter_map(|ip| ip.get("address")?.as_str()?.parse::<IpNet>().ok());
+        nets.map(|net| net.trunc()).collect()
+    }
 }
 
 /// Who attached it.

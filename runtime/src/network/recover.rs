@@ -5,10 +5,11 @@
 //!
 //! ```text
 //! begin: who is dead, which leases are nobody's ──► serve ──► attach, detach…
-//!          └──────────────────────────────────────► finish: DEL of the dead, leases, table, GC (alone) ──► persist: what failed, again and again
+//!          └──────────────────────────────────────► finish: DEL of the dead, leases, table, GC (alone) ──► owed: what failed, again and again
 //! ```
 
 use super::cni::Cni;
+use super::owed::SIDE_BY_SIDE;
 use super::record::{Phase, Provider, Record};
 use super::{DetachError, Inner, Network, PluginError};
 use crate::error::chain;
@@ -19,14 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How many pods are detached side by side: plugins are processes, and this is not the only thing a node does at start.
-const SIDE_BY_SIDE: usize = 8;
-/// How long after a failure the dead are detached once more; doubled each time.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How often: by then ten minutes are over, and the sweep, which comes every ten, goes on with it.
-const TRIES: u32 = 9;
 /// How long GC may hold up those who want to attach, while it waits for those who do.
 const ALONE: Duration = Duration::from_secs(2);
+/// How long GC itself may take, plugins together: who attaches waits meanwhile.
+const GC: Duration = Duration::from_secs(10);
 
 /// What [`Recovery::finish`] did.
 #[derive(Debug, Default)]
@@ -74,25 +71,6 @@ impl Network {
             nothing
         })
     }
-
-    /// Tries again to detach those who are dead and could not be, for some minutes.
-    pub async fn persist(&self, dead: Vec<SandboxId>) {
-        let mut left = dead;
-        for attempt in 0..TRIES {
-            tokio::time::sleep(AGAIN * 2_u32.pow(attempt)).await;
-            let tries = stream::iter(left).map(|id| async move {
-                let failed = self.detach(&id, None).await.err()?;
-                tracing::debug!(sandbox = %id, error = chain(&failed), "a pod's network is there still");
-                Some(id)
-            });
-            left =
-                tries.buffer_unordered(SIDE_BY_SIDE).filter_map(std::future::ready).collect().await;
-            if left.is_empty() {
-                return;
-            }
-        }
-        tracing::error!(?left, "networks of pods that are gone could not be taken down");
-    }
 }
 
 impl Recovery {
@@ -122,7 +100,9 @@ impl Recovery {
         let known: BTreeSet<SandboxId> =
             found.records.iter().map(|record| record.id.clone()).collect();
         let owners: BTreeSet<SandboxId> = inner.bridge.owners().into_iter().collect();
-        recovery.strays = owners.difference(&known).cloned().collect();
+        // A pod that runs has its address, whatever became of its record.
+        let strays = owners.difference(&known).filter(|id| !live.contains(*id));
+        recovery.strays = strays.cloned().collect();
         // One that was being detached has been answered: nobody will ask for it again.
         let stays = |record: &Record| live.contains(&record.id) && record.phase != Phase::Detaching;
         let (kept, dead) = found.records.into_iter().partition(stays);
@@ -206,7 +186,7 @@ impl Inner {
         let Some(Some(valid)) = self.blocking(move |inner| inner.attached_to(&name)).await else {
             return Vec::new();
         };
-        self.cni.gc(&conf, &valid).await
+        self.cni.gc(&conf, &valid, GC).await
     }
 
     /// Who has a record of this CNI network; `None` if that can't be said.

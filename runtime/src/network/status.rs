@@ -2,8 +2,9 @@
 //!
 //! Owns the status that CRI's `Status` tells and the pod CIDR's file. The status is computed when asked and never waits.
 
+use super::bridge::{InTheWay, Subnets};
 use super::config::validate_subnets;
-use super::{Inner, Network, NetworkConfig, PodCidrError, Subnets, files};
+use super::{Inner, Network, NetworkConfig, PodCidrError, files};
 use crate::error::chain;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -39,11 +40,6 @@ pub enum PodCidrOutcome {
     Unchanged,
     /// A CNI configuration is there: it decides, and nothing was changed.
     CniDecides,
-    /// Pods have addresses outside of it; nothing was changed.
-    InUse {
-        /// How many addresses.
-        addresses: usize,
-    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,21 +50,25 @@ struct PodCidrFile {
 }
 
 impl Network {
-    /// Whether pods can be attached now, and to what. Looks at the configuration folder; asks plugins in the background only.
+    /// Whether pods can be attached now, and to what. Looks at the configuration folder; asks plugins in the background only, where the table is
+    /// written anew, too, that somebody has flushed.
     #[must_use]
     pub fn status(&self) -> NetworkStatus {
+        if self.inner.bridge.is_table_lost() {
+            let inner = Arc::clone(&self.inner);
+            self.inner.runtime.spawn_blocking(move || inner.bridge.restore_table());
+        }
         self.inner.status()
     }
 
-    /// The subnets that pods get addresses from: `"10.1.2.0/24"` or `"10.1.2.0/24,fd01::/64"`, as UpdateRuntimeConfig has them. Kept
-    /// over restarts.
+    /// The subnets that new pods get addresses from: `"10.1.2.0/24"` or `"10.1.2.0/24,fd01::/64"`, as UpdateRuntimeConfig has them. Kept
+    /// over restarts. Pods that are there keep their addresses.
     ///
     /// # Errors
-    /// [`PodCidrError`]; that CNI or living pods stand against it is an outcome, not an error.
+    /// [`PodCidrError`]; that CNI decides is an outcome.
     pub async fn set_pod_cidr(&self, cidrs: &str) -> Result<PodCidrOutcome, PodCidrError> {
-        let subnets = parse(cidrs, self.inner.config.bridge.subnet6)?;
         let (inner, value) = (Arc::clone(&self.inner), cidrs.to_owned());
-        let task = tokio::task::spawn_blocking(move || inner.set_subnets(subnets, value));
+        let task = tokio::task::spawn_blocking(move || inner.set_subnets(value));
         task.await.unwrap_or(Err(PodCidrError::Interrupted))
     }
 }
@@ -122,31 +122,47 @@ impl Inner {
     }
 
     fn bridge_config(&self) -> serde_json::Value {
-        let (bridge, subnets) = (&self.config.bridge, self.bridge.subnets());
+        let (bridge, ranges) = (&self.config.bridge, self.bridge.ranges());
+        let subnets = ranges.now();
         serde_json::json!({
-            "bridge": bridge.name, "subnet": subnets.v4, "subnet6": subnets.v6, "mtu": bridge.mtu,
+            "bridge": bridge.name, "subnet": subnets.v4, "subnet6": subnets.v6,
+            "earlierSubnets": ranges.earlier(), "mtu": bridge.mtu,
             "table": bridge.table, "ipMasq": bridge.ip_masq,
         })
     }
 
-    fn set_subnets(&self, subnets: Subnets, value: String) -> Result<PodCidrOutcome, PodCidrError> {
-        let loaded = self.cni.current();
-        if !self.is_bridged(&loaded) {
+    fn set_subnets(&self, value: String) -> Result<PodCidrOutcome, PodCidrError> {
+        let given = Given::parse(&value)?;
+        // Which families and sizes there may be is its plugins' to say.
+        if !self.is_bridged(&self.cni.current()) {
             return Ok(PodCidrOutcome::CniDecides);
         }
-        if subnets == self.bridge.subnets() {
-            return Ok(PodCidrOutcome::Unchanged);
+        let subnets = given.subnets(&value, self.config.bridge.subnet6)?;
+        let outcome = if subnets == self.bridge.ranges().now() {
+            PodCidrOutcome::Unchanged
+        } else {
+            match self.bridge.set_subnets(subnets) {
+                Err(source) => return Err(PodCidrError::Bridge { value, source }),
+                Ok(Err(InTheWay { subnet, addresses })) => {
+                    return Err(PodCidrError::InTheWay { value, subnet, addresses });
+                }
+                Ok(Ok(())) => PodCidrOutcome::Applied,
+            }
+        };
+        // What could not be written down the last time is now.
+        match self.keep_subnets(subnets) {
+            Ok(()) => Ok(outcome),
+            Err(source) => Err(PodCidrError::Keep { value, source }),
         }
-        match self.bridge.set_subnets(subnets) {
-            Err(source) => return Err(PodCidrError::Bridge { value, source }),
-            Ok(Err(addresses)) => return Ok(PodCidrOutcome::InUse { addresses }),
-            Ok(Ok(())) => {}
-        }
+    }
+
+    fn keep_subnets(&self, subnets: Subnets) -> io::Result<()> {
         let file = PodCidrFile { version: VERSION, subnet: subnets.v4, subnet6: subnets.v6 };
-        let kept = serde_json::to_vec(&file).map_err(io::Error::from);
-        kept.and_then(|bytes| files::replace(&self.config.state, POD_CIDR_FILE, &bytes))
-            .map_err(|source| PodCidrError::Keep { value, source })?;
-        Ok(PodCidrOutcome::Applied)
+        let bytes = serde_json::to_vec(&file)?;
+        match files::read(&self.config.state.join(POD_CIDR_FILE)) {
+            Ok(kept) if kept == bytes => Ok(()),
+            Ok(_) | Err(_) => files::replace(&self.config.state, POD_CIDR_FILE, &bytes),
+        }
     }
 }
 
@@ -161,7 +177,13 @@ pub(super) fn kept_subnets(config: &NetworkConfig) -> io::Result<Subnets> {
         other => other?,
     };
     match serde_json::from_slice::<PodCidrFile>(&bytes) {
-        Ok(file) => Ok(Subnets { v4: file.subnet, v6: file.subnet6 }),
+        Ok(file) => {
+            let kept = Subnets { v4: file.subnet, v6: file.subnet6 };
+            if kept != configured {
+                tracing::info!(subnet = %kept.v4, configured = %configured.v4, "the pods' subnet is the kubelet's pod CIDR, not the configured one");
+            }
+            Ok(kept)
+        }
         Err(error) => {
             // The kubelet says it again at its next start; meanwhile the configuration's will do.
             tracing::error!(error = chain(&error), file = POD_CIDR_FILE, "read the kept pod CIDR");
@@ -170,25 +192,43 @@ pub(super) fn kept_subnets(config: &NetworkConfig) -> io::Result<Subnets> {
     }
 }
 
-fn parse(cidrs: &str, configured6: Option<Ipv6Net>) -> Result<Subnets, PodCidrError> {
-    let invalid = |problem: String| PodCidrError::Invalid { value: cidrs.to_owned(), problem };
-    let (mut v4, mut v6) = (None, None);
-    for part in cidrs.split(',').map(str::trim) {
-        let net: IpNet =
-            part.parse().map_err(|error| invalid(format!("has {part:?} in it: {error}")))?;
-        let twice = match net {
-            IpNet::V4(net) => v4.replace(net.trunc()).is_some(),
-            IpNet::V6(net) => v6.replace(net.trunc()).is_some(),
-        };
-        if twice {
-            return Err(invalid("has two subnets of one family".to_owned()));
+/// What the text of a pod CIDR says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Given {
+    v4: Option<Ipv4Net>,
+    v6: Option<Ipv6Net>,
+}
+
+impl Given {
+    fn parse(cidrs: &str) -> Result<Self, PodCidrError> {
+        let mut given = Self { v4: None, v6: None };
+        for part in cidrs.split(',').map(str::trim) {
+            let net: IpNet = part
+                .parse()
+                .map_err(|error| invalid(cidrs, format!("has {part:?} in it: {error}")))?;
+            let twice = match net {
+                IpNet::V4(net) => given.v4.replace(net.trunc()).is_some(),
+                IpNet::V6(net) => given.v6.replace(net.trunc()).is_some(),
+            };
+            if twice {
+                return Err(invalid(cidrs, "has two subnets of one family".to_owned()));
+            }
         }
+        Ok(given)
     }
-    let v4 = v4
-        .ok_or_else(|| invalid("has no IPv4 subnet, which the built-in bridge needs".to_owned()))?;
-    let v6 = v6.or(configured6.map(|net| net.trunc()));
-    validate_subnets(v4, v6).map_err(|error| invalid(error.to_string()))?;
-    Ok(Subnets { v4, v6 })
+
+    /// Where the built-in bridge is to take it.
+    fn subnets(self, cidrs: &str, configured6: Option<Ipv6Net>) -> Result<Subnets, PodCidrError> {
+        let none = || "has no IPv4 subnet, which the built-in bridge needs".to_owned();
+        let v4 = self.v4.ok_or_else(|| invalid(cidrs, none()))?;
+        let v6 = self.v6.or(configured6.map(|net| net.trunc()));
+        validate_subnets(v4, v6).map_err(|error| invalid(cidrs, error.to_string()))?;
+        Ok(Subnets { v4, v6 })
+    }
+}
+
+fn invalid(cidrs: &str, problem: String) -> PodCidrError {
+    PodCidrError::Invalid { value: cidrs.to_owned(), problem }
 }
 
 #[cfg(test)]
@@ -198,7 +238,8 @@ mod tests {
 
     #[test]
     fn a_pod_cidr_has_an_ipv4_subnet_and_at_most_one_of_each_family() {
-        let ok = parse("10.1.2.0/24,fd01::/64", None).unwrap();
+        let parse = |text: &str| Given::parse(text)?.subnets(text, None);
+        let ok = parse("10.1.2.0/24,fd01::/64").unwrap();
         assert_eq!(
             ok,
             Subnets { v4: "10.1.2.0/24".parse().unwrap(), v6: Some("fd01::/64".parse().unwrap()) }
@@ -213,7 +254,7 @@ mod tests {
             "127.0.0.0/8",
             "10.0.0.0/24,",
         ] {
-            let error = parse(text, None).unwrap_err();
+            let error = parse(text).unwrap_err();
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
         }
     }
@@ -221,7 +262,7 @@ mod tests {
     proptest! {
         #[test]
         fn foreign_text_never_panics(text in "[0-9a-f.:/,]{0,40}") {
-            drop(parse(&text, None));
+            drop(Given::parse(&text).and_then(|given| given.subnets(&text, None)));
         }
     }
 }

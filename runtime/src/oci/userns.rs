@@ -134,7 +134,9 @@ mod tests {
         assert_eq!(of("/"), Vec::<&str>::new());
         assert_eq!(of("/none"), Vec::<&str>::new());
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let proc = table.lines().find(|line| line.split(' ').nth(4) == Some("/proc")).unwrap();
+        // The last one is on top.
+        let mut lines = table.lines().rev();
+        let proc = lines.find(|line| line.split(' ').nth(4) == Some("/proc")).unwrap();
         assert_eq!(of("/proc").contains(&"nosuid"), proc.contains("nosuid"));
     }
 }

@@ -135,7 +135,9 @@ impl StopJob {
         let store = |source| StopSandboxError::Store { id: self.id.clone(), source };
         self.end_containers().await?;
         reach("stop_pod.containers").map_err(store)?;
-        teardown::network(Arc::clone(&self.shared), self.id.clone(), self.netns.clone())
+        let network = &self.shared.network;
+        network
+            .detach_ending(&self.id, self.netns.as_deref())
             .await
             .map_err(|source| StopSandboxError::Network { id: self.id.clone(), source })?;
         reach("stop_pod.network").map_err(store)?;

@@ -21,8 +21,7 @@ pub(super) const CGROUP: &str = "the pod's cgroup";
 const OWN_CGROUP: &str = "the pod's own cgroup";
 const FILES: &str = "the pod's files";
 
-/// Between two tries, and how many there are: what was wanting (descriptors, most likely) may be there again. Then the next start tries; of a network
-/// the sweep does, too.
+/// Between two tries, and how many there are: what was wanting (descriptors, most likely) may be there again. Then the next start tries.
 const PAUSE: Duration = Duration::from_secs(2);
 const TRIES: u32 = 300;
 
@@ -48,8 +47,13 @@ pub(super) async fn take_back_interrupted(shared: &Arc<Shared>, record: SandboxR
 }
 
 fn again(shared: &Arc<Shared>, record: SandboxRecord, left: &[UndoError]) {
+    let mut left = steps_of(left);
+    if left.remove(NETWORK) {
+        // Which has tries of its own, few at a time for all pods: those of a plugin that fails come again and again.
+        shared.network.owe([record.id.clone()]);
+    }
     if !left.is_empty() {
-        tokio::spawn(repeat(Arc::clone(shared), record, steps_of(left)));
+        tokio::spawn(repeat(Arc::clone(shared), record, left));
     }
 }
 

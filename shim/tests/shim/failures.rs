@@ -94,8 +94,13 @@ async fn a_shim_is_in_its_cgroup_when_there_is_a_container() {
     let mut pod = Pod::with(RUNTIMES[0], own).await;
     assert_eq!(pod.run_to_end("c", &sh("exit 3")).await.code, 3);
     for cgroup in &cgroups {
-        let inside = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
-        assert_eq!(inside, format!("{}\n", pod.shim.id()), "{}", cgroup.display());
+        let inside = || std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+        // The end is told before the OCI runtime has tidied up.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while inside().lines().count() > 1 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(inside(), format!("{}\n", pod.shim.id()), "{}", cgroup.display());
     }
     pod.finish().await;
     for cgroup in &cgroups {

@@ -64,8 +64,9 @@ pub enum FirewallError {
 pub(super) struct Rules {
     pub(super) table: String,
     pub(super) bridge: String,
-    pub(super) subnet: Ipv4Net,
-    pub(super) subnet6: Option<Ipv6Net>,
+    /// Of new pods, and of those that are there. Never empty.
+    pub(super) subnets: Vec<Ipv4Net>,
+    pub(super) subnets6: Vec<Ipv6Net>,
     pub(super) ip_masq: bool,
 }
 
@@ -180,8 +181,8 @@ fn run(table: &str, script: &str, force: Force) -> Result<(), FirewallError> {
 }
 
 fn table(rules: &Rules, ports: &Ports) -> String {
-    let Rules { table, bridge, subnet, .. } = rules;
-    let (masquerade, hairpin6) = (masquerade(rules), hairpin6(rules));
+    let Rules { table, bridge, subnets, .. } = rules;
+    let (subnets, masquerade, hairpin6) = (list(subnets), masquerade(rules), hairpin6(rules));
     let mut text = format!(
         r#"add table inet {table}
 delete table inet {table}
@@ -210,7 +211,7 @@ table inet {table} {{
   }}
   chain postrouting {{
     type nat hook postrouting priority 100;
-    oifname "{bridge}" ct status dnat ip saddr {{ 127.0.0.0/8, {subnet} }} masquerade
+    oifname "{bridge}" ct status dnat ip saddr {{ 127.0.0.0/8, {subnets} }} masquerade
 {hairpin6}{masquerade}  }}
 }}
 "#
@@ -222,21 +223,30 @@ table inet {table} {{
 }
 
 fn hairpin6(rules: &Rules) -> String {
-    rules.subnet6.map_or_else(String::new, |subnet6| {
-        format!("    oifname \"{}\" ct status dnat ip6 saddr {subnet6} masquerade\n", rules.bridge)
-    })
+    let Rules { bridge, subnets6, .. } = rules;
+    if subnets6.is_empty() {
+        return String::new();
+    }
+    let subnets6 = list(subnets6);
+    format!("    oifname \"{bridge}\" ct status dnat ip6 saddr {{ {subnets6} }} masquerade\n")
 }
 
 fn masquerade(rules: &Rules) -> String {
-    if !rules.ip_masq {
+    let Rules { bridge, subnets, subnets6, ip_masq, .. } = rules;
+    if !ip_masq {
         return String::new();
     }
-    let Rules { bridge, subnet, .. } = rules;
-    let v4 = format!(
-        "    oifname != \"{bridge}\" ip saddr {subnet} ip daddr != {{ {subnet}, 224.0.0.0/4, 255.255.255.255 }} masquerade\n"
-    );
-    let v6 = rules.subnet6.map_or_else(String::new, |subnet6| {
-        format!("    oifname != \"{bridge}\" ip6 saddr {subnet6} ip6 daddr != {{ {subnet6}, ff00::/8 }} masquerade\n")
-    });
+    let rule = |family: &str, subnets: &str, beyond: &str| {
+        format!(
+            "    oifname != \"{bridge}\" {family} saddr {{ {subnets} }} {family} daddr != {{ {subnets}, {beyond} }} masquerade\n"
+        )
+    };
+    let v4 = rule("ip", &list(subnets), "224.0.0.0/4, 255.255.255.255");
+    let v6 =
+        if subnets6.is_empty() { String::new() } else { rule("ip6", &list(subnets6), "ff00::/8") };
     v4 + &v6
+}
+
+fn list(nets: &[impl ToString]) -> String {
+    nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

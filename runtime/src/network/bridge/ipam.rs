@@ -116,7 +116,7 @@ impl Ipam {
     }
 
     /// All leased addresses.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + Clone {
         self.leases.keys().copied()
     }
 

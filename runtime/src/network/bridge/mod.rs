@@ -11,21 +11,25 @@ pub(super) mod firewall;
 pub(super) mod ipam;
 pub(super) mod link;
 pub(super) mod ports;
+mod ranges;
 pub(super) mod reaper;
 mod setup;
 mod trial;
 
 pub(super) use ahead::without_link;
+pub(super) use ranges::{InTheWay, Ranges, Subnets};
 pub(super) use setup::bring_up_loopback;
 pub(super) use trial::{try_firewall, try_links};
 
+use super::netfilter::Netfilter;
 use super::netlink::{Netlink, NetlinkError};
+use super::nftables;
 use super::{BridgeConfig, NetworkAhead, sysctl};
 use crate::id::SandboxId;
 use crate::sandbox::PortMapping;
 use firewall::{Firewall, FirewallError, Rules};
 use ipam::{Ipam, IpamError};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use ports::{Owner, PortError};
 use reaper::Reaper;
 use rustix::io::Errno;
@@ -106,27 +110,11 @@ struct Up {
     mtu: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Subnets {
-    pub(super) v4: Ipv4Net,
-    pub(super) v6: Option<Ipv6Net>,
-}
-
-impl Subnets {
-    fn all(self) -> impl Iterator<Item = IpNet> {
-        [Some(IpNet::V4(self.v4)), self.v6.map(IpNet::V6)].into_iter().flatten()
-    }
-
-    fn contain(self, addr: IpAddr) -> bool {
-        self.all().any(|subnet| subnet.contains(&addr))
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Bridge {
     config: BridgeConfig,
-    subnets: Mutex<Subnets>,
+    ranges: Mutex<Ranges>,
     up: Mutex<Option<Up>>,
     netlink: Mutex<Netlink>,
     ipam: Mutex<Ipam>,
@@ -135,6 +123,8 @@ pub(super) struct Bridge {
     installed: Arc<AtomicBool>,
     /// What masquerading lacks, for the status.
     masquerade_problem: Mutex<Option<String>>,
+    /// Whom to ask whether the table is there still; opened when it is first asked.
+    netfilter: Mutex<Option<Netfilter>>,
     pub(super) reaper: Arc<Reaper>,
 }
 
@@ -160,19 +150,20 @@ impl Bridge {
     /// Opens sockets and leases; makes nothing yet.
     pub(super) fn open(
         config: BridgeConfig,
-        subnets: Subnets,
+        ranges: Ranges,
         leases: PathBuf,
         group: u32,
     ) -> Result<Self, BridgeError> {
-        let firewall = Firewall::new(rules(&config, subnets));
+        let firewall = Firewall::new(rules(&config, &ranges));
         Ok(Self {
-            subnets: Mutex::new(subnets),
+            ranges: Mutex::new(ranges),
             netlink: Mutex::new(Netlink::open()?),
             up: Mutex::new(None),
             ipam: Mutex::new(Ipam::open(leases)?),
             installed: firewall.installed(),
             firewall: Mutex::new(firewall),
             masquerade_problem: Mutex::new(None),
+            netfilter: Mutex::new(None),
             reaper: Reaper::new(Netlink::open()?, group),
             config,
         })
@@ -198,6 +189,7 @@ impl Bridge {
             subnets.all().map(|subnet| ipam::gateway(subnet).addr()).collect();
         match pod_link.filter(|_| self.enable(&owner.id)) {
             Some(eth0) => {
+                self.ensure_bridge()?;
                 let mut changes = vec![link::set_mac(eth0, mac, "set the address of eth0")];
                 changes.extend(settle(eth0, &addresses, &gateways));
                 pod.apply(changes)?;
@@ -228,7 +220,15 @@ impl Bridge {
 
     /// Frees a pod's addresses, once its link is gone.
     pub(super) fn release(&self, id: &SandboxId) -> Result<(), BridgeError> {
-        Ok(lock(&self.ipam).release(id)?)
+        let mut ranges = lock(&self.ranges);
+        let mut ipam = lock(&self.ipam);
+        ipam.release(id)?;
+        if ranges.earlier().is_empty() {
+            return Ok(());
+        }
+        let gone = ranges.prune(ipam.addresses());
+        drop(ipam);
+        self.follow(&ranges, &gone)
     }
 
     /// Takes everything back, now. Goes on after a failure; the first error counts.
@@ -281,8 +281,8 @@ impl Bridge {
         lock(&self.ipam).owners().cloned().collect()
     }
 
-    pub(super) fn subnets(&self) -> Subnets {
-        *lock(&self.subnets)
+    pub(super) fn ranges(&self) -> Ranges {
+        lock(&self.ranges).clone()
     }
 
     /// What masquerading lacks.
@@ -290,36 +290,51 @@ impl Bridge {
         lock(&self.masquerade_problem).clone()
     }
 
-    /// Gives pods addresses from other subnets from now on. `Err` inside: how many pods have an address outside of them.
-    pub(super) fn set_subnets(&self, new: Subnets) -> Result<Result<(), usize>, BridgeError> {
-        let mut current = lock(&self.subnets);
-        let outside = lock(&self.ipam).addresses().filter(|addr| !new.contain(*addr)).count();
-        if outside > 0 {
-            return Ok(Err(outside));
+    /// Gives pods addresses from other subnets from now on; those that are there keep theirs. `Err` inside: what keeps it from that.
+    pub(super) fn set_subnets(&self, new: Subnets) -> Result<Result<(), InTheWay>, BridgeError> {
+        let mut ranges = lock(&self.ranges);
+        let leased: Vec<IpAddr> = lock(&self.ipam).addresses().collect();
+        if let Some(in_the_way) = ranges.in_the_way(new, &leased) {
+            return Ok(Err(in_the_way));
         }
-        if let Some(up) = lock(&self.up).take() {
-            let old = current.all().filter(|subnet| !new.all().any(|kept| kept == *subnet));
-            let gone =
-                old.map(|subnet| link::delete_address(up.index, ipam::gateway(subnet))).collect();
-            // A bridge or an address that somebody else removed is as good as removed by us.
-            drop(lock(&self.netlink).try_all(gone)?);
-        }
-        let mut firewall = lock(&self.firewall);
-        firewall.rules = rules(&self.config, new);
-        if self.installed.load(Ordering::Acquire) {
-            firewall.install()?;
-        }
-        *current = new;
+        let gone = ranges.change(new, &leased);
+        self.follow(&ranges, &gone)?;
         Ok(Ok(()))
     }
 
-    /// Under the subnets' lock: a change of subnets sees the lease, or the lease sees the change.
+    /// Has bridge and table, where they are there, be as the ranges are by now.
+    fn follow(&self, ranges: &Ranges, gone: &[IpNet]) -> Result<(), BridgeError> {
+        let mut up = lock(&self.up);
+        if let Some(index) = up.map(|up| up.index) {
+            let gateways = ranges.now().all().map(ipam::gateway);
+            let there = gateways.map(|gateway| link::add_address(index, gateway)).collect();
+            let old = gone.iter().map(|net| link::delete_address(index, ipam::gateway(*net)));
+            let old = old.collect();
+            let mut netlink = lock(&self.netlink);
+            if netlink.apply(there).is_err() {
+                // Somebody removed the bridge: the next pod makes it anew.
+                *up = None;
+            }
+            // An address that somebody else removed is as good as removed by us.
+            drop(netlink.try_all(old)?);
+        }
+        drop(up);
+        let mut firewall = lock(&self.firewall);
+        firewall.rules = rules(&self.config, ranges);
+        if self.installed.load(Ordering::Acquire) {
+            firewall.install()?;
+        }
+        Ok(())
+    }
+
+    /// Under the ranges' lock: a change of subnets sees the lease, or the lease sees the change.
     fn lease(&self, id: &SandboxId) -> Result<(Subnets, Vec<IpNet>), BridgeError> {
-        let subnets = lock(&self.subnets);
+        let ranges = lock(&self.ranges);
+        let subnets = ranges.now();
         let mut ipam = lock(&self.ipam);
         let lease = |subnet| Ok(ipam::in_subnet(ipam.lease(subnet, id)?, subnet));
         let addresses: Result<Vec<IpNet>, BridgeError> = subnets.all().map(lease).collect();
-        Ok((*subnets, addresses?))
+        Ok((subnets, addresses?))
     }
 
     fn mac(&self, addresses: &[IpNet]) -> link::Mac {
@@ -327,7 +342,7 @@ impl Bridge {
             IpNet::V4(net) => Some(link::mac(net.addr())),
             IpNet::V6(_) => None,
         });
-        mac.unwrap_or_else(|| link::mac(self.subnets().v4.addr()))
+        mac.unwrap_or_else(|| link::mac(lock(&self.ranges).now().v4.addr()))
     }
 
     fn make_pair(
@@ -366,27 +381,66 @@ impl Bridge {
 
     fn ensure_bridge(&self) -> Result<Up, BridgeError> {
         // Locks are taken in the order of the fields.
-        let subnets = self.subnets();
+        let ranges = lock(&self.ranges);
         let mut up = lock(&self.up);
         if let Some(up) = *up {
             return Ok(up);
         }
-        let made = make_bridge(&self.config, subnets, &mut lock(&self.netlink))?;
+        let made = make_bridge(&self.config, &ranges, &mut lock(&self.netlink))?;
         let name = &self.config.name;
         sysctl::set("ipv4/ip_forward", "1").map_err(sysctl_failed)?;
         // CVE-2020-10749: a pod must not make itself the host's IPv6 router.
         sysctl::set_if_there(&format!("ipv6/conf/{name}"), &[("accept_ra", "0")])
             .map_err(sysctl_failed)?;
-        if subnets.v6.is_some() {
+        if ranges.all().any(|net| matches!(net, IpNet::V6(_))) {
             sysctl::set("ipv6/conf/all/forwarding", "1").map_err(sysctl_failed)?;
         }
         *up = Some(made);
         Ok(made)
     }
 
+    /// Whether somebody has removed the table that was written: `nft flush ruleset`, as firewalls' services do when they start. The next who wants it
+    /// writes it anew, then.
+    pub(super) fn is_table_lost(&self) -> bool {
+        if !self.installed.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut open = lock(&self.netfilter);
+        let there = match open.take().map_or_else(Netfilter::open, Ok) {
+            Ok(netfilter) => {
+                let there = nftables::is_there(&netfilter, &self.config.table);
+                // One that has failed may have an answer in it that is not the next question's.
+                *open = there.is_ok().then_some(netfilter);
+                there
+            }
+            Err(error) => Err(error),
+        };
+        match there {
+            Ok(true) => false,
+            Ok(false) => true,
+            // Nothing can be said.
+            Err(_) => false,
+        }
+    }
+
+    /// Writes the table anew, unless it is there by now.
+    pub(super) fn restore_table(&self) {
+        let mut firewall = lock(&self.firewall);
+        if self.is_table_lost() {
+            tracing::warn!(
+                table = self.config.table,
+                "somebody has removed the nftables table: it is written anew"
+            );
+            let done = firewall.install();
+            *lock(&self.masquerade_problem) = done.err().map(|error| crate::error::chain(&error));
+        }
+    }
+
     /// Without masquerading pods can't reach the world, but each other and the host: told in the status, not an error of the pod.
     fn ensure_masquerade(&self) {
-        if self.config.ip_masq && !self.installed.load(Ordering::Acquire) {
+        if self.is_table_lost() {
+            self.restore_table();
+        } else if self.config.ip_masq && !self.installed.load(Ordering::Acquire) {
             let done = lock(&self.firewall).ensure();
             *lock(&self.masquerade_problem) = done.err().map(|error| crate::error::chain(&error));
         }
@@ -422,12 +476,19 @@ fn forget_flows(elements: &[ports::Element]) {
     }
 }
 
-fn rules(config: &BridgeConfig, subnets: Subnets) -> Rules {
+fn rules(config: &BridgeConfig, ranges: &Ranges) -> Rules {
+    let (mut subnets, mut subnets6) = (Vec::new(), Vec::new());
+    for net in ranges.all() {
+        match net {
+            IpNet::V4(net) => subnets.push(net),
+            IpNet::V6(net) => subnets6.push(net),
+        }
+    }
     Rules {
         table: config.table.clone(),
         bridge: config.name.clone(),
-        subnet: subnets.v4,
-        subnet6: subnets.v6,
+        subnets,
+        subnets6,
         ip_masq: config.ip_masq,
     }
 }

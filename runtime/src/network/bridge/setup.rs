@@ -2,7 +2,7 @@
 //!
 //! Owns the order of the kernel's requests; holds no state. [`super::Bridge`] decides when.
 
-use super::{BridgeError, Subnets, Up, ipam, link};
+use super::{BridgeError, Ranges, Up, ipam, link};
 use crate::network::netlink::{Change, Netlink, inside};
 use crate::network::{BridgeConfig, sysctl};
 use ipnet::IpNet;
@@ -23,10 +23,11 @@ pub(super) fn quiet_ipv6() -> Result<(), (String, io::Error)> {
 
 pub(super) fn make_bridge(
     config: &BridgeConfig,
-    subnets: Subnets,
+    ranges: &Ranges,
     netlink: &mut Netlink,
 ) -> Result<Up, BridgeError> {
     let mtu = config.mtu.or_else(|| uplink_mtu(netlink)).unwrap_or(DEFAULT_MTU);
+    let subnets = ranges.now();
     let gateway = ipam::gateway(IpNet::V4(subnets.v4));
     let mac = match gateway.addr() {
         IpAddr::V4(addr) => link::mac(addr),
@@ -41,7 +42,7 @@ pub(super) fn make_bridge(
     let found = netlink.link(&config.name)?.filter(is_bridge).ok_or_else(not_a_bridge)?;
     let index = found.header.index;
     let mut changes: Vec<Change> =
-        subnets.all().map(|subnet| link::add_address(index, ipam::gateway(subnet))).collect();
+        ranges.all().map(|subnet| link::add_address(index, ipam::gateway(subnet))).collect();
     changes.push(link::bring_up(index, format!("bring up bridge {}", config.name)));
     netlink.apply(changes)?;
     Ok(Up { index, mtu })

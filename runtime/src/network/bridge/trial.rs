@@ -2,7 +2,7 @@
 //!
 //! Owns a thread with a network namespace of its own: whatever is made in there goes with it. The table is shown to the kernel and not put in force.
 
-use super::{BridgeError, Firewall, FirewallError, Subnets, link, rules, setup};
+use super::{BridgeError, Firewall, FirewallError, Ranges, Subnets, link, rules, setup};
 use crate::network::BridgeConfig;
 use crate::network::netlink::Netlink;
 use davit_sys::namespace::{Namespace, unshare};
@@ -34,7 +34,7 @@ fn links(config: &BridgeConfig, subnets: Subnets) -> Result<(), BridgeError> {
     unshare(Namespace::Net).map_err(|error| closed(error.into()))?;
     let own = File::open(OWN).map_err(closed)?;
     let mut netlink = Netlink::open()?;
-    let up = setup::make_bridge(config, subnets, &mut netlink)?;
+    let up = setup::make_bridge(config, &Ranges::at_start(subnets, &[]), &mut netlink)?;
     let pair = link::Pair {
         host: "dvtrial",
         bridge: up.index,
@@ -53,7 +53,7 @@ pub(in crate::network) fn try_firewall(
     config: &BridgeConfig,
     subnets: Subnets,
 ) -> Result<(), FirewallError> {
-    Firewall::new(rules(config, subnets)).check()
+    Firewall::new(rules(config, &Ranges::at_start(subnets, &[]))).check()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod args;
 pub(super) mod conf;
+pub(super) mod orphans;
 mod plugin;
 mod result;
 mod versions;
@@ -175,8 +176,14 @@ impl Cni {
         !conf.disable_gc && at_least(&conf.cni_version, "1.1.0")
     }
 
-    /// GC, where the spec version has it: all that belongs to no pod in `valid` goes.
-    pub(super) async fn gc(&self, conf: &NetworkConf, valid: &[SandboxId]) -> Vec<PluginError> {
+    /// GC, where the spec version has it: all that belongs to no pod in `valid` goes. What takes longer than `time`, all plugins together, is cut off.
+    pub(super) async fn gc(
+        &self,
+        conf: &NetworkConf,
+        valid: &[SandboxId],
+        time: Duration,
+    ) -> Vec<PluginError> {
+        let end = Instant::now() + time.min(self.deadline);
         let attachments: Vec<Value> = valid
             .iter()
             .map(|id| json!({"containerID": id, "ifname": super::bridge::link::POD_LINK}))
@@ -184,7 +191,9 @@ impl Cni {
         let mut failures = Vec::new();
         for plugin in &conf.plugins {
             let told = ("cni.dev/valid-attachments", Value::Array(attachments.clone()));
-            failures.extend(self.about_network(Verb::Gc, conf).run(plugin, Some(told)).await.err());
+            let left = end.saturating_duration_since(Instant::now());
+            let call = Call { deadline: left, ..self.about_network(Verb::Gc, conf) };
+            failures.extend(call.run(plugin, Some(told)).await.err());
         }
         failures
     }

@@ -79,6 +79,12 @@ pub enum PluginFailure {
 }
 
 impl PluginError {
+    /// Whether there is no such program.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self.failure, PluginFailure::NotFound(_))
+    }
+
     /// Whether it did not come to its end in time, and was killed.
     #[must_use]
     pub fn is_deadline(&self) -> bool {

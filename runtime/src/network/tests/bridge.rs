@@ -477,25 +477,113 @@ fn another_link_of_the_bridges_name_is_not_touched() {
 }
 
 #[test]
-fn a_pod_cidr_is_used_kept_and_refused_while_pods_have_other_addresses() {
-    let (host, pod) = (Host::new(), Netns::new());
-    let a = attachment(&pod.path());
+fn a_pod_cidr_is_used_and_kept_and_the_pods_that_are_there_keep_their_way_to_the_world() {
+    let (host, one, two, three) = (Host::new(), Netns::new(), Netns::new(), Netns::new());
+    let (a, b) = (attachment(&one.path()), attachment(&two.path()));
+    let addresses = || host.netns.ip(&["addr", "show", "davit0"]);
     host.daemon(host.config(), async |network| {
         network.attach(a.clone()).await.unwrap();
-        let busy = network.set_pod_cidr("10.90.1.0/24").await.unwrap();
-        assert_eq!(busy, PodCidrOutcome::InUse { addresses: 1 });
-        network.detach(&a.id, None).await.unwrap();
-        network.settle().await;
+        let overlaps = network.set_pod_cidr("10.88.7.0/24").await.unwrap_err().to_string();
+        assert!(overlaps.contains("10.88.0.0/16") && overlaps.contains("10.88.7.0/24"));
         assert_eq!(network.set_pod_cidr("10.90.1.0/24").await.unwrap(), PodCidrOutcome::Applied);
         assert_eq!(network.set_pod_cidr("10.90.1.0/24").await.unwrap(), PodCidrOutcome::Unchanged);
         assert!(network.set_pod_cidr("nonsense").await.is_err());
+        let got = network.attach(b.clone()).await.unwrap();
+        assert_eq!(got.ips, ["10.90.1.2".parse::<IpAddr>().unwrap()]);
+        assert_eq!(reach(&one, &two, 80, ("10.90.1.2", 80)), "10.88.0.2");
+        assert_eq!(reach(&two, &one, 80, ("10.88.0.2", 80)), "10.90.1.2");
+        for pod in [&one, &two] {
+            assert_eq!(reach(pod, &host.world, 80, (WORLD_IP, 80)), HOST_IP);
+        }
+    });
+    host.netns.ip(&["link", "del", "davit0"]);
+    host.daemon(host.config(), async |network| {
+        network.recover(&[a.id.clone(), b.id.clone()]).await;
+        let c = attachment(&three.path());
+        network.attach(c.clone()).await.unwrap();
+        network.detach(&c.id, None).await.unwrap();
+        assert!(addresses().contains("10.88.0.1/16") && addresses().contains("10.90.1.1/24"));
+        network.detach(&a.id, None).await.unwrap();
+        network.settle().await;
+        assert!(!addresses().contains("10.88"), "with the last of its pods: {}", addresses());
+        assert!(!host.ruleset().contains("10.88"), "{}", host.ruleset());
+        network.detach(&b.id, None).await.unwrap();
+        network.settle().await;
+    });
+    host.assert_empty();
+}
+
+#[test]
+fn a_pod_cidr_that_could_not_be_written_down_is_by_the_next_word() {
+    let (host, pod) = (Host::new(), Netns::new());
+    host.daemon(host.config(), async |network| {
+        let kept = host.state("pod-cidr");
+        std::fs::create_dir(&kept).unwrap();
+        let error = network.set_pod_cidr("10.90.1.0/24").await.unwrap_err();
+        assert!(matches!(error, PodCidrError::Keep { .. }), "{error:?}");
+        std::fs::remove_dir(&kept).unwrap();
+        assert_eq!(network.set_pod_cidr("10.90.1.0/24").await.unwrap(), PodCidrOutcome::Unchanged);
     });
     host.daemon(host.config(), async |network| {
+        let a = attachment(&pod.path());
         let got = network.attach(a.clone()).await.unwrap();
         assert_eq!(got.ips, ["10.90.1.2".parse::<IpAddr>().unwrap()]);
-        assert!(!host.netns.ip(&["addr", "show", "davit0"]).contains("10.88"));
-        assert_eq!(reach(&pod, &host.world, 80, (WORLD_IP, 80)), HOST_IP);
         network.detach(&a.id, None).await.unwrap();
+        network.settle().await;
+    });
+    host.assert_empty();
+}
+
+#[test]
+fn a_subnet_that_is_configured_anew_is_that_of_new_pods() {
+    let (host, one, two) = (Host::new(), Netns::new(), Netns::new());
+    let (a, b) = (attachment(&one.path()), attachment(&two.path()));
+    host.daemon(host.config(), async |network| {
+        network.attach(a.clone()).await.unwrap();
+    });
+    let mut config = host.config();
+    config.bridge.subnet = "10.99.0.0/16".parse().unwrap();
+    host.daemon(config, async |network| {
+        network.recover(std::slice::from_ref(&a.id)).await;
+        assert_eq!(reach(&one, &host.world, 80, (WORLD_IP, 80)), HOST_IP);
+        let got = network.attach(b.clone()).await.unwrap();
+        assert_eq!(got.ips, ["10.99.0.2".parse::<IpAddr>().unwrap()]);
+        assert_eq!(reach(&two, &one, 80, ("10.88.0.2", 80)), "10.99.0.2");
+        assert_eq!(reach(&two, &host.world, 80, (WORLD_IP, 80)), HOST_IP);
+        for pod in [&a, &b] {
+            network.detach(&pod.id, None).await.unwrap();
+        }
+        network.settle().await;
+    });
+    host.assert_empty();
+}
+
+#[test]
+fn a_table_that_somebody_has_flushed_is_written_anew() {
+    let (host, one, two) = (Host::new(), Netns::new(), Netns::new());
+    let flush = || host.netns.inside(|| succeed("nft", &["flush", "ruleset"]));
+    host.daemon(host.config(), async |network| {
+        let mut a = attachment(&one.path());
+        a.port_mappings = vec![published(Protocol::Tcp, 8080, 80)];
+        network.attach(a.clone()).await.unwrap();
+        flush();
+        let b = attachment(&two.path());
+        network.attach(b.clone()).await.unwrap();
+        for pod in [&one, &two] {
+            assert_eq!(reach(pod, &host.world, 80, (WORLD_IP, 80)), HOST_IP, "with the next pod");
+        }
+        flush();
+        assert!(network.status().ready);
+        let written = || host.ruleset().contains("8080") && host.ruleset().contains("guard");
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !written() {
+            assert!(std::time::Instant::now() < deadline, "{}", host.ruleset());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(reach(&host.world, &one, 80, (HOST_IP, 8080)), WORLD_IP, "and asked or not");
+        for pod in [&a, &b] {
+            network.detach(&pod.id, None).await.unwrap();
+        }
         network.settle().await;
     });
     host.assert_empty();

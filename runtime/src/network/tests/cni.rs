@@ -412,3 +412,128 @@ fn garbage_collection_names_the_living() {
     assert_eq!(*valid, json!([{"containerID": a.id, "ifname": "eth0"}]));
     host.assert_empty();
 }
+
+/// In which a plugin's DEL fails for as long as there is a file `broken`.
+const BREAKS: &str = r#"case $CNI_COMMAND in
+ADD) echo '{"ips":[{"address":"10.1.1.2/24"}]}';;
+DEL) [ ! -e ${0%/*}/broken ];;
+esac"#;
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < end, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn a_pod_whose_plugin_is_gone_ends_and_its_network_is_taken_down_when_the_plugin_is_back() {
+    let (host, pod) = (Host::new(), Netns::new());
+    host.plugin("own", GOOD);
+    host.conf("10.conflist", &one_plugin("1.0.0", "own"));
+    host.daemon(host.config(), async |network| {
+        let a = attachment(&pod.path());
+        network.attach(a.clone()).await.unwrap();
+        let bin = host.dir.path().join("bin");
+        std::fs::rename(bin.join("own"), bin.join("away")).unwrap();
+        assert!(network.detach(&a.id, None).await.is_err());
+        network.detach_ending(&a.id, None).await.unwrap();
+        assert_eq!(host.records().len(), 1, "it is owed");
+        std::fs::rename(bin.join("away"), bin.join("own")).unwrap();
+        until("it is taken down", || host.records().is_empty()).await;
+        assert_eq!(host.calls(), ["own ADD", "own DEL"]);
+    });
+    host.assert_empty();
+}
+
+#[test]
+fn a_plugin_that_fails_keeps_the_pod_for_a_while_and_no_longer() {
+    let (host, pod) = (Host::new(), Netns::new());
+    host.plugin("own", BREAKS);
+    host.conf("10.conflist", &one_plugin("1.0.0", "own"));
+    host.daemon(host.config(), async |network| {
+        let a = attachment(&pod.path());
+        network.attach(a.clone()).await.unwrap();
+        let broken = host.dir.path().join("bin/broken");
+        File::create(&broken).unwrap();
+        for _ in 0..3 {
+            assert!(network.detach_ending(&a.id, None).await.is_err());
+        }
+        network.inner.owed.has_failed_for_long(&a.id);
+        network.detach_ending(&a.id, None).await.unwrap();
+        std::fs::remove_file(&broken).unwrap();
+        until("it is taken down", || host.records().is_empty()).await;
+    });
+    host.assert_empty();
+}
+
+#[test]
+fn networks_that_are_owed_are_tried_a_few_at_a_time_however_many_there_are() {
+    let (host, pod) = (Host::new(), Netns::new());
+    host.plugin("own", BREAKS);
+    host.conf("10.conflist", &one_plugin("1.0.0", "own"));
+    host.daemon(host.config(), async |network| {
+        let all: Vec<Attachment> = (0..30).map(|_| attachment(&pod.path())).collect();
+        for one in &all {
+            network.attach(one.clone()).await.unwrap();
+        }
+        let broken = host.dir.path().join("bin/broken");
+        File::create(&broken).unwrap();
+        let begun = Instant::now();
+        network.owe(all.iter().map(|one| one.id.clone()));
+        let tries = || host.calls().iter().filter(|call| *call == "own DEL").count();
+        until("each was tried twice", || tries() >= 60).await;
+        let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
+        assert!(tries() <= (seconds + 1) * owed::SIDE_BY_SIDE, "{} in {seconds} s", tries());
+        std::fs::remove_file(&broken).unwrap();
+        until("all are taken down", || host.records().is_empty()).await;
+    });
+    host.assert_empty();
+}
+
+#[test]
+fn a_plugin_that_outlives_its_daemon_is_ended_before_del() {
+    let (host, pod) = (Host::new(), Netns::new());
+    host.plugin("own", GOOD);
+    host.conf("10.conflist", &one_plugin("1.0.0", "own"));
+    let a = attachment(&pod.path());
+    let lease = host.dir.path().join("lease");
+    host.daemon(host.config(), async |network| {
+        let record = network.inner.plan(&a).unwrap();
+        network.inner.records.save(&record).unwrap();
+    });
+    let late = format!("sleep 2; touch {}", lease.display());
+    let mut orphan = Command::new("sh")
+        .args(["-c", &late])
+        .envs([("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", a.id.as_str())])
+        .spawn()
+        .unwrap();
+    host.daemon(host.config(), async |network| {
+        let report = network.recover(&[]).await;
+        assert_eq!(report.detached, std::slice::from_ref(&a.id));
+    });
+    assert!(!orphan.wait().unwrap().success());
+    assert!(!lease.exists());
+    assert_eq!(host.calls(), ["own DEL"]);
+    host.assert_empty();
+}
+
+#[test]
+fn garbage_collection_has_one_deadline_for_all_plugins() {
+    let (host, pod) = (Host::new(), Netns::new());
+    host.plugin("slow", &format!("[ $CNI_COMMAND = GC ] && sleep 300; {GOOD}"));
+    let all = json!([{"type": "slow"}, {"type": "slow"}, {"type": "slow"}]);
+    host.conf("10.conflist", &json!({"cniVersion": "1.1.0", "name": "test", "plugins": all}));
+    let config = NetworkConfig { cni_timeout: Duration::from_secs(4), ..host.config() };
+    host.daemon(config, async |network| {
+        let begun = Instant::now();
+        let report = network.recover(&[]).await;
+        assert_eq!(report.gc.len(), 3, "{report:?}");
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        let a = attachment(&pod.path());
+        network.attach(a.clone()).await.unwrap();
+        network.detach(&a.id, None).await.unwrap();
+    });
+    host.assert_empty();
+}
