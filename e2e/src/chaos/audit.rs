@@ -14,7 +14,7 @@ use std::time::Duration;
 use tonic::Status;
 
 /// What is being taken away when a removal returns may need this long to be gone.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(20);
 /// How often counters are compared with lists that change meanwhile, because containers end when they like.
 const TRIES: u32 = 50;
 

@@ -46,6 +46,8 @@ pub struct Options {
     pub shim_kills: u32,
     /// How many pods live at a time.
     pub workers: u32,
+    /// How long the end of a shim may take to be told and dealt with.
+    pub shim_end: Duration,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             cni: false,
             shim_kills: 0,
             workers: 4,
+            shim_end: Duration::from_secs(1),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The end of a pod's shim, and what must be true a second later.
+//! The end of a pod's shim, and what must be true soon after it.
 
 use super::audit;
 use super::containers::{Fate, ended};
@@ -9,9 +9,6 @@ use anyhow::{Context, Result};
 use k8s_cri::v1::PodSandboxState;
 use rustix::process::{Signal, kill_process};
 use std::time::{Duration, Instant};
-
-/// How long the end of a shim may take to be told and dealt with.
-const SHIM_END: Duration = Duration::from_secs(1);
 
 impl Life<'_> {
     /// The pod's shim dies: pod and containers are told as what they are now, and nothing of them runs.
@@ -40,15 +37,16 @@ impl Life<'_> {
         self.world.tally.did(Did::ShimKill);
         kill_process(shim, Signal::KILL).context("kill a shim")?;
         let mut before = self.world.epoch();
-        let mut end = Instant::now() + SHIM_END;
+        let limit = self.world.options.shim_end;
+        let mut end = Instant::now() + limit;
         while let Some(problem) = self.aftermath(&pids)? {
             if Instant::now() < end {
                 pause(Duration::from_millis(20));
             } else if self.world.excused(before) {
-                // A daemon that was away has its second from when it is back.
+                // A daemon that was away has its time from when it is back.
                 self.world.wait_until_up();
                 before = self.world.epoch();
-                end = Instant::now() + SHIM_END;
+                end = Instant::now() + limit;
             } else {
                 self.world.tally.lose(Loss::Shim, format!("{}: {problem}", self.id));
                 return Ok(());

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// What is being taken away when a removal returns may need this long to be gone: a shim ends after it has answered.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(20);
 
 /// Registries whose images the test's registry has.
 const MIRRORED: [&str; 4] = ["docker.io", "registry.k8s.io", "gcr.io", "k8s.gcr.io"];
