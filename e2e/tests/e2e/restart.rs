@@ -135,8 +135,8 @@ on_one!(fifty_pods_are_not_disturbed_by_a_restart, |t| {
         disturbed.len()
     );
     assert!(disturbed.is_empty(), "{disturbed:?}");
-    // What hack/bench measures on a machine that does nothing else is 30 times less.
-    ensure!(took < Duration::from_secs(3), "{took:?}");
+    // What hack/bench measures on a machine that does nothing else is 150 times less.
+    ensure!(took < Duration::from_secs(15), "{took:?}");
     Ok(())
 });
 

