@@ -95,9 +95,11 @@ on_both!(a_command_in_a_terminal_has_this_one, |t| {
     pty.wait_for("33 91")?;
     pty.resize(57, 21)?;
     // The size goes its own way, beside what is typed.
-    pause(Duration::from_millis(300));
-    pty.type_in("stty size\r")?;
-    pty.wait_for("21 57")?;
+    eventually(Duration::from_secs(30), "the terminal changes its size", || {
+        pty.type_in("stty size\r")?;
+        pause(Duration::from_millis(200));
+        Ok(pty.shown().contains("21 57").then_some(()))
+    })?;
     pty.type_in("sleep 1000 || echo int$((1 + 1))\r")?;
     eventually(Duration::from_secs(20), "it sleeps", || {
         Ok(t.exec(&id, "pidof sleep").ok().filter(|pids| pids.split_whitespace().count() > 1))

@@ -3,6 +3,8 @@
 use crate::shim_loss::shim;
 use davit_e2e::prelude::*;
 use k8s_cri::v1::ContainerStatus;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -170,15 +172,21 @@ fn crowd(t: &Test, pod: &Pod, gate: &Path) -> Result<Vec<String>> {
             Ok(std::fs::metadata(&log).is_ok_and(|log| log.len() > 0).then_some(()))
         })?;
     }
-    // Between its line and its opening of the pipe there are some instructions.
-    pause(Duration::from_millis(200));
     Ok(ids)
 }
 
-fn open_gate(gate: &Path) -> Result<()> {
-    // The end of the only writer ends every reader's wait.
-    drop(File::options().write(true).open(gate.join("pipe"))?);
-    Ok(())
+/// Opens the gate until all of these have ended: between the line of one and its opening of the pipe there are some instructions, so it may come too late.
+fn open_gate(gate: &Path, pids: &[u32]) -> Result<()> {
+    let (pipe, flags) = (gate.join("pipe"), OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC);
+    eventually(WAIT, "they end", || {
+        // The end of the only writer ends every reader's wait.
+        match rustix::fs::open(&pipe, flags, Mode::empty()) {
+            Ok(_) | Err(Errno::NXIO) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let gone = |pid: &u32| !Path::new(&format!("/proc/{pid}")).exists();
+        Ok(pids.iter().all(gone).then_some(()))
+    })
 }
 
 fn all_told(t: &Test, ids: &[String]) -> Result<Vec<ContainerStatus>> {
@@ -197,8 +205,9 @@ on_both!(a_hundred_that_end_at_the_same_moment_are_all_told, |t| {
     let pod = t.pod("crowd", |_| ())?;
     let gate = t.dir.join("gate");
     let ids = crowd(t, &pod, &gate)?;
+    let pids: Vec<u32> = ids.iter().map(|id| t.pid(id)).collect::<Result<_>>()?;
     let before = now()?;
-    open_gate(&gate)?;
+    open_gate(&gate, &pids)?;
     let ends = all_told(t, &ids)?;
     let after = now()?;
     for status in ends {
@@ -213,12 +222,7 @@ on_one!(a_hundred_that_end_while_the_daemon_is_away_are_all_told, |t| {
     let ids = crowd(t, &pod, &gate)?;
     let pids: Vec<u32> = ids.iter().map(|id| t.pid(id)).collect::<Result<_>>()?;
     t.daemon().kill()?;
-    open_gate(&gate)?;
-    for pid in pids {
-        eventually(WAIT, "they end without a daemon", || {
-            Ok((!Path::new(&format!("/proc/{pid}")).exists()).then_some(()))
-        })?;
-    }
+    open_gate(&gate, &pids)?;
     let after = now()?;
     t.daemon().spawn()?;
     for status in all_told(t, &ids)? {

@@ -38,7 +38,9 @@ on_both!(a_shell_hears_its_first_client_and_ends_with_it, |t| {
 
 on_both!(everybody_who_is_attached_hears_everything, |t| {
     let (_, id) = t.sleeper(|c| {
-        c.command = sh("read -r go; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done");
+        c.command = sh(
+            "until read -t 1 -r go; do echo here; done; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done",
+        );
         c.stdin = true;
     })?;
     let attach = |stdin: bool| {
@@ -52,14 +54,17 @@ on_both!(everybody_who_is_attached_hears_everything, |t| {
     };
     let mut clients = vec![attach(true)?, attach(false)?, attach(false)?];
     for client in &mut clients {
-        // The first message says that the connection stands; being attached takes a moment more.
+        // The first message says that the connection stands; being attached takes a moment more: until something is heard.
         assert_eq!(client.next()?, (2, vec![1]));
+        let (kind, heard) = client.next()?;
+        ensure!(kind == 2 && heard.starts_with(b"\x01here\n"), "a frame of kind {kind}: {heard:?}");
     }
-    pause(Duration::from_millis(500));
     clients[0].send(0, b"go\n")?;
     let expected: String = (1..=20000).map(|number| format!("{number}\n")).collect();
     for client in clients {
         let [_, stdout, _, end] = client.rest()?;
+        // Each has waited for the next one.
+        let stdout = stdout.trim_start_matches("here\n");
         assert!(stdout == expected, "{} bytes, {end}", stdout.len());
         assert!(end.contains("Success"), "{end}");
     }

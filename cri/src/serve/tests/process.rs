@@ -172,8 +172,7 @@ async fn a_second_signal_cuts_running_calls_off() {
     assert!(home.told().contains("READY=1"));
     let mut runtime = RuntimeServiceClient::new(connect(&home.path("state/davit.sock")).await);
     let hanging = tokio::spawn(async move { runtime.version(version()).await });
-    // Long enough for the call to arrive; should it not have, the daemon would end at the first signal and the next line fail.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    home.logged("a version is asked for").await;
     signal(&daemon, Signal::TERM);
     home.logged("davit stops calls=1").await;
     let waited = tokio::time::timeout(Duration::from_millis(300), daemon.wait()).await;
