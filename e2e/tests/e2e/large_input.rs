@@ -1,5 +1,6 @@
 //! Input that is large, or slow to come: taken where it is honest, refused by its name where it is not, and in neither case is davit's memory or disk the price.
 
+use davit_e2e::footprint::Footprint;
 use davit_e2e::host::names_in;
 use davit_e2e::images::Layer;
 use davit_e2e::prelude::*;
@@ -23,12 +24,9 @@ const PIECE: usize = 64;
 /// The line that has no end, in bytes.
 const LINE: usize = 100 << 20;
 
-/// The most memory that a process ever had, in MiB.
+/// The most memory of its own that a process ever had, in MiB.
 fn peak(pid: u32) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    let kib = line.split_whitespace().next().context("VmHWM is empty")?;
-    Ok(kib.parse::<u64>()? >> 10)
+    Ok(Footprint::of(pid)?.own_peak() >> 10)
 }
 
 fn daemon(t: &Test) -> Result<u32> {

@@ -182,11 +182,9 @@ impl Stage<'_> {
         Ok(self.0.cri.wait(self.0.cri.runtime().port_forward(request))?.url)
     }
 
-    /// The daemon's resident memory, in bytes.
-    pub(crate) fn rss(&self) -> Result<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid()?))?;
-        let pages: u64 = text.split_whitespace().nth(1).context("statm")?.parse()?;
-        Ok(pages * 4096)
+    /// The daemon's memory of its own, in KiB.
+    pub(crate) fn own_memory(&self) -> Result<u64> {
+        davit_e2e::footprint::own_memory(self.pid()?)
     }
 
     /// How many descriptors the daemon has open, with those of what it keeps ready.
