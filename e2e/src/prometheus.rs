@@ -25,7 +25,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one in `dir` that scrapes `target` twice a second, under the job `davit`, and evaluates the rules of `rules` as often.
+    /// Starts one in `dir` that scrapes `target` once a second, under the job `davit`, and evaluates the rules of `rules` as often.
     ///
     /// # Errors
     /// If it is not installed, or is not ready in time.
@@ -33,7 +33,7 @@ impl Prometheus {
         let program = tools::installed("prometheus")?;
         std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         let config = format!(
-            "global: {{scrape_interval: 500ms, scrape_timeout: 400ms, evaluation_interval: 500ms}}\n\
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
             rule_files: [{:?}]\nscrape_configs:\n- job_name: davit\n  \
             static_configs: [{{targets: [\"{target}\"]}}]\n",
             rules.display().to_string()

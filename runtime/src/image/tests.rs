@@ -344,14 +344,14 @@ async fn a_registry_that_falls_silent_is_given_up_and_a_slow_one_is_not() {
     let root = tempfile::tempdir().unwrap();
     let registry = TestRegistry::start().await;
     let config = ImagesConfig {
-        pull_progress_timeout: Duration::from_millis(600),
+        pull_progress_timeout: Duration::from_secs(3),
         ..TestRegistry::config(root.path())
     };
     let images = Images::open(config, Arc::default()).await.unwrap();
     let slow = Layer::gzip(&layer("x", "slow"));
     registry.image("app", "slow", std::slice::from_ref(&slow));
     registry.change(&format!("/v2/app/blobs/{}", digest(&slow.blob)), |answer| {
-        answer.pause = Some(Duration::from_millis(300))
+        answer.pause = Some(Duration::from_secs(1))
     });
     images.pull(request(format!("{}/app:slow", registry.host()))).await.unwrap();
     let silent = Layer::gzip(&layer("x", "silent"));

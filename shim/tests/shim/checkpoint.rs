@@ -66,7 +66,7 @@ async fn a_container_stays_frozen_until_it_is_thawed_or_the_time_is_up() {
         thaw(&mut pod).await;
         grows(&pod).await;
         thaw(&mut pod).await;
-        pod.client.checkpoint(request(directory.path(), 1_000)).await.unwrap();
+        pod.client.checkpoint(request(directory.path(), 5_000)).await.unwrap();
         stands_still(&pod).await;
         grows(&pod).await;
         pod.signal("c", 9).await.unwrap();

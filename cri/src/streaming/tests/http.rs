@@ -199,14 +199,14 @@ async fn slow_strangers_go_and_never_keep_out_who_holds_a_token() {
 
 #[tokio::test]
 async fn a_stream_where_nothing_happens_is_cut() {
-    let mut stage = stage(Duration::from_millis(500)).await;
+    let mut stage = stage(Duration::from_secs(3)).await;
     let (_, stream) = stage.ask(&format!("POST {}", stage.path()), SPDY).await;
     let mut client = Client::new(stream);
     client.opened(1, &[("streamtype", "error")]).await;
     client.opened(3, &[("streamtype", "stdout")]).await;
     let mut process = stage.processes.recv().await.unwrap();
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         process.stdout.as_mut().unwrap().write_all(b"x").await.unwrap();
         assert_eq!(client.seen().await, Some(Seen::Data(3, b"x".to_vec())));
     }

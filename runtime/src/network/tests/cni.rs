@@ -244,11 +244,11 @@ fn a_plugin_that_never_ends_is_killed_with_all_its_children() {
         r#"[ $CNI_COMMAND = DEL ] && exit 0; trap '' TERM; sh -c 'sleep 300; :' "$0" & sleep 300"#,
     );
     host.conf("10.conflist", &one_plugin("1.0.0", "hang"));
-    let config = NetworkConfig { cni_timeout: Duration::from_millis(700), ..host.config() };
+    let config = NetworkConfig { cni_timeout: Duration::from_secs(3), ..host.config() };
     host.daemon(config, async |network| {
         let start = Instant::now();
         let error = network.attach(attachment(&pod.path())).await.unwrap_err();
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
         let AttachCause::Plugin(plugin) = &error.cause else { panic!("{error:?}") };
         assert!(
             matches!(plugin.failure, PluginFailure::Child(ChildError::Deadline(_))),
