@@ -26,24 +26,26 @@ pub fn file(settings: &Settings) -> PathBuf {
     settings.cni_conf_dir.join("10-test.conflist")
 }
 
-/// The bridge plugin, with a subnet that no daemon's built-in bridge uses: drawn from the test's name.
-#[must_use]
-pub fn bridge(settings: &Settings) -> String {
-    format!(
+/// The bridge plugin, with a subnet that no other test and no daemon's built-in bridge has.
+///
+/// # Errors
+/// If none is left.
+pub fn bridge(settings: &Settings) -> Result<String> {
+    Ok(format!(
         r#"{{"type": "bridge", "bridge": "{}c", "isGateway": true, "ipMasq": false, "hairpinMode": true,
-            "ipam": {{"type": "host-local", "dataDir": "{}", "ranges": [[{{"subnet": "10.214.{}.0/24"}}]],
+            "ipam": {{"type": "host-local", "dataDir": "{}", "ranges": [[{{"subnet": {:?}}}]],
                       "routes": [{{"dst": "0.0.0.0/0"}}]}}}}"#,
         settings.tag(),
         settings.dir.join("ipam").display(),
-        settings.tag().bytes().fold(0_u8, u8::wrapping_add),
-    )
+        settings.plugins_subnet()?,
+    ))
 }
 
 /// What nodes mostly have: the bridge, and host ports by the portmap plugin.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// If no subnet is left, or the file cannot be written.
 pub fn bridge_and_ports(settings: &Settings) -> Result<()> {
     let portmap = r#"{"type": "portmap", "capabilities": {"portMappings": true}}"#;
-    configure(settings, &format!("{}, {portmap}", bridge(settings)))
+    configure(settings, &format!("{}, {portmap}", bridge(settings)?))
 }

@@ -17,6 +17,7 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a daemon may take until its socket answers.
@@ -58,6 +59,8 @@ pub struct Settings {
     pub boot_id: Option<PathBuf>,
     /// How many addresses its pods have.
     pub room: Room,
+    /// The subnet of plugins, ours while this is there.
+    plugins: Arc<Mutex<Option<(SubnetLock, String)>>>,
 }
 
 impl Settings {
@@ -92,7 +95,17 @@ impl Settings {
             listen: Vec::new(),
             boot_id: None,
             room: Room::Usual,
+            plugins: Arc::default(),
         }
+    }
+
+    /// A subnet for CNI plugins, the same each time, for as long as these settings are there.
+    pub(crate) fn plugins_subnet(&self) -> Result<String> {
+        let mut taken = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.is_none() {
+            *taken = Some(subnet::take(Room::Usual)?);
+        }
+        taken.as_ref().map(|(_, subnet)| subnet.clone()).context("it was taken just now")
     }
 
     /// The name of the bridge, the nft table and, with an ending, the cgroups.

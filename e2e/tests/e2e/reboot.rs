@@ -118,7 +118,7 @@ fn recorded(settings: &mut Settings) -> Result<()> {
         std::os::unix::fs::symlink(Path::new("/usr/lib/cni").join(plugin), dir.join(plugin))?;
     }
     settings.cni_bin_dir = dir;
-    cni::configure(settings, &cni::bridge(settings).replacen("\"bridge\"", "\"recorder\"", 1))
+    cni::configure(settings, &cni::bridge(settings)?.replacen("\"bridge\"", "\"recorder\"", 1))
 }
 
 /// Who was told DEL since the log of calls was begun anew.
