@@ -40,9 +40,24 @@ pub(crate) fn daemon_with(text: &str, opened: &Opened, go_on: Arc<Notify>) -> Da
     let line =
         format!("davit serve --config {base}/config.toml --root {base}/root --state {base}/state");
     let config = config::load(&flags(&line)).unwrap();
-    let bound = listen::bind(&config).unwrap();
+    let bound = bind(&config);
     let serving = Serving::start(bound, opened, &config, &Site::new(DebugOn(false))).unwrap();
     Daemon { socket: config.state().join("davit.sock"), dir, serving, go_on }
+}
+
+/// A test beside this one that forks just then holds a copy of the listener that gave us a port until its child's exec closes it.
+fn bind(config: &Config) -> listen::Bound {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match listen::bind(config) {
+            Err(listen::ListenError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline =>
+            {
+                std::thread::yield_now();
+            }
+            bound => return bound.unwrap(),
+        }
+    }
 }
 
 async fn connect(socket: &Path) -> Channel {
