@@ -179,6 +179,8 @@ fn is_volume(point: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use davit_sys::namespace::{Namespace, unshare};
+    use rustix::mount::{MountPropagationFlags, mount_change};
 
     #[test]
     fn each_is_looked_at_once_and_counted_as_long_as_it_is_listed() {
@@ -209,11 +211,18 @@ mod tests {
 
     #[test]
     fn what_is_known_is_what_the_kernel_lists() {
-        let mut known = Known::default();
-        known.update(&davit_sys::mounts::list().unwrap(), &[]).unwrap();
-        assert!(known.always.contains_key(Path::new("/")));
-        assert!(known.always.contains_key(Path::new("/proc")));
-        assert_eq!(known.numbers.len(), davit_sys::mounts::list().unwrap().len());
+        // In mounts of its own: on the host, tests beside this one mount and unmount between two looks.
+        let work = || {
+            unshare(Namespace::Mount).unwrap();
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).unwrap();
+            let mut known = Known::default();
+            known.update(&davit_sys::mounts::list().unwrap(), &[]).unwrap();
+            assert!(known.always.contains_key(Path::new("/")));
+            assert!(known.always.contains_key(Path::new("/proc")));
+            assert_eq!(known.numbers.len(), davit_sys::mounts::list().unwrap().len());
+        };
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap());
     }
 
     #[test]

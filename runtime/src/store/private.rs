@@ -104,14 +104,22 @@ mod tests {
         mountinfo::holding(&mounts, path).unwrap().group.is_some()
     }
 
+    /// Gives this thread mounts of its own, shared among themselves and with nobody else.
+    fn apart() {
+        unshare(Namespace::Mount).unwrap();
+        let change = |how| mount_change("/", how | MountPropagationFlags::REC).unwrap();
+        // What was shared on the host would stay so with the copy.
+        change(MountPropagationFlags::PRIVATE);
+        change(MountPropagationFlags::SHARED);
+    }
+
     #[test]
     fn on_a_host_whose_mounts_are_shared_the_state_root_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = fs::canonicalize(folder.path()).unwrap();
         // A thread can have a mount namespace of its own; nothing of this is seen by the others.
         let inside = std::thread::spawn(move || {
-            unshare(Namespace::Mount).unwrap();
-            mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).unwrap();
+            apart();
             assert!(is_shared(&path));
             keep_mounts_private(&path).unwrap();
             assert!(!is_shared(&path));
@@ -132,8 +140,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = fs::canonicalize(folder.path()).unwrap();
         let inside = std::thread::spawn(move || {
-            unshare(Namespace::Mount).unwrap();
-            mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).unwrap();
+            apart();
             let (pins, elsewhere) = (path.join("pins"), path.join("elsewhere"));
             for directory in [&pins, &elsewhere] {
                 fs::create_dir(directory).unwrap();
