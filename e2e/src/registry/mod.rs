@@ -55,8 +55,8 @@ pub enum Fault {
     WrongManifest,
     /// Blobs are elsewhere: below this address, at the same path.
     Redirect(String),
-    /// Byte ranges are not understood: the answer is always the whole.
-    NoRanges,
+    /// Byte ranges are not understood: the answer is always the whole. This blob's connection ends after half of it, until a range is asked for.
+    NoRanges(Digest),
 }
 
 /// One request that was made.

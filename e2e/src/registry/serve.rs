@@ -258,7 +258,13 @@ impl State {
         let Some((file, length)) = opened else {
             return problem(StatusCode::NOT_FOUND, "BLOB_UNKNOWN");
         };
-        let range = if fault == Some(Fault::NoRanges) { None } else { range };
+        let (range, fault) = match fault {
+            Some(Fault::NoRanges(of)) if of == digest && range.is_none() => {
+                (None, Some(Fault::Truncated))
+            }
+            Some(Fault::NoRanges(_)) => (None, None),
+            fault => (range, fault),
+        };
         let mut response = part(file, length, range);
         set(response.headers_mut(), DIGEST_HEADER, digest.as_str());
         let mut response = response.map(|body| spoiled(body, fault));
@@ -314,7 +320,7 @@ fn spoiled(body: Reply, fault: Option<Fault>) -> Reply {
             | Fault::HugeManifest(_)
             | Fault::WrongManifest
             | Fault::Redirect(_)
-            | Fault::NoRanges,
+            | Fault::NoRanges(_),
         )
         | None => body,
     }
