@@ -72,13 +72,21 @@ on_one!(a_name_with_dots_stays_inside, |t| {
 });
 
 on_one!(an_absolute_name_stays_inside, |t| {
-    let refusal = try_layer(t, "absolute", |layer, target| {
-        layer.file(&format!("{}/new", target.dir.display()), "x");
-        layer.file(&target.file.to_string_lossy(), "x");
+    let target = Target::new(t)?;
+    let (new, secret) = (target.dir.join("new"), target.file.to_string_lossy().into_owned());
+    let image = t.busybox()?.layer(|layer| {
+        layer.file(&new.to_string_lossy(), "new").file(&secret, "inside");
+        layer.hard_link("/hard", &secret);
     })?;
-    let refusal = refusal.context("an absolute name is taken")?;
-    assert!(refusal.contains("absolute") && refusal.contains("target/new"), "{refusal}");
-    Ok(())
+    let reference = t.push("hostile/absolute", &image)?;
+    t.cri.pull(&reference)?;
+    target.check()?;
+    let pod = t.pod("web", |_| ())?;
+    let id = t.run(&pod, "main", |c| c.image = Some(davit_e2e::cri::spec(&reference)))?;
+    let new = new.display();
+    assert_eq!(t.exec(&id, &format!("cat {new} {secret} /hard"))?, "newinsideinside");
+    t.exec(&id, &format!("for file in {new} {secret} /hard; do echo x > $file; done"))?;
+    target.check()
 });
 
 on_one!(a_file_below_a_symbolic_link_stays_inside, |t| {

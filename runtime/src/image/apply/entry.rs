@@ -47,8 +47,10 @@ pub(super) struct Metadata {
 pub(super) struct EntryPath(Vec<u8>);
 
 impl EntryPath {
+    /// A leading slash means the layer's root: some tools write all names so, some the targets of hard links.
+    ///
     /// # Errors
-    /// The name is absolute, climbs, or is none.
+    /// The name climbs, or is none.
     pub(super) fn parse(raw: &[u8], max: usize) -> Result<Self, ApplyError> {
         let path = || Name::new(raw);
         if raw.is_empty() {
@@ -59,10 +61,6 @@ impl EntryPath {
         }
         if raw.contains(&0) {
             return Err(ApplyError::BadName { path: path(), reason: "has a zero byte" });
-        }
-        // The root itself is written so by tools that know no other name for it.
-        if raw.starts_with(b"/") && raw.iter().any(|byte| *byte != b'/') {
-            return Err(ApplyError::Absolute { path: path() });
         }
         let mut clean = Vec::with_capacity(raw.len());
         for part in raw.split(|byte| *byte == b'/') {

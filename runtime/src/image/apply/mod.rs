@@ -6,7 +6,8 @@
 //! entry's name rather than done nearly.
 //!
 //! What is decided here and differs among runtimes:
-//! - A name that is absolute or has `..` is refused, though some strip it. `./x` is `x`.
+//! - A name that has `..` is refused, though some strip it. `./x` is `x`, and so is `/x`: an absolute name, a hard link's target too,
+//!   begins at the layer's root.
 //! - A parent that is a symbolic link of the same layer is followed if it stays inside the layer by itself (a relative link);
 //!   one that would leave it, an absolute one included, is refused. Links of *lower* layers are not seen: a layer that writes
 //!   below one gets a directory of its own, which hides the link, as overlayfs has it.
@@ -47,12 +48,6 @@ pub enum ApplyError {
         offset: u64,
         /// What is wrong there.
         reason: String,
-    },
-    /// The name begins at the root.
-    #[error("entry {path} has an absolute name")]
-    Absolute {
-        /// As the archive has it.
-        path: Name,
     },
     /// The name or a link's target has `..`.
     #[error("entry {path} climbs out by `..`")]

@@ -160,7 +160,7 @@ fn names_that_leave_the_layer_are_refused_each_with_its_own_error() {
     type Check = fn(&ApplyError) -> bool;
     let outside = tempfile::tempdir().unwrap();
     let outside_path = outside.path().to_str().unwrap();
-    let cases: [(Tar, Check, &str); 12] = [
+    let cases: [(Tar, Check, &str); 13] = [
         (
             Tar::default().file("../evil", b""),
             |e| matches!(e, ApplyError::DotDot { .. }),
@@ -173,13 +173,8 @@ fn names_that_leave_the_layer_are_refused_each_with_its_own_error() {
         ),
         (Tar::default().directory("..", 0o777), |e| matches!(e, ApplyError::DotDot { .. }), ".."),
         (
-            Tar::default().file("/etc/evil", b""),
-            |e| matches!(e, ApplyError::Absolute { .. }),
-            "/etc/evil",
-        ),
-        (
             Tar::default().file("/../evil", b""),
-            |e| matches!(e, ApplyError::Absolute { .. }),
+            |e| matches!(e, ApplyError::DotDot { .. }),
             "/../evil",
         ),
         (
@@ -216,6 +211,16 @@ fn names_that_leave_the_layer_are_refused_each_with_its_own_error() {
             "../precious",
         ),
         (
+            Tar::default().hard_link("evil", "/../precious"),
+            |e| matches!(e, ApplyError::DotDot { .. }),
+            "/../precious",
+        ),
+        (
+            Tar::default().symlink("link", outside_path).file("/link/evil", b""),
+            |e| matches!(e, ApplyError::SymlinkEscape { .. }),
+            "link/evil",
+        ),
+        (
             Tar::default().symlink("link", outside_path).file("link/.wh.precious", b""),
             |e| matches!(e, ApplyError::SymlinkEscape { .. }),
             "link/.wh.precious",
@@ -228,6 +233,27 @@ fn names_that_leave_the_layer_are_refused_each_with_its_own_error() {
         assert!(error.to_string().contains(&format!("{path:?}")), "{error} should name {path}");
     }
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn an_absolute_name_begins_at_the_layers_root() {
+    let outside = tempfile::tempdir().unwrap();
+    let name = outside.path().join("new").to_str().unwrap().to_owned();
+    let layer = Layer::of(
+        &Tar::default()
+            .directory("/", 0o711)
+            .file("/nix/store/a", b"1")
+            .file("bin/perl", b"2")
+            .hard_link("//bin/perl5", "/bin/perl")
+            .file("/nix/.wh.gone", b"")
+            .file(&name, b"3")
+            .end(),
+    );
+    assert_eq!((layer.text("nix/store/a"), layer.text("bin/perl5")), ("1".into(), "2".into()));
+    assert_eq!(layer.stat("bin/perl").ino(), layer.stat("bin/perl5").ino());
+    assert!(layer.is_whiteout("nix/gone") && layer.stat("").mode() & 0o7777 == 0o711);
+    assert_eq!(layer.text(name.trim_start_matches('/')), "3");
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
 #[test]
