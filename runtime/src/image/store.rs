@@ -198,21 +198,50 @@ impl Store {
         record.name(new.name, &new.target, new.now);
         let raw_config = std::str::from_utf8(new.config.1).map_err(io::Error::other)?;
         let image = Arc::new(record.to_image(raw_config, &self.pinned).map_err(io::Error::other)?);
-        if known.is_some() {
-            replace(&self.directory.join(id.hex()).join(RECORD_FILE), &record.to_json()?)?;
-        } else {
-            self.create(new, &record)?;
-            self.layers.name(&record.layers);
+        match &known {
+            Some(_) => self.rewrite(&record)?,
+            None => self.create(new, &record)?,
         }
-        reach("pull.image")?;
-        if let Some(tag) = new.name.repo_tag() {
-            self.take_tag(&mut snapshot, &tag, &id)?;
+        let tagged = reach("pull.image").and_then(|()| match new.name.repo_tag() {
+            Some(tag) => self.take_tag(&mut snapshot, &tag, &id),
+            None => Ok(()),
+        });
+        if let Err(error) = tagged {
+            self.undo(&id, known.as_ref());
+            return Err(error);
+        }
+        if known.is_none() {
+            self.layers.name(&record.layers);
         }
         let birth = known.map_or_else(Birth::new, |stored| stored.birth);
         snapshot.insert(id, Stored { record, birth, image: Arc::clone(&image) });
         self.publish(snapshot);
         self.happened(What::ImagePulled, &image);
         Ok(image)
+    }
+
+    /// What a commit that failed halfway has written goes again.
+    fn undo(&self, id: &Digest, known: Option<&Stored>) {
+        let undone = match known {
+            Some(stored) => self.rewrite(&stored.record),
+            None => self.put_away(id),
+        };
+        if let Err(error) = undone {
+            tracing::warn!(image = %id, %error, "cannot undo what is left of a pull that failed");
+        }
+    }
+
+    fn rewrite(&self, record: &ImageRecord) -> io::Result<()> {
+        replace(&self.directory.join(record.id.hex()).join(RECORD_FILE), &record.to_json()?)
+    }
+
+    /// Takes an image's directory out of the way at once, and then deletes it. One that is not there is gone.
+    fn put_away(&self, id: &Digest) -> io::Result<()> {
+        let trash = self.directory.join(format!("trash-{}", suffix()?));
+        match std::fs::rename(self.directory.join(id.hex()), &trash) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            renamed => renamed.and_then(|()| remove_tree(&trash)),
+        }
     }
 
     fn create(&self, new: &NewImage<'_>, record: &ImageRecord) -> io::Result<()> {
@@ -223,7 +252,9 @@ impl Store {
             .and_then(|_file| write_new(&temporary.join(CONFIG_FILE), new.config.1))
             .and_then(|_file| write_new(&temporary.join(RECORD_FILE), &record.to_json()?))
             .and_then(|_file| reach("pull.image_record"))
-            .and_then(|_file| std::fs::rename(&temporary, self.directory.join(hex)));
+            // Of an image that nobody knows: one that could not be undone.
+            .and_then(|()| self.put_away(&new.config.0))
+            .and_then(|()| std::fs::rename(&temporary, self.directory.join(hex)));
         if written.is_err() {
             remove_tree(&temporary)?;
         }
@@ -238,7 +269,7 @@ impl Store {
         };
         let Some(mut stored) = snapshot.images.get(&owner).cloned() else { return Ok(()) };
         stored.record.tags.remove(tag);
-        replace(&self.directory.join(owner.hex()).join(RECORD_FILE), &stored.record.to_json()?)?;
+        self.rewrite(&stored.record)?;
         let mut image = Image::clone(&stored.image);
         image.repo_tags.retain(|known| known != tag);
         stored.image = Arc::new(image);
@@ -285,7 +316,7 @@ impl Store {
             let stored = snapshot.images.get_mut(&id).filter(|stored| stored.birth == birth);
             let Some(stored) = stored else { continue };
             stored.record.boot = None;
-            replace(&self.directory.join(id.hex()).join(RECORD_FILE), &stored.record.to_json()?)?;
+            self.rewrite(&stored.record)?;
         }
         self.publish(snapshot);
         sync_directory(&self.directory)

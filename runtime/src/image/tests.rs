@@ -732,6 +732,42 @@ async fn a_tag_that_moves_leaves_the_old_image_its_digest() {
 }
 
 #[tokio::test]
+async fn a_tag_that_cannot_be_taken_leaves_nothing_of_the_pull() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = TestRegistry::start().await;
+    let images = TestRegistry::images(root.path()).await;
+    let name = |repository: &str| format!("{}/{repository}:latest", registry.host());
+    registry.image("app", "latest", &[Layer::gzip(&layer("x", "old"))]);
+    let old = images.pull(request(name("app"))).await.unwrap();
+    let (_, id) = registry.image("app", "latest", &[Layer::gzip(&layer("x", "new"))]);
+    registry.image("other", "latest", &[Layer::gzip(&layer("x", "new"))]);
+    let place = root.path().join("lib/images").join(old.id.hex());
+    let elsewhere = root.path().join("elsewhere");
+    // Its record can't be written where it is not.
+    std::fs::rename(&place, &elsewhere).unwrap();
+    for _ in 0..2 {
+        let error = images.pull(request(name("app"))).await.unwrap_err();
+        assert!(matches!(error, PullError::Local { .. }), "{error:?}");
+        assert_eq!(images.list(), std::slice::from_ref(&old));
+        assert!(!root.path().join("lib/images").join(id.hex()).exists());
+        assert_eq!(leftovers(root.path()).await, Vec::<String>::new());
+        assert_eq!(layer_count(root.path(), 1).await, 1);
+    }
+    // Nor is a further name kept that could not be taken, of an image that stays.
+    let new = images.pull(request(name("other"))).await.unwrap();
+    images.pull(request(name("app"))).await.unwrap_err();
+    let record = root.path().join("lib/images").join(new.id.hex()).join("image.json");
+    assert!(!std::fs::read_to_string(record).unwrap().contains("app:latest"));
+    assert_eq!(images.find(new.id.as_str()).unwrap().unwrap(), new);
+    std::fs::rename(&elsewhere, &place).unwrap();
+    let new = images.pull(request(name("app"))).await.unwrap();
+    assert_eq!(images.find(&name("app")).unwrap().unwrap(), new);
+    assert!(images.find(old.id.as_str()).unwrap().unwrap().repo_tags.is_empty());
+    images.remove(new.id.as_str()).await.unwrap();
+    assert_eq!(layer_count(root.path(), 1).await, 1);
+}
+
+#[tokio::test]
 async fn layers_stay_while_an_image_or_a_hold_names_them() {
     let root = tempfile::tempdir().unwrap();
     let registry = TestRegistry::start().await;

@@ -20,7 +20,7 @@ const DOCUMENT_BYTES: u64 = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ImageRecord {
     version: u32,
-    id: Digest,
+    pub(super) id: Digest,
     manifest: Digest,
     /// `registry/repository:tag`, and when it was given, in nanoseconds since the epoch.
     pub(super) tags: BTreeMap<String, i64>,
