@@ -1,5 +1,6 @@
 //! One entry of an archive, checked and free of the archive's many spellings.
 
+use super::pax::Xattrs;
 use super::sparse::Region;
 use super::{ApplyError, Name};
 use rustix::fs::Timespec;
@@ -39,7 +40,7 @@ pub(super) struct Metadata {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) mtime: Timespec,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: Xattrs,
 }
 
 /// A name below the layer's root: no leading slash, no empty part, no `.`, no `..`; empty for the root itself.
