@@ -240,7 +240,7 @@ on_one!(what_a_registry_spoils_is_refused_and_nothing_of_it_stays, |t| {
 });
 
 on_one!(a_registry_that_fails_now_and_then_is_asked_again, |t| {
-    t.registry.fault("davit-test/busybox", Fault::Refuse { status: 503, times: 1 });
+    t.registry.fault("davit-test/busybox", Fault::Refuse { status: 503, times: 3 });
     t.pull("davit-test/busybox:one")?;
     Ok(())
 });

@@ -26,6 +26,8 @@ pub struct ImagesConfig {
     pub limits: Limits,
     /// The longest silence of a registry before its answer is given up.
     pub pull_progress_timeout: Duration,
+    /// How long a registry that is in trouble is left alone before each further try.
+    pub retry_pauses: [Duration; 4],
     /// Names of images that must not be collected, whole or ending in `*`.
     pub pinned: Vec<String>,
     /// Token servers that may be given credentials though they are of another domain than their registry.
@@ -44,6 +46,7 @@ impl ImagesConfig {
             platform: None,
             limits: Limits::default(),
             pull_progress_timeout: Duration::from_secs(300),
+            retry_pauses: [500, 1000, 2000, 4000].map(Duration::from_millis),
             pinned: Vec::new(),
             token_hosts: Vec::new(),
             parallel_layers: 4,
@@ -279,6 +282,7 @@ impl Inner {
             limits: Arc::new(config.limits.clone()),
             manners: Manners {
                 patience: config.pull_progress_timeout,
+                pauses: config.retry_pauses,
                 token_hosts: config.token_hosts.clone().into(),
             },
             layers,

@@ -387,6 +387,87 @@ async fn a_connection_that_breaks_is_taken_up_where_it_broke() {
 }
 
 #[tokio::test]
+async fn a_registry_in_trouble_is_asked_again() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = TestRegistry::start().await;
+    let images = TestRegistry::images(root.path()).await;
+    let (first, last) = (Layer::gzip(&layer("x", "first")), Layer::gzip(&layer("y", "last")));
+    registry.image("app", "v1", &[first.clone(), last.clone()]);
+    let path = |layer: &Layer| format!("/v2/app/blobs/{}", digest(&layer.blob));
+    registry.change(&path(&last), |answer| {
+        *answer = answer.clone().troubled(&[(503, ""), (429, "0"), (502, "soon")]);
+    });
+    registry.change("/v2/app/manifests/v1", |answer| {
+        *answer = answer
+            .clone()
+            .troubled(&[(504, ""), (429, "1")])
+            .guarded("Bearer right", &format!("Bearer realm=\"http://{}/token\"", registry.host()));
+    });
+    registry.set("/token", Answer::ok(r#"{"token":"right"}"#).troubled(&[(503, "")]));
+    let began = Instant::now();
+    images.pull(request(format!("{}/app:v1", registry.host()))).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1), "it asked for a second of peace");
+    assert_eq!((registry.count(&path(&first)), registry.count(&path(&last))), (1, 4));
+    assert_eq!(registry.count("/token"), 2);
+}
+
+#[tokio::test]
+async fn a_registry_that_stays_in_trouble_is_given_up() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = TestRegistry::start().await;
+    let images = TestRegistry::images(root.path()).await;
+    let large = Layer::plain(&Tar::default().file("noise", &noise(1 << 20, 3)).end());
+    registry.image("app", "v1", std::slice::from_ref(&large));
+    let path = format!("/v2/app/blobs/{}", digest(&large.blob));
+    let pull = || images.pull(request(format!("{}/app:v1", registry.host())));
+    let refused = async |status: &str| {
+        let before = registry.count(&path);
+        let error = pull().await.unwrap_err();
+        assert!(matches!(error, PullError::Unavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains(status), "{error}");
+        assert_eq!(leftovers(root.path()).await, Vec::<String>::new());
+        registry.count(&path) - before
+    };
+    // Nothing comes at all; it wants to be left alone for long.
+    registry.change(&path, |answer| *answer = answer.clone().troubled(&[(503, ""); 100]));
+    assert_eq!(refused("503").await, 5);
+    registry.change(&path, |answer| *answer = answer.clone().troubled(&[(429, "3600"); 100]));
+    assert_eq!(refused("429").await, 1);
+    // Half of it comes, then nothing.
+    registry.change(&path, |answer| {
+        *answer = answer.clone().troubled(&[]);
+        answer.breaks = Arc::new(std::sync::Mutex::new(vec![1000; 100]));
+    });
+    assert_eq!(refused("blobs").await, 5);
+    registry.change(&path, |answer| answer.breaks = Arc::default());
+    pull().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_layer_that_nobody_waits_for_is_not_waited_for() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = TestRegistry::start().await;
+    let config = ImagesConfig {
+        retry_pauses: [Duration::from_secs(30); 4],
+        ..TestRegistry::config(root.path())
+    };
+    let images = Images::open(config, Arc::default()).await.unwrap();
+    let (bad, waits) = (Layer::gzip(&layer("x", "bad")), Layer::gzip(&layer("y", "waits")));
+    registry.image("app", "v1", &[bad.clone(), waits.clone()]);
+    let path = |layer: &Layer| format!("/v2/app/blobs/{}", digest(&layer.blob));
+    registry.change(&path(&waits), |answer| answer.status = 503);
+    registry.change(&path(&bad), |answer| {
+        answer.status = 404;
+        answer.pause = Some(Duration::from_millis(200));
+    });
+    let name = format!("{}/app:v1", registry.host());
+    let error = images.pull(request(name)).await.unwrap_err();
+    assert!(matches!(error, PullError::NotFound { .. }), "{error}");
+    assert_eq!(leftovers(root.path()).await, Vec::<String>::new());
+    assert_eq!(registry.count(&path(&waits)), 1);
+}
+
+#[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one story of a token, told in order")]
 async fn credentials_are_answered_to_challenges_and_go_nowhere_else() {
     let root = tempfile::tempdir().unwrap();

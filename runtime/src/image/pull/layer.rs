@@ -15,22 +15,24 @@
 use crate::image::error::PullError;
 use crate::image::images::Inner;
 use crate::image::layers::{LayerHold, LayerRecord};
-use crate::image::registry::{Endpoint, FetchError, Registry};
+use crate::image::registry::{Again, Endpoint, FetchError, Registry};
 use crate::image::unpack::{CHUNKS, Chunk, Expected, UnpackError, unpack};
 use crate::image::{Digest, ImageRef};
 use davit_sys::failpoint::reach;
 use rustix::fs::{CWD, Mode, OFlags};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Of all pulls together; beyond that, memory would follow the number of pulls.
 const TASKS: usize = 16;
-/// Breaks of a connection in a row, with less than [`PROGRESS`] between them, before an endpoint is given up.
-const RESUMES: u32 = 3;
+/// What has come between two breaks of a connection that are not in a row.
 const PROGRESS: u64 = 1 << 20;
 /// Between two words about how far a download is, in bytes.
 const TELL: u64 = 256 << 10;
+/// Who waits looks so often whether it is still waited for.
+const LOOK_UP: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone)]
 enum State {
@@ -147,6 +149,15 @@ struct Task {
     state: watch::Sender<State>,
 }
 
+/// How far a download is, in bytes.
+#[derive(Debug, Default)]
+struct Far {
+    received: u64,
+    told: u64,
+    /// When it last had all its further tries.
+    good_until: u64,
+}
+
 /// Why one endpoint did not give us the layer.
 enum Failure {
     Fetch(FetchError),
@@ -211,60 +222,81 @@ impl Task {
         }
     }
 
-    /// Feeds the thread; goes on where a broken connection left off.
+    /// Feeds the thread; goes on where a broken connection left off, and asks again who is in trouble.
     async fn download(
         &self,
         endpoint: &Endpoint,
         sender: mpsc::Sender<Chunk>,
     ) -> Result<(), FetchError> {
-        let (mut received, mut told, mut breaks) = (0_u64, 0_u64, 0_u32);
-        let mut good_until = 0_u64;
+        let mut far = Far::default();
+        let pauses = &self.inner.manners.pauses;
+        let mut again = Again::new(pauses);
         loop {
-            let mut stream = match endpoint.stream(&self.expected.blob, received).await {
-                Ok(stream) => stream,
-                Err(error) if received == 0 || breaks >= RESUMES => return Err(error),
-                Err(FetchError::Unreachable { .. }) => {
-                    breaks += 1;
-                    continue;
-                }
-                Err(error) => return Err(error),
+            let before = far.received;
+            let failure = match self.feed(endpoint, &mut far, &sender).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
             };
-            let broken = loop {
-                match stream.chunk().await {
-                    Ok(Some(bytes)) => {
-                        received += bytes.len() as u64;
-                        self.inner.pulled.received(bytes.len());
-                        if sender.send(Chunk::Data(bytes)).await.is_err() {
-                            // The thread has seen enough, and says why.
-                            return Ok(());
-                        }
-                        if received - told >= TELL {
-                            told = received;
-                            self.state.send_replace(State::Running(received));
-                            if self.is_forsaken() {
-                                let url = endpoint.plan.url.clone();
-                                return Err(FetchError::Unreachable {
-                                    url,
-                                    reason: "nobody waits for it".to_owned(),
-                                });
-                            }
-                        }
-                    }
-                    Ok(None) => {
-                        let _thread_ended = sender.send(Chunk::End).await;
-                        return Ok(());
-                    }
-                    Err(error) => break error,
+            if far.received > before {
+                again.answered();
+            }
+            if far.received - far.good_until >= PROGRESS {
+                (far.good_until, again) = (far.received, Again::new(pauses));
+            }
+            // Of a mirror that gives nothing at all there is a next one.
+            let hopeful = failure.is_passing() || failure.is_broken_connection();
+            if !hopeful || far.received == 0 && !self.is_last(endpoint) {
+                return Err(failure);
+            }
+            let Some(pause) = again.after(&failure) else { return Err(failure) };
+            tracing::debug!(layer = %self.expected.blob, far.received, error = %failure, "download broke; going on");
+            self.pause(pause).await;
+            if self.is_forsaken() {
+                return Err(failure);
+            }
+        }
+    }
+
+    /// What one request gives, from where the last one ended.
+    async fn feed(
+        &self,
+        endpoint: &Endpoint,
+        far: &mut Far,
+        sender: &mpsc::Sender<Chunk>,
+    ) -> Result<(), FetchError> {
+        let mut stream = endpoint.stream(&self.expected.blob, far.received).await?;
+        while let Some(bytes) = stream.chunk().await? {
+            far.received += bytes.len() as u64;
+            self.inner.pulled.received(bytes.len());
+            if sender.send(Chunk::Data(bytes)).await.is_err() {
+                // The thread has seen enough, and says why.
+                return Ok(());
+            }
+            if far.received - far.told >= TELL {
+                far.told = far.received;
+                self.state.send_replace(State::Running(far.received));
+                if self.is_forsaken() {
+                    let (url, reason) = (endpoint.plan.url.clone(), "nobody waits for it");
+                    return Err(FetchError::Unreachable { url, reason: reason.to_owned() });
                 }
-            };
-            if received - good_until >= PROGRESS {
-                (good_until, breaks) = (received, 0);
             }
-            breaks += 1;
-            if breaks > RESUMES || !matches!(broken, FetchError::Unreachable { .. }) {
-                return Err(broken);
-            }
-            tracing::debug!(layer = %self.expected.blob, received, error = %broken, "connection broke; going on");
+        }
+        let _thread_ended = sender.send(Chunk::End).await;
+        Ok(())
+    }
+
+    /// Whether there is nobody else to ask.
+    fn is_last(&self, endpoint: &Endpoint) -> bool {
+        let endpoints = self.registry.blob_endpoints();
+        endpoints.last().is_none_or(|last| std::ptr::eq(Arc::as_ptr(last), endpoint))
+    }
+
+    /// Waits, for as long as somebody waits for us.
+    async fn pause(&self, mut pause: Duration) {
+        while !pause.is_zero() && !self.is_forsaken() {
+            let part = pause.min(LOOK_UP);
+            tokio::time::sleep(part).await;
+            pause -= part;
         }
     }
 }

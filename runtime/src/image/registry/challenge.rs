@@ -1,7 +1,7 @@
 //! What a registry wants to see before it answers: the `WWW-Authenticate` header, and whom it may send us to.
 
 use super::endpoint::Endpoint;
-use super::error::{FetchError, bare};
+use super::error::{FetchError, bare, is_passing};
 use crate::image::auth::{Credential, basic};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
@@ -129,6 +129,9 @@ impl Endpoint {
         let status = response.status().as_u16();
         if matches!(status, 400 | 401 | 403) {
             return Err(self.denied(&url, response).await);
+        }
+        if is_passing(status) {
+            return Err(self.odd(&url, response).await);
         }
         if status != 200 {
             return Err(refused(&format!("answered {status}")));

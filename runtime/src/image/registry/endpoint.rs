@@ -19,12 +19,13 @@ use crate::image::manifest::ACCEPT;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{
     ACCEPT as ACCEPT_HEADER, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName,
-    HeaderValue, LOCATION, RANGE,
+    HeaderValue, LOCATION, RANGE, RETRY_AFTER,
 };
 use reqwest::{Response, StatusCode, Url};
 use sha2::{Digest as _, Sha256};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// How a registry names what it answers with (OCI distribution spec, "Pulling manifests").
 const DIGEST_HEADER: &str = "docker-content-digest";
@@ -248,12 +249,17 @@ impl Endpoint {
                 url: bare(url),
                 detail: self.detail(url, response).await,
             }),
-            status => Err(FetchError::Status {
-                url: bare(url),
-                status,
-                detail: self.detail(url, response).await,
-            }),
+            _ => Err(self.odd(url, response).await),
         }
+    }
+
+    /// An answer that says neither yes nor no.
+    pub(super) async fn odd(&self, url: &Url, response: Response) -> FetchError {
+        let status = response.status().as_u16();
+        let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = asked.and_then(|text| text.parse().ok()).map(Duration::from_secs);
+        let detail = self.detail(url, response).await;
+        FetchError::Status { url: bare(url), status, retry_after, detail }
     }
 
     pub(super) async fn denied(&self, url: &Url, response: Response) -> FetchError {

@@ -4,6 +4,7 @@ use crate::error::chain;
 use crate::image::Digest;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why a document or a blob did not come. URLs are without query and user.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -44,6 +45,8 @@ pub enum FetchError {
         url: String,
         /// As it came.
         status: u16,
+        /// How long the registry wants to be left alone, if it said so in seconds.
+        retry_after: Option<Duration>,
         /// The registry's words, or nothing.
         detail: String,
     },
@@ -122,11 +125,30 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// The registry says that it is in trouble, or asked too much: that may pass.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Status { status, .. } if is_passing(*status))
+    }
+
+    /// The connection broke, or there was none.
+    pub(crate) fn is_broken_connection(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        if let Self::Status { retry_after, .. } = self { *retry_after } else { None }
+    }
+
     /// A failed request, without the URL that `reqwest` would quote with its query.
     pub(super) fn from_reqwest(url: &reqwest::Url, error: reqwest::Error) -> Self {
         let error = error.without_url();
         Self::Unreachable { url: bare(url), reason: chain(&error) }
     }
+}
+
+/// Too many requests, or a server behind another that is not there for now.
+pub(super) fn is_passing(status: u16) -> bool {
+    matches!(status, 429 | 502 | 503 | 504)
 }
 
 /// A URL without user, query and fragment: signed URLs carry their secret there.

@@ -9,6 +9,7 @@
 //! of `hosts.toml` goes to its endpoint only; nothing that leaves here as an error holds a secret or a URL's query; every
 //! wait ends when no byte has come for the patience given; no body is read beyond its limit.
 
+mod again;
 mod challenge;
 mod client;
 mod endpoint;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use again::Again;
 pub(crate) use endpoint::{Endpoint, Wanted};
 
 /// How a registry is to be dealt with.
@@ -29,6 +31,8 @@ pub(crate) use endpoint::{Endpoint, Wanted};
 pub(crate) struct Manners {
     /// The longest silence.
     pub(crate) patience: Duration,
+    /// Before each further try, while it is in trouble.
+    pub(crate) pauses: [Duration; 4],
     /// Token servers of another domain that may be given credentials.
     pub(crate) token_hosts: Arc<[String]>,
 }
@@ -100,24 +104,32 @@ impl Registry {
             .collect()
     }
 
-    /// The first good answer; the last endpoint's error if there is none, since that is the registry itself.
+    /// The first good answer; the last endpoint's error if there is none, since that is the registry itself. It is asked again while
+    /// it is in trouble; a mirror is not, as there is somebody else to ask.
     async fn first(
         &self,
         needed: Capability,
         wanted: &Wanted,
         limit: u64,
     ) -> Result<Fetched, FetchError> {
-        let mut last = None;
-        for endpoint in self.endpoints.iter().filter(|endpoint| endpoint.plan.can(needed)) {
-            match endpoint.whole(wanted, limit).await {
+        let mut endpoints = self.endpoints.iter().filter(|endpoint| endpoint.plan.can(needed));
+        let mut next = endpoints.next().ok_or(FetchError::NoEndpoint)?;
+        let mut again = Again::new(&next.manners.pauses);
+        loop {
+            let error = match next.whole(wanted, limit).await {
                 Ok(fetched) => return Ok(fetched),
-                Err(error) => {
-                    tracing::debug!(endpoint = endpoint.plan.url, %error, "registry endpoint failed");
-                    last = Some(error);
-                }
+                Err(error) => error,
+            };
+            tracing::debug!(endpoint = next.plan.url, %error, "registry endpoint failed");
+            if let Some(endpoint) = endpoints.next() {
+                next = endpoint;
+                continue;
+            }
+            match again.after(&error) {
+                Some(pause) if error.is_passing() => tokio::time::sleep(pause).await,
+                Some(_) | None => return Err(error),
             }
         }
-        Err(last.unwrap_or(FetchError::NoEndpoint))
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Answer {
     pub(crate) pause: Option<Duration>,
     /// The connection breaks after so many bytes, as often as there are entries.
     pub(crate) breaks: Arc<Mutex<Vec<usize>>>,
+    /// What is answered instead, for as long as there are entries: the status, and `Retry-After`.
+    pub(crate) trouble: Arc<Mutex<Vec<(u16, &'static str)>>>,
     /// What `Authorization` must say; else 401 with the challenge.
     pub(crate) guard: Option<(String, String)>,
     /// The body never ends.
@@ -40,6 +42,7 @@ impl Answer {
             body: body.into(),
             pause: None,
             breaks: Arc::default(),
+            trouble: Arc::default(),
             guard: None,
             endless: false,
         }
@@ -51,6 +54,11 @@ impl Answer {
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn troubled(mut self, trouble: &[(u16, &'static str)]) -> Self {
+        self.trouble = Arc::new(Mutex::new(trouble.to_vec()));
         self
     }
 
@@ -202,6 +210,7 @@ impl TestRegistry {
             certs_dirs: vec![root.join("certs.d")],
             platform: Some("linux/amd64".to_owned()),
             pull_progress_timeout: Duration::from_secs(10),
+            retry_pauses: [10, 20, 40, 80].map(Duration::from_millis),
             ..ImagesConfig::new(root.join("lib"))
         }
     }
@@ -279,7 +288,13 @@ async fn answer(
         let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}"#;
         return Ok(response.body(full(Bytes::from(body))).unwrap());
     }
-    Ok(respond(&asked, answer))
+    let trouble = answer.trouble.lock().unwrap().pop();
+    Ok(match trouble {
+        Some((status, after)) => {
+            respond(&asked, Answer::status(status).header("retry-after", after))
+        }
+        None => respond(&asked, answer),
+    })
 }
 
 fn full(bytes: Bytes) -> Body {
