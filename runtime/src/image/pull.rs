@@ -10,6 +10,7 @@
 
 mod config;
 mod layer;
+mod slots;
 
 use super::error::{ContentError, PullError};
 use super::images::Inner;

@@ -468,6 +468,35 @@ async fn a_layer_that_nobody_waits_for_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_registry_that_drips_does_not_stop_pulls_from_another() {
+    let root = tempfile::tempdir().unwrap();
+    let (drips, good) = (TestRegistry::start().await, TestRegistry::start().await);
+    let images = TestRegistry::images(root.path()).await;
+    for number in 0..9 {
+        let layers = [0, 1, 2, 3].map(|at| Layer::gzip(&layer("x", &format!("{number} {at}"))));
+        let repository = format!("app-{number}");
+        drips.image(&repository, "latest", &layers);
+        for layer in &layers {
+            drips.change(&format!("/v2/{repository}/blobs/{}", digest(&layer.blob)), |answer| {
+                answer.pause = Some(Duration::from_secs(60));
+            });
+        }
+        let (images, name) = (images.clone(), format!("{}/{repository}", drips.host()));
+        tokio::spawn(async move { images.pull(request(name)).await });
+    }
+    let blobs = || drips.asked().iter().filter(|asked| asked.path.contains("/blobs/")).count();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    // All the configs, and as many layers as one host may give at once.
+    while blobs() < 9 + 12 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    good.image("app", "latest", &[Layer::gzip(&layer("x", "good"))]);
+    let pull = images.pull(request(format!("{}/app", good.host())));
+    tokio::time::timeout(Duration::from_secs(5), pull).await.unwrap().unwrap();
+    assert_eq!(blobs(), 9 + 12);
+}
+
+#[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one story of a token, told in order")]
 async fn credentials_are_answered_to_challenges_and_go_nowhere_else() {
     let root = tempfile::tempdir().unwrap();

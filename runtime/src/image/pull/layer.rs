@@ -6,12 +6,13 @@
 //!     │                  └─no─► task             └─► it failed, for another image: our turn
 //!     └──────────────────────────────────────────────┘
 //!
-//! task: for each endpoint: stage ─► download ║ unpack ─► commit          stops when nobody waits any more
+//! task: for each endpoint: slot ─► stage ─► download ║ unpack ─► commit          stops when nobody waits any more
 //! ```
 //!
 //! A layer is known by its diff id. Who joins a download trusts no more than that: what comes out is verified against it. If it fails,
 //! the fault may be the other's (its registry, its credentials), so that who joined tries for itself.
 
+use super::slots::Slots;
 use crate::image::error::PullError;
 use crate::image::images::Inner;
 use crate::image::layers::{LayerHold, LayerRecord};
@@ -23,10 +24,8 @@ use rustix::fs::{CWD, Mode, OFlags};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
-/// Of all pulls together; beyond that, memory would follow the number of pulls.
-const TASKS: usize = 16;
 /// What has come between two breaks of a connection that are not in a row.
 const PROGRESS: u64 = 1 << 20;
 /// Between two words about how far a download is, in bytes.
@@ -40,16 +39,10 @@ enum State {
     Done(Result<Arc<LayerHold>, PullError>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct LayerJobs {
     running: Mutex<HashMap<Digest, watch::Receiver<State>>>,
-    slots: Arc<Semaphore>,
-}
-
-impl Default for LayerJobs {
-    fn default() -> Self {
-        Self { running: Mutex::default(), slots: Arc::new(Semaphore::new(TASKS)) }
-    }
+    slots: Slots,
 }
 
 /// A layer that an image needs, and where to have it.
@@ -168,10 +161,7 @@ enum Failure {
 impl Task {
     async fn run(self) {
         let jobs = &self.inner.pulls.layers;
-        let result = match Arc::clone(&jobs.slots).acquire_owned().await {
-            Ok(_permit) => self.fetch().await,
-            Err(_closed) => Err(PullError::Stopped { image: self.image.clone() }),
-        };
+        let result = self.fetch().await;
         // Out of the table first: who comes now finds the layer, or tries anew.
         jobs.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.expected.diff_id);
         self.state.send_replace(State::Done(result));
@@ -206,6 +196,13 @@ impl Task {
     }
 
     async fn attempt(&self, endpoint: &Arc<Endpoint>) -> Result<LayerHold, Failure> {
+        let slot = self.inner.pulls.layers.slots.take(endpoint.plan.host()).await;
+        let _slot = slot
+            .map_err(|closed| Failure::Local("wait for a turn", std::io::Error::other(closed)))?;
+        // It may have been long.
+        if self.is_forsaken() {
+            return Err(Failure::Fetch(forsaken(endpoint)));
+        }
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let (inner, expected) = (Arc::clone(&self.inner), self.expected.clone());
         let thread =
@@ -276,8 +273,7 @@ impl Task {
                 far.told = far.received;
                 self.state.send_replace(State::Running(far.received));
                 if self.is_forsaken() {
-                    let (url, reason) = (endpoint.plan.url.clone(), "nobody waits for it");
-                    return Err(FetchError::Unreachable { url, reason: reason.to_owned() });
+                    return Err(forsaken(endpoint));
                 }
             }
         }
@@ -299,6 +295,11 @@ impl Task {
             pause -= part;
         }
     }
+}
+
+fn forsaken(endpoint: &Endpoint) -> FetchError {
+    let reason = "nobody waits for it".to_owned();
+    FetchError::Unreachable { url: endpoint.plan.url.clone(), reason }
 }
 
 impl Failure {
