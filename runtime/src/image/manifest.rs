@@ -241,7 +241,7 @@ impl Manifest {
     }
 }
 
-/// The entry of an index that suits `wanted` best.
+/// The entry of an index that suits `wanted` best; one that doesn't say what it is for if no other does. Its config is looked at, too.
 pub(crate) fn choose<'a>(
     entries: &'a [Descriptor],
     wanted: &Platform,
@@ -252,7 +252,10 @@ pub(crate) fn choose<'a>(
             let media_type = entry.media_type.as_str();
             INDEX_TYPES.contains(&media_type) || MANIFEST_TYPES.contains(&media_type)
         })
-        .filter_map(|entry| Some((wanted.rank(entry.platform.as_ref()?)?, entry)))
+        .filter_map(|entry| {
+            let rank = entry.platform.as_ref().map_or(Some(u32::MAX), |p| wanted.rank(p))?;
+            Some((rank, entry))
+        })
         .min_by_key(|(rank, _)| *rank)
         .map(|(_, entry)| entry)
         .ok_or_else(|| ManifestError::Platform {

@@ -52,8 +52,8 @@ impl Platform {
         }
         let foreign = match (self.architecture.as_str(), offered.architecture.as_str()) {
             (mine, theirs) if mine == theirs => 0,
-            // 64-bit ARM runs 32-bit programs on most machines: better than nothing, worse than anything of its own.
-            ("arm64", "arm") => 100,
+            // 64-bit machines run 32-bit programs, most of ARM's do: better than nothing, worse than anything of its own.
+            ("arm64", "arm") | ("amd64", "386") => 100,
             (_, _) => return None,
         };
         let mine = if foreign == 0 { self.level() } else { 8 };
@@ -149,6 +149,9 @@ mod tests {
             ("linux/arm/v6", &["linux/arm/v7", "linux/arm/v6", "linux/arm/v5"], Some(1)),
             ("linux/arm/v7", &["linux/arm"], Some(0)),
             ("linux/amd64", &["linux/amd64/odd"], None),
+            ("linux/amd64/v3", &["linux/386", "linux/amd64", "linux/amd64/v4"], Some(1)),
+            ("linux/amd64", &["linux/amd64/v2", "linux/386", "linux/arm"], Some(1)),
+            ("linux/386", &["linux/amd64", "linux/386"], Some(1)),
             ("linux/riscv64", &["linux/riscv64"], Some(0)),
         ] {
             let host: Platform = host.parse().unwrap();

@@ -149,6 +149,18 @@ async fn an_index_leads_to_the_image_for_this_platform() {
     );
     assert!(image.repo_digests.contains(&format!("{name}@{manifest}")));
 
+    let unsaid = |digest: &Digest| serde_json::json!({ "mediaType": super::testing::MANIFEST, "digest": digest, "size": 1 });
+    let any = |tag: &str, entries: &[serde_json::Value]| {
+        let any =
+            serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
+        registry.manifest("app", tag, &any);
+        images.pull(request(format!("{name}:{tag}")))
+    };
+    let image = any("said", &[unsaid(&other), platform("amd64", &manifest)]).await.unwrap();
+    assert_eq!(image.manifest, manifest);
+    let image = any("unsaid", &[platform("arm64", &other), unsaid(&manifest)]).await.unwrap();
+    assert_eq!(image.manifest, manifest);
+
     let arm = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [platform("arm64", &other)] });
     registry.manifest("app", "arm", &arm);
     let error = images.pull(request(format!("{name}:arm"))).await.unwrap_err();
