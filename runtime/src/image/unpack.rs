@@ -94,7 +94,7 @@ pub enum UnpackError {
 #[derive(Debug)]
 pub(crate) enum Chunk {
     Data(Bytes),
-    /// All of it has been said. A channel that closes without this was abandoned.
+    /// All of it has been said. A channel that closes before it was unpacked, too, was abandoned.
     End,
 }
 
@@ -262,6 +262,7 @@ impl BufRead for Plain<'_> {
             let fresh = self.buffer.get(..self.end).unwrap_or_default();
             self.hash.update(fresh);
             self.length += fresh.len() as u64;
+            self.decoder.blob().check_wanted()?;
             check_size(self.length, self.decoder.blob().received, self.limits)?;
         }
         Ok(self.buffer.get(self.start..self.end).unwrap_or_default())
@@ -289,6 +290,7 @@ impl Read for Metered<'_> {
 
 impl BufRead for Metered<'_> {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        self.inner.check_wanted()?;
         check_size(self.plain, self.plain, self.limits)?;
         self.inner.fill_buf()
     }
@@ -313,4 +315,34 @@ fn check_size(plain: u64, compressed: u64, limits: &Limits) -> std::io::Result<(
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::testing::{Layer, Tar, digest};
+
+    #[test]
+    fn what_nobody_wants_any_more_is_not_unpacked_though_all_of_it_is_here() {
+        let tar = Tar::default().file("a", b"1").file("b", &[7; 1000]).end();
+        for layer in [Layer::plain(&tar), Layer::gzip(&tar), Layer::zstd(&tar)] {
+            let directory = tempfile::tempdir().unwrap();
+            let root = std::fs::File::open(directory.path()).unwrap();
+            let (blob, size) = (digest(&layer.blob), layer.blob.len() as u64);
+            let expected = Expected { blob, size, diff_id: layer.diff_id };
+            let unpack = |wanted: bool| {
+                let (sender, receiver) = mpsc::channel(CHUNKS);
+                sender.try_send(Chunk::Data(layer.blob.clone().into())).unwrap();
+                sender.try_send(Chunk::End).unwrap();
+                let _kept = wanted.then_some(sender);
+                let (root, junk) =
+                    (root.try_clone().unwrap().into(), directory.path().join("junk"));
+                unpack(receiver, &expected, root, junk, &Limits::default())
+            };
+            unpack(false).unwrap_err();
+            assert!(!directory.path().join("a").exists());
+            unpack(true).unwrap();
+            assert!(directory.path().join("b").exists());
+        }
+    }
 }

@@ -205,11 +205,19 @@ impl Task {
         }
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let (inner, expected) = (Arc::clone(&self.inner), self.expected.clone());
-        let thread =
+        let mut thread =
             tokio::task::spawn_blocking(move || unpack_and_commit(&inner, &expected, receiver));
-        let downloaded = self.download(endpoint, sender).await;
-        let unpacked = thread
-            .await
+        let downloaded = self.download(endpoint, &sender).await;
+        // The thread stops when this goes, wherever it is.
+        let mut wanted = downloaded.is_ok().then_some(sender);
+        let unpacked = loop {
+            match tokio::time::timeout(LOOK_UP, &mut thread).await {
+                Ok(ended) => break ended,
+                Err(_elapsed) if self.is_forsaken() => drop(wanted.take()),
+                Err(_elapsed) => {}
+            }
+        };
+        let unpacked = unpacked
             .map_err(|error| Failure::Local("unpack a layer", std::io::Error::other(error)))?;
         match (unpacked, downloaded) {
             (Err(Failure::Unpack(UnpackError::Abandoned { .. })), Err(error)) => {
@@ -223,14 +231,14 @@ impl Task {
     async fn download(
         &self,
         endpoint: &Endpoint,
-        sender: mpsc::Sender<Chunk>,
+        sender: &mpsc::Sender<Chunk>,
     ) -> Result<(), FetchError> {
         let mut far = Far::default();
         let pauses = &self.inner.manners.pauses;
         let mut again = Again::new(pauses);
         loop {
             let before = far.received;
-            let failure = match self.feed(endpoint, &mut far, &sender).await {
+            let failure = match self.feed(endpoint, &mut far, sender).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };

@@ -77,6 +77,14 @@ impl Blob {
         Err(std::io::Error::other("blob ended early"))
     }
 
+    /// An error once nobody wants it: the download keeps the channel open for as long as somebody does.
+    pub(super) fn check_wanted(&self) -> std::io::Result<()> {
+        if self.chunks.is_closed() {
+            return Err(std::io::Error::other("nobody waits for it"));
+        }
+        Ok(())
+    }
+
     pub(super) fn magic(&mut self) -> std::io::Result<Magic> {
         while self.current.len() < 4 && self.advance()? {}
         Ok(match self.current.as_ref() {
