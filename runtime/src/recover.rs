@@ -288,11 +288,12 @@ fn take_up_one(shared: &Arc<Shared>, record: SandboxRecord, containers: Containe
             Ok(container) if container.state != ContainerState::Creating => {
                 let facts = &container.facts;
                 let layers: Vec<_> = [&facts.layers[..], &facts.volume_layers].concat();
-                let layers = shared.images.hold(&layers);
-                if let Err(error) = &layers {
-                    tracing::error!(container = %id, error = error as &dyn std::error::Error, "its image is damaged");
+                // Of a damaged image it keeps what is left: it may run.
+                let left = shared.images.hold_left(&layers);
+                if let Err(error) = shared.images.hold(&layers) {
+                    tracing::error!(container = %id, error = &error as &dyn std::error::Error, "its image is damaged");
                 }
-                slots.push(Slot::recovered(container, layers.into_iter().collect()));
+                slots.push(Slot::recovered(container, vec![left]));
             }
             // Interrupted: nobody was told of it.
             Ok(_) => interrupted.push(id),

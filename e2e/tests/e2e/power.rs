@@ -330,6 +330,7 @@ on_one!(what_is_broken_is_named_at_the_start_put_aside_and_pulled_again, |t| {
         ensure!(log.lines().any(named), "{what}: {log}");
         // The container that has it mounted is let alone.
         assert_eq!(t.pid(&id)?, pid, "{what}");
+        t.exec(&id, "grep -q ^root: /etc/passwd").context(what)?;
         t.cri.pull(&reference).context(what)?;
         t.davit_ok(&["run", "--rm", "busybox", "grep", "-q", "^root:", "/etc/passwd"])
             .context(what)?;

@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// How the names of layers begin that can't be used and may be mounted.
+pub(super) const ASIDE: &str = "aside-";
+
 /// A file name's random part.
 pub(crate) fn suffix() -> io::Result<String> {
     let mut bytes = [0_u8; 8];
@@ -96,7 +99,7 @@ pub(crate) fn is_half_made(name: &str) -> bool {
 
 /// Whether a name is one that davit gives to what it keeps by digest, whatever has become of it.
 fn is_own(name: &str) -> bool {
-    let prefixes = ["trash-", "broken-"];
+    let prefixes = ["trash-", "broken-", ASIDE];
     format!("sha256:{name}").parse::<super::Digest>().is_ok()
         || is_half_made(name)
         || prefixes.iter().any(|prefix| name.starts_with(prefix))

@@ -131,7 +131,7 @@ impl Images {
         &self.0.quarantined
     }
 
-    /// Removes layers that no image names and nobody holds: what a crash left behind. To be called when all holds are taken
+    /// Removes layers that no image names and nobody holds: what a crash left behind, what is broken. To be called when all holds are taken
     /// again.
     pub async fn sweep(&self) -> SweepReport {
         let inner = Arc::clone(&self.0);
@@ -198,6 +198,11 @@ impl Images {
                 Err(HoldError(gone.clone()))
             }
         }
+    }
+
+    /// Keeps what there is of the layers of a container that an earlier davit has made, also what can't be used any more.
+    pub(crate) fn hold_left(&self, layers: &[Digest]) -> LayerHold {
+        self.0.layers.hold_left(layers)
     }
 
     /// What the layers take of the disk.

@@ -7,6 +7,8 @@
 //! stage ─► <hex>.tmp-… ──commit──► <hex>, pending ──flush──► <hex>, durable
 //!              │ dropped                 │ last name and last hold gone
 //!              └────────► trash-… ◄──────┘        deleted by a thread that may take its time
+//!                            ▲
+//!          aside-<hex>-… ────┘ no container has it any more: what could not be read at a start ([`aside`])
 //! ```
 //!
 //! Invariants: a name that is a whole diff id is a layer that was unpacked and verified to its end. A *pending* layer's bytes may
@@ -15,7 +17,9 @@
 //! long as all the rest of the pull. What a count decides and what it does to the directory happen under one lock, but for a layer
 //! whose record is being replaced at that moment: it goes when that is done, if nobody wants it by then.
 
+mod aside;
 mod check;
+mod hold;
 mod record;
 mod seal;
 mod settle;
@@ -26,9 +30,11 @@ use super::files::{
     Unusable, is_half_made, make_directory, remove_tree, replace, suffix, sync_directory, write_new,
 };
 use crate::shortage::is_shortage;
+use aside::Aside;
 use check::Sealer;
 pub(crate) use check::Verdict;
 use davit_sys::failpoint::reach;
+pub use hold::{HoldError, LayerHold};
 pub(crate) use record::LayerRecord;
 use record::RECORD_FILE;
 use std::collections::HashMap;
@@ -37,11 +43,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 
-/// A layer that is not here.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("layer {0} is not here")]
-pub struct HoldError(pub Digest);
-
 #[derive(Debug)]
 pub(crate) struct Layers {
     directory: PathBuf,
@@ -49,6 +50,8 @@ pub(crate) struct Layers {
     table: Mutex<HashMap<Digest, Slot>>,
     /// Taken by those who rewrite records, for as long as the disk takes; the table is not locked meanwhile.
     writing: Mutex<()>,
+    /// Until the first sweep.
+    aside: Mutex<Vec<Arc<Aside>>>,
     sealer: Sealer,
     handle: Handle,
 }
@@ -84,14 +87,14 @@ impl Slot {
 /// A directory that was not what it should be, and where it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined {
-    /// Where it is now; gone if it was a layer, which can be had again.
+    /// Where it is now. A layer, which can be had again, goes once no container has it mounted.
     pub path: PathBuf,
     /// What is wrong with it.
     pub reason: String,
 }
 
 impl Layers {
-    /// Reads what is there; what is half-made is deleted in the background, what is broken is named, too.
+    /// Reads what is there; what is half-made is deleted in the background, what is broken is put aside and named.
     pub(crate) fn open(
         directory: PathBuf,
         boot: String,
@@ -103,16 +106,20 @@ impl Layers {
             boot,
             table: Mutex::default(),
             writing: Mutex::default(),
+            aside: Mutex::default(),
             sealer: Sealer::default(),
             handle,
         });
         let mut broken = Vec::new();
-        for entry in std::fs::read_dir(&layers.directory)? {
-            let path = entry?.path();
+        // All of them before anything gets another name.
+        let entries: Vec<_> = std::fs::read_dir(&layers.directory)?.collect::<Result<_, _>>()?;
+        for path in entries.iter().map(std::fs::DirEntry::path) {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Ok(diff_id) = format!("sha256:{name}").parse::<Digest>() else {
                 if is_half_made(name) || name.starts_with("trash-") {
                     layers.discard(path)?;
+                } else if let Some(diff_id) = aside::of_name(name) {
+                    layers.keep_aside(diff_id, path);
                 }
                 continue;
             };
@@ -122,7 +129,7 @@ impl Layers {
                 }
                 Err(Unusable::Unseen(error)) => return Err(error),
                 Err(Unusable::Broken(reason)) => {
-                    layers.discard(path.clone())?;
+                    let path = layers.put_aside(diff_id, &path)?;
                     broken.push(Quarantined { path, reason });
                 }
             }
@@ -205,6 +212,14 @@ impl Layers {
         if let Some(missing) = diff_ids.iter().find(|diff_id| !table.contains_key(diff_id)) {
             return Err(HoldError(missing.clone()));
         }
+        Ok(self.count(table, diff_ids))
+    }
+
+    fn count(
+        self: &Arc<Self>,
+        table: &mut HashMap<Digest, Slot>,
+        diff_ids: &[Digest],
+    ) -> LayerHold {
         let mut lower: Vec<PathBuf> = Vec::with_capacity(diff_ids.len());
         for diff_id in diff_ids.iter().rev() {
             // overlayfs refuses a directory that is there twice, and its upper occurrence hides the lower one anyway.
@@ -218,7 +233,8 @@ impl Layers {
                 slot.holds += 1;
             }
         }
-        Ok(LayerHold { layers: Arc::clone(self), diff_ids: diff_ids.to_vec(), lower })
+        let (layers, diff_ids) = (Arc::clone(self), diff_ids.to_vec());
+        LayerHold { aside: Vec::new(), layers, diff_ids, lower }
     }
 
     fn release(&self, diff_ids: &[Digest]) {
@@ -254,6 +270,7 @@ impl Layers {
 
     /// Removes every layer that nothing names and nobody holds.
     pub(crate) fn sweep(&self) -> Vec<Digest> {
+        self.drop_aside();
         let mut table = self.table();
         let all: Vec<Digest> = table.keys().cloned().collect();
         self.remove_unused(&mut table, &all)
@@ -400,34 +417,6 @@ impl Drop for Staged {
         if let Err(error) = self.layers.discard(self.path.clone()) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove a layer that was not finished");
         }
-    }
-}
-
-/// Layers that stay, because somebody mounts them. Dropping it lets them go.
-#[derive(Debug)]
-pub struct LayerHold {
-    layers: Arc<Layers>,
-    diff_ids: Vec<Digest>,
-    lower: Vec<PathBuf>,
-}
-
-impl LayerHold {
-    /// Absolute directories for overlayfs, top first; each only once, though an image may have a layer twice.
-    #[must_use]
-    pub fn lower(&self) -> &[PathBuf] {
-        &self.lower
-    }
-
-    /// What is held, bottom first.
-    #[must_use]
-    pub fn layers(&self) -> &[Digest] {
-        &self.diff_ids
-    }
-}
-
-impl Drop for LayerHold {
-    fn drop(&mut self) {
-        self.layers.release(&self.diff_ids);
     }
 }
 

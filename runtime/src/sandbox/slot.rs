@@ -19,7 +19,7 @@ pub(crate) struct Slot {
     /// On the heap: a map of slots has room for eleven before there is one.
     pub(super) record: Box<ContainerRecord>,
     view: Arc<ContainerView>,
-    /// Keeps its layers and its volumes', whatever happens to the images. None if one was missing at recovery.
+    /// Keeps its layers and its volumes', whatever happens to the images; at recovery, those that are left.
     #[expect(dead_code, reason = "held, not looked at")]
     layers: Vec<LayerHold>,
     /// A start under way, and who waits for it.
