@@ -96,6 +96,8 @@ where
     if let Some(traces) = traces {
         traces.end();
     }
+    // What is dropped with the pods' tasks is still mounted by their containers.
+    davit_runtime::image::keep_layers();
     // Blocking work that is left (a file being unpacked) must not hold up the end: it is finished or undone at the next start.
     executor.shutdown_background();
     result

@@ -56,6 +56,27 @@ on_both!(containers_go_on_and_their_logs_with_them, |t| {
     Ok(())
 });
 
+on_one!(a_container_whose_image_was_removed_keeps_its_files, |t| {
+    let (_, id) = t.sleeper(|_| ())?;
+    let images = t.cri.list_images()?;
+    for image in &images {
+        t.cri.remove_image(&image.id)?;
+    }
+    assert!(!images.is_empty() && t.cri.list_images()?.is_empty());
+    // What the first of them lets go of, the next one deletes.
+    for way in [Way::Stop, Way::Kill, Way::Stop] {
+        go(t, way)?;
+        t.daemon().spawn()?;
+        t.exec(&id, "grep -q ^root: /etc/passwd").with_context(|| format!("{way:?}"))?;
+    }
+    t.cri.stop(&id, 0)?;
+    t.cri.remove(&id)?;
+    let layers = t.settings().root().join("layers");
+    eventually(Duration::from_secs(30), "its layers are gone", || {
+        Ok(davit_e2e::host::names_in(&layers)?.is_empty().then_some(()))
+    })
+});
+
 on_both!(an_end_that_nobody_saw_is_told_afterwards, |t| {
     let pod = t.pod("web", |_| ())?;
     for (number, way) in WAYS.into_iter().enumerate() {

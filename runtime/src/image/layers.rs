@@ -23,6 +23,7 @@ mod hold;
 mod record;
 mod seal;
 mod settle;
+mod staged;
 
 use super::Digest;
 use super::birth::Birth;
@@ -34,12 +35,14 @@ use aside::Aside;
 use check::Sealer;
 pub(crate) use check::Verdict;
 use davit_sys::failpoint::reach;
-pub use hold::{HoldError, LayerHold};
+pub use hold::{HoldError, LayerHold, keep_layers};
 pub(crate) use record::LayerRecord;
 use record::RECORD_FILE;
+use staged::Staged;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 
@@ -54,6 +57,7 @@ pub(crate) struct Layers {
     aside: Mutex<Vec<Arc<Aside>>>,
     sealer: Sealer,
     handle: Handle,
+    ending: &'static AtomicBool,
 }
 
 #[derive(Debug)]
@@ -100,6 +104,16 @@ impl Layers {
         boot: String,
         handle: Handle,
     ) -> io::Result<(Arc<Self>, Vec<Quarantined>)> {
+        Self::open_until(hold::ending(), directory, boot, handle)
+    }
+
+    /// The same, where something else says whether davit ends.
+    fn open_until(
+        ending: &'static AtomicBool,
+        directory: PathBuf,
+        boot: String,
+        handle: Handle,
+    ) -> io::Result<(Arc<Self>, Vec<Quarantined>)> {
         make_directory(&directory)?;
         let layers = Arc::new(Self {
             directory,
@@ -109,6 +123,7 @@ impl Layers {
             aside: Mutex::default(),
             sealer: Sealer::default(),
             handle,
+            ending,
         });
         let mut broken = Vec::new();
         // All of them before anything gets another name.
@@ -237,7 +252,15 @@ impl Layers {
         LayerHold { aside: Vec::new(), layers, diff_ids, lower }
     }
 
+    /// Who is dropped has not let go: its containers run on.
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
     fn release(&self, diff_ids: &[Digest]) {
+        if self.is_ending() {
+            return;
+        }
         let mut table = self.table();
         for diff_id in diff_ids {
             if let Some(slot) = table.get_mut(diff_id) {
@@ -390,33 +413,6 @@ impl Layers {
     /// Which of the layers that had this diff id is here.
     fn birth(&self, diff_id: &Digest) -> Option<Birth> {
         self.table().get(diff_id).map(|slot| slot.birth)
-    }
-}
-
-/// A layer that is being unpacked; deleted when dropped, unless it was committed.
-#[derive(Debug)]
-pub(crate) struct Staged {
-    layers: Arc<Layers>,
-    path: PathBuf,
-}
-
-impl Staged {
-    /// What becomes the layer's tree.
-    pub(crate) fn tree(&self) -> PathBuf {
-        self.path.join("fs")
-    }
-
-    /// Where the applier puts what it replaces.
-    pub(crate) fn junk(&self) -> PathBuf {
-        self.path.join("junk")
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if let Err(error) = self.layers.discard(self.path.clone()) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove a layer that was not finished");
-        }
     }
 }
 

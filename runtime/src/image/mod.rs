@@ -55,7 +55,7 @@ pub use error::{
 pub(crate) use files::remove_tree;
 pub use hosts::{Capability, ConfiguredRegistry, EndpointPlan, HostsError, configured_registries};
 pub use images::{Images, ImagesConfig, SweepReport, Totals, Usage};
-pub use layers::{HoldError, LayerHold, Quarantined};
+pub use layers::{HoldError, LayerHold, Quarantined, keep_layers};
 pub use limits::Limits;
 pub use login::{RegistryError, Welcome};
 pub use manifest::ManifestError;

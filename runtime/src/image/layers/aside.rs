@@ -23,7 +23,9 @@ pub(super) struct Aside {
 impl Drop for Aside {
     fn drop(&mut self) {
         // Of a davit that ends: the next one finds it.
-        let Some(layers) = self.layers.upgrade() else { return };
+        let Some(layers) = self.layers.upgrade().filter(|layers| !layers.is_ending()) else {
+            return;
+        };
         if let Err(error) = layers.discard(self.path.clone()) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove a broken layer");
         }
@@ -81,6 +83,7 @@ mod tests {
     use crate::image::apply::Applied;
     use crate::image::layers::{LayerHold, LayerRecord, Layers};
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::runtime::Handle;
 
     fn commit(layers: &Arc<Layers>, diff_id: &Digest) -> LayerHold {
@@ -121,6 +124,27 @@ mod tests {
         drop(container);
         assert!(!mounted.exists() && !layers.place(&broken).exists());
         assert!(!layers.contains(&whole), "nor does anybody have the other one");
+    }
+
+    #[tokio::test]
+    async fn a_davit_that_ends_lets_go_of_nothing() {
+        static ENDING: AtomicBool = AtomicBool::new(false);
+        let root = tempfile::tempdir().unwrap();
+        let open = || {
+            let place = root.path().join("layers");
+            Layers::open_until(&ENDING, place, "boot".to_owned(), Handle::current()).unwrap()
+        };
+        let (broken, whole) = (Digest::from_sha256([7; 32]), Digest::from_sha256([8; 32]));
+        let (layers, _) = open();
+        let held = [commit(&layers, &broken), commit(&layers, &whole)];
+        ENDING.store(true, Ordering::SeqCst);
+        drop(held);
+        std::fs::remove_file(layers.place(&broken).join("layer.json")).unwrap();
+        let (layers, told) = open();
+        let container = layers.hold_left(&[broken, whole.clone()]);
+        layers.sweep();
+        drop(container);
+        assert!(told[0].path.exists() && layers.place(&whole).exists());
     }
 
     #[tokio::test]

@@ -5,6 +5,20 @@ use super::aside::Aside;
 use crate::image::Digest;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether davit ends.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// From now on whatever is dropped lets go of no layer: davit ends, and its containers run on. The next one finds what is nobody's.
+pub fn keep_layers() {
+    ENDING.store(true, Ordering::SeqCst);
+}
+
+/// What says whether davit ends.
+pub(super) fn ending() -> &'static AtomicBool {
+    &ENDING
+}
 
 /// A layer that is not here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
