@@ -1,6 +1,6 @@
 //! Reading what may be a terminal's master side to its end.
 //!
-//! Owns what its end looks like; everything else about a terminal is its user's.
+//! Owns what its end looks like; everything else about a terminal is its user's, also whether somebody may open it again.
 
 use rustix::io::Errno;
 

@@ -21,6 +21,7 @@ use crate::stdio::console::Console;
 use crate::stdio::feed::{Ends, Feed};
 use crate::stdio::log::{Log, LogError, LogPath, Source};
 use crate::stdio::stream;
+use crate::stdio::terminal;
 use crate::userns::Userns;
 use davit_proto::disk::{EXIT_RECORD, INIT_PID};
 use davit_proto::shim::{CreateRequest, MappedMount, Rootfs};
@@ -298,8 +299,9 @@ async fn adopt(
     }
     let init = held?;
     reach("shim_create.held").map_err(step("pass"))?;
+    let outlets = || (Arc::clone(&container.log), Arc::clone(&container.tee));
     let read = |fd, source| {
-        let (log, tee) = (Arc::clone(&container.log), Arc::clone(&container.tee));
+        let (log, tee) = outlets();
         stream::spawn_logging(fd, source, log, tee).map_err(step("read its output"))
     };
     let (stdin, terminal, logging) = match ours {
@@ -307,15 +309,17 @@ async fn adopt(
             (stdin, None, vec![read(stdout, Source::Stdout)?, read(stderr, Source::Stderr)?])
         }
         Ours::Terminal(console) => {
-            let terminal = console.receive().await.map_err(step("receive its terminal"))?;
-            let again = || terminal.try_clone().map_err(step("share its terminal"));
+            let master = console.receive().await.map_err(step("receive its terminal"))?;
+            let again = || master.try_clone().map_err(step("share its terminal"));
             let stdin = match plan.streams {
                 Streams::Terminal { input: true } => Some(Feed::terminal(again()?)),
                 Streams::Terminal { input: false }
                 | Streams::Output
                 | Streams::InputAndOutput(_) => None,
             };
-            (stdin, Some(again()?), vec![read(terminal, Source::Stdout)?])
+            let (held, (log, tee)) = (again()?, outlets());
+            let reading = terminal::spawn_logging(master, log, tee);
+            (stdin, Some(held), vec![reading.map_err(step("read its output"))?])
         }
     };
     reach("shim_create.read").map_err(step("pass"))?;

@@ -89,7 +89,8 @@ impl Writer {
     }
 }
 
-fn read_now(fd: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
+/// What is there now; `None` at the end.
+pub(super) fn read_now(fd: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
     let mut bytes = Vec::with_capacity(CHUNK);
     loop {
         match davit_sys::terminal::read(|| rustix::io::read(fd, spare_capacity(&mut bytes))) {
@@ -101,7 +102,7 @@ fn read_now(fd: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
     }
 }
 
-/// Reads a stream until it ends, into the log and to whoever is attached.
+/// Reads a pipe until it ends, into the log and to whoever is attached.
 pub(crate) fn spawn_logging(
     fd: OwnedFd,
     source: Source,
@@ -111,15 +112,20 @@ pub(crate) fn spawn_logging(
     let reader = Reader::new(fd)?;
     Ok(tokio::spawn(async move {
         while let Ok(Some(bytes)) = reader.read().await {
-            log.write(source, &bytes);
-            // On the heap, and only if there is somebody: every container has two of these tasks.
-            if tee.has_clients() {
-                Box::pin(tee.pass_on(source, bytes)).await;
-            }
+            pass_on(source, bytes, &log, &tee).await;
         }
         log.end(source);
         tee.end(source);
     }))
+}
+
+/// Into the log, and to whoever is attached.
+pub(super) async fn pass_on(source: Source, bytes: Vec<u8>, log: &Log, tee: &Tee) {
+    log.write(source, &bytes);
+    // On the heap, and only if there is somebody: every container has two tasks that do this.
+    if tee.has_clients() {
+        Box::pin(tee.pass_on(source, bytes)).await;
+    }
 }
 
 /// All that comes, up to `limit` bytes; what is beyond is read and dropped.

@@ -135,7 +135,7 @@ impl Tee {
         let hurried = self.hurry.notified();
         tokio::pin!(hurried);
         hurried.as_mut().enable();
-        let offered = if self.ended.load(Ordering::Relaxed) {
+        let offered = if self.has_ended() {
             tap.room.take_surplus(cost)
         } else {
             tokio::select! {
@@ -158,6 +158,22 @@ impl Tee {
         self.hurry.notify_waiters();
     }
 
+    /// Whether the container has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Answers once it has.
+    pub(super) async fn ended(&self) {
+        // Before the look, as in an offer.
+        let hurried = self.hurry.notified();
+        tokio::pin!(hurried);
+        hurried.as_mut().enable();
+        if !self.has_ended() {
+            hurried.await;
+        }
+    }
+
     /// A stream has ended.
     pub(crate) fn end(&self, source: Source) {
         self.remove(|tap| tap.source == source);
@@ -165,6 +181,8 @@ impl Tee {
 
     /// There is no more output, and nobody to attach to.
     pub(crate) fn close(&self) {
+        // One that never came to be is not hurried before.
+        self.hurry();
         self.clients().closed = true;
         self.remove(|_| true);
     }

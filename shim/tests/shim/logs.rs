@@ -68,6 +68,25 @@ async fn a_terminal_is_one_stream() {
 }
 
 #[tokio::test]
+async fn a_terminal_that_nobody_had_open_for_a_while_goes_on() {
+    for runtime in RUNTIMES {
+        let mut pod = Pod::new(runtime).await;
+        let mut container =
+            sh("echo early; exec </dev/null >/dev/null 2>&1; sleep 1; echo late >/dev/console; \
+             head -c 100000 /dev/zero >/dev/console; sleep 1; printf last >/dev/console; exit 3");
+        container.request.terminal = true;
+        assert_eq!(pod.run_to_end("c", &container).await.code, 3);
+        let log = pod.log("c");
+        assert_eq!(log.first().map(String::as_str), Some("stdout F early"));
+        assert_eq!(log.get(1).map(String::as_str), Some("stdout F late"));
+        let rest: String = log.iter().skip(2).map(|line| &line["stdout P ".len()..]).collect();
+        assert_eq!(rest.trim_start_matches('\0'), "last");
+        assert_eq!(rest.len(), 100_004);
+        pod.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn standard_input_stays_open_only_if_asked_for() {
     let mut pod = Pod::new(RUNTIMES[0]).await;
     assert_eq!(pod.run_to_end("closed", &sh("cat; exit 3")).await.code, 3);
