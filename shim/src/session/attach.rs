@@ -14,11 +14,13 @@ use crate::stdio::tee::{Attachment, Queue};
 use davit_proto::shim::session_answer::Kind;
 use davit_proto::shim::{Detached, OpenAttach, Opened, session_request};
 use futures_util::future::join;
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// How long a client may take for what is left when the container has ended.
+/// How long a client may take for what is left when the container has ended, and a container for what is left when the client has gone.
 const LAST: Duration = Duration::from_secs(10);
 const TOO_SLOW: &str = "the client did not read the container's output fast enough";
 const GONE: &str = "the container is gone";
@@ -87,17 +89,38 @@ impl Client<'_> {
                     }
                     // Of a newer daemon, or out of place.
                     Ok(Some(session_request::Kind::Exec(_) | session_request::Kind::Attach(_)) | None) => {}
-                    Err(_gone) => return None,
+                    Err(_gone) => break None,
                 },
                 () = &mut outputs, if !read => read = true,
                 () = &mut feeding, if !fed => fed = true,
-                over = &mut over => break over,
+                over = &mut over => break Some(over),
             }
+        };
+        let Some(over) = over else {
+            if !fed {
+                let outputs = async {
+                    if !read {
+                        outputs.await;
+                    }
+                    pending().await
+                };
+                outlive(feeding, outputs).await;
+            }
+            return None;
         };
         if !read && tokio::time::timeout(LAST, outputs).await.is_err() {
             return Some(Kind::Detached(Detached { reason: TOO_SLOW.to_owned() }));
         }
         Some(over)
+    }
+}
+
+/// Passes on what a client had written when it went. Its outputs find out meanwhile that nobody reads them, so that they hold the container up no more.
+async fn outlive(feeding: impl Future<Output = ()>, outputs: impl Future<Output = Infallible>) {
+    tokio::select! {
+        () = feeding => {}
+        never = outputs => match never {},
+        () = tokio::time::sleep(LAST) => {}
     }
 }
 
@@ -112,11 +135,20 @@ async fn pump(queue: Option<Queue>, writer: Option<Writer>) {
     }
 }
 
-/// Passes the client's input on until it ends, or the container takes no more.
+/// Passes the client's input on until it ends, or the container takes no more. However this ends, the client's input has.
 async fn feed(container: &Container, input: Option<OwnedFd>) {
     let (Some(input), Some(mouth)) = (input, container.mouth()) else { return };
-    if mouth.copy_from(input).await.is_ok() {
-        container.fed();
+    let _fed = Fed(container);
+    // That of a client whose input can't be read, or is not wanted, has ended too.
+    let _ = mouth.copy_from(input).await;
+}
+
+/// Tells the container when it is dropped.
+struct Fed<'a>(&'a Container);
+
+impl Drop for Fed<'_> {
+    fn drop(&mut self) {
+        self.0.fed();
     }
 }
 

@@ -183,6 +183,56 @@ async fn input_that_is_for_one_client_ends_with_the_first() {
 }
 
 #[tokio::test]
+async fn what_a_client_said_before_it_went_is_heard_and_then_the_input_ends() {
+    let mut pod = Pod::new(RUNTIMES[0]).await;
+    let client = client(&pod);
+    for n in 0..50 {
+        let id = format!("n{n}");
+        pod.run(&id, &with_input_once("cat")).await;
+        let mut session = attach(&client, &id, IN_OUT).await.unwrap();
+        say(&mut session, "last\n").await;
+        drop(session);
+        assert_eq!(pod.exit(&id).await.code, 0);
+        assert_eq!(pod.log(&id), ["stdout F last"], "{n}");
+        pod.delete(&id).await;
+    }
+    // More than the container's pipe holds, and nothing of it read for a while.
+    pod.run("c", &with_input_once("echo begun; sleep 1; wc -c")).await;
+    let mut session = attach(&client, "c", IN_OUT).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    let writing = async {
+        stdin.write_all(&[b'x'; 200_000]).await.unwrap();
+        drop(stdin);
+    };
+    tokio::time::timeout(PATIENCE, writing).await.unwrap();
+    drop(session);
+    assert_eq!(pod.exit("c").await.code, 0);
+    assert_eq!(pod.log("c"), ["stdout F begun", "stdout F 200000"]);
+    pod.delete("c").await;
+    pod.finish().await;
+}
+
+#[tokio::test]
+async fn a_container_that_does_not_read_is_not_waited_for_for_ever() {
+    let mut pod = Pod::new(RUNTIMES[0]).await;
+    pod.run("c", &with_input_once("sleep 12; wc -c; sleep 1000")).await;
+    let client = client(&pod);
+    let mut session = attach(&client, "c", IN_OUT).await.unwrap();
+    let much = vec![b'x'; 1 << 20];
+    let writing = session.stdin.as_mut().unwrap().write_all(&much);
+    let written = tokio::time::timeout(Duration::from_secs(1), writing).await;
+    assert!(written.is_err(), "the pipes hold it all");
+    drop(session);
+    // What was in the container's own pipe is read, and then the end.
+    let log = eventually("it is read", || (!pod.log("c").is_empty()).then(|| pod.log("c"))).await;
+    assert_eq!(log, ["stdout F 65536"]);
+    pod.signal("c", 9).await.unwrap();
+    pod.exit("c").await;
+    pod.delete("c").await;
+    pod.finish().await;
+}
+
+#[tokio::test]
 async fn input_that_is_for_all_clients_outlives_each() {
     let mut pod = Pod::new(RUNTIMES[0]).await;
     pod.run("c", &with_input("while read x; do echo got $x; done")).await;
