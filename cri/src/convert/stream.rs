@@ -2,7 +2,7 @@
 
 use super::error::{InvalidField, refuse};
 use super::text;
-use crate::streaming::grant::{Attach, Exec, ExecAs, Forward, Wanted};
+use crate::streaming::grant::{Exec, ExecAs, Forward, Wanted};
 use davit_proto::admin;
 use davit_proto::cri::{AttachRequest, ExecRequest, PortForwardRequest};
 
@@ -34,12 +34,11 @@ pub(crate) fn exec_as(request: admin::ExecRequest) -> Result<Exec, InvalidField>
     Ok(Exec { whom: ExecAs { user, cwd, env }, ..exec(plain)? })
 }
 
-/// A container to attach to.
-pub(crate) fn attach(request: AttachRequest) -> Result<Attach, InvalidField> {
+/// A container to attach to, and to which of its streams.
+pub(crate) fn attach(request: AttachRequest) -> Result<(String, Wanted), InvalidField> {
     let AttachRequest { container_id, stdin, tty, stdout, stderr } = request;
     let container = id("container_id", container_id)?;
-    let wanted = wanted(Wanted { stdin, stdout, stderr, terminal: tty })?;
-    Ok(Attach { container, wanted })
+    Ok((container, wanted(Wanted { stdin, stdout, stderr, terminal: tty })?))
 }
 
 /// A pod whose ports are to be reached.
@@ -125,7 +124,7 @@ mod tests {
             stdout: false,
             stderr,
         };
-        assert!(attach(request(false, true)).unwrap().wanted.stderr);
+        assert!(attach(request(false, true)).unwrap().1.stderr);
         assert!(attach(request(true, true)).unwrap_err().to_string().contains("stderr"));
         assert!(attach(request(true, false)).is_err());
     }

@@ -6,11 +6,12 @@
 use super::status::plain_status;
 use crate::convert;
 use crate::streaming::Urls;
-use crate::streaming::grant::{Attach, Exec, Forward, Grant, Wanted};
+use crate::streaming::grant::{Attach, Exec, Forward, Grant, OnEof, Wanted};
 use crate::streaming::token::TokenError;
 use davit_proto::admin;
 use davit_proto::cri::{AttachRequest, ExecRequest, PortForwardRequest};
 use davit_runtime::Runtime;
+use davit_runtime::stream::Attachable;
 use tonic::Status;
 
 /// The URL for a command.
@@ -42,7 +43,10 @@ pub(super) fn attach_early(
     let found = runtime.may_attach_early(&container_id).map_err(|error| plain_status(&error))?;
     let (tty, stdin) = (found.terminal, stdin && found.stdin);
     let wanted = Wanted { stdin, stdout: true, stderr: !tty, terminal: tty };
-    let url = give(urls, Grant::Attach(Attach { container: found.id.to_string(), wanted }))?;
+    // Without a terminal, davit's own client stays to the container's end whatever becomes of its input: it exits as the container does.
+    let on_eof = if tty { OnEof::Detach } else { OnEof::Stay };
+    let url =
+        give(urls, Grant::Attach(Attach { container: found.id.to_string(), wanted, on_eof }))?;
     Ok(admin::AttachResponse { url, tty, stdin })
 }
 
@@ -52,9 +56,16 @@ pub(super) fn attach(
     urls: &Urls,
     request: AttachRequest,
 ) -> Result<String, Status> {
-    let Attach { container, wanted } = convert::attach(request)?;
-    let attachable = runtime.may_attach(&container).map_err(|error| plain_status(&error))?;
-    give(urls, Grant::Attach(Attach { container: attachable.id.to_string(), wanted }))
+    let (container, wanted) = convert::attach(request)?;
+    let found = runtime.may_attach(&container).map_err(|error| plain_status(&error))?;
+    let on_eof = on_eof(&found);
+    give(urls, Grant::Attach(Attach { container: found.id.to_string(), wanted, on_eof }))
+}
+
+/// Input that outlives its clients does not end with one's, so a client that has no more, or has read the keys for leaving, has no other way to say that it wants to go.
+fn on_eof(found: &Attachable) -> OnEof {
+    let Attachable { id: _, terminal, stdin, stdin_once } = *found;
+    if terminal || (stdin && !stdin_once) { OnEof::Detach } else { OnEof::Stay }
 }
 
 /// The URL for a pod's ports.

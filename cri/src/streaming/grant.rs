@@ -23,6 +23,17 @@ pub(crate) struct Attach {
     pub(crate) container: String,
     /// Its streams.
     pub(crate) wanted: Wanted,
+    /// As the container is.
+    pub(crate) on_eof: OnEof,
+}
+
+/// What the end of a client's input means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnEof {
+    /// The process's input ends, and that is all.
+    Stay,
+    /// The client wants to go.
+    Detach,
 }
 
 /// A pod whose ports are to be reached.

@@ -15,7 +15,7 @@ impl Backend for Runtime {
     }
 
     async fn attach(&self, attach: &Attach) -> Result<Session, String> {
-        let Attach { container, wanted } = attach;
+        let Attach { container, wanted, on_eof: _ } = attach;
         let session = Self::attach(self, container, *wanted).await;
         session.map(seam).map_err(|error| chain(&*error))
     }

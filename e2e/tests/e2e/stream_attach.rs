@@ -36,6 +36,33 @@ on_both!(a_shell_hears_its_first_client_and_ends_with_it, |t| {
     Ok(())
 });
 
+on_both!(the_end_of_its_input_lets_a_client_go_where_the_containers_goes_on, |t| {
+    let (_, id) = t.sleeper(|c| {
+        c.command = sh("while read -r line; do echo got-$line; done");
+        c.stdin = true;
+    })?;
+    let path = PathBuf::from(t.cri.status(&id)?.log_path);
+    for transport in TRANSPORTS {
+        let mut child = Crictl::new(t)?.command(&["attach", "-i", "--transport", transport, &id]);
+        let child = child.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = child.spawn()?;
+        writeln!(child.stdin.take().context("stdin")?, "{transport}")?;
+        let ended = eventually(Duration::from_secs(30), "crictl returns", || Ok(child.try_wait()?));
+        if ended.is_err() {
+            child.kill()?;
+            child.wait()?;
+        }
+        assert!(ended?.success(), "{transport}");
+        // What it had said is heard, and nobody's input has ended.
+        eventually(Duration::from_secs(30), "it is heard", || {
+            let log = std::fs::read_to_string(&path)?;
+            Ok(log.contains(&format!("got-{transport}\n")).then_some(()))
+        })?;
+        assert_eq!(t.cri.status(&id)?.state(), ContainerState::ContainerRunning);
+    }
+    Ok(())
+});
+
 on_both!(everybody_who_is_attached_hears_everything, |t| {
     let (_, id) = t.sleeper(|c| {
         c.command = sh(

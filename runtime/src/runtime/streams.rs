@@ -143,6 +143,7 @@ impl Runtime {
 }
 
 fn attachable(container: &ContainerView) -> Attachable {
-    let (terminal, stdin) = (container.spec.tty, container.spec.stdin);
-    Attachable { id: container.id.clone(), terminal, stdin }
+    let spec = &container.spec;
+    let (terminal, stdin, stdin_once) = (spec.tty, spec.stdin, spec.stdin_once);
+    Attachable { id: container.id.clone(), terminal, stdin, stdin_once }
 }

@@ -95,4 +95,6 @@ pub struct Attachable {
     pub terminal: bool,
     /// It has a standard input that clients can write to.
     pub stdin: bool,
+    /// That ends with the first client's.
+    pub stdin_once: bool,
 }

@@ -20,7 +20,7 @@ pub(crate) mod websocket;
 
 use super::activity::Activity;
 use super::backend::{Backend, Session};
-use super::grant::{Attach, Exec, Kind, Wanted};
+use super::grant::{Attach, Exec, Kind, OnEof, Wanted};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,7 @@ const CLOSING: Duration = Duration::from_secs(10);
 pub(crate) struct Command {
     kind: Kind,
     wanted: Wanted,
+    on_eof: OnEof,
     start: Pin<Box<dyn Future<Output = Result<Session, String>> + Send>>,
 }
 
@@ -47,24 +48,15 @@ impl Command {
     pub(crate) fn exec(backend: Arc<dyn Backend>, exec: Exec) -> Self {
         let wanted = exec.wanted;
         let start = Box::pin(async move { backend.exec(&exec).await });
-        Self { kind: Kind::Exec, wanted, start }
+        Self { kind: Kind::Exec, wanted, on_eof: OnEof::Stay, start }
     }
 
     /// A process to attach to.
     pub(crate) fn attach(backend: Arc<dyn Backend>, attach: Attach) -> Self {
-        let wanted = attach.wanted;
+        let (wanted, on_eof) = (attach.wanted, attach.on_eof);
         let start = Box::pin(async move { backend.attach(&attach).await });
-        Self { kind: Kind::Attach, wanted, start }
+        Self { kind: Kind::Attach, wanted, on_eof, start }
     }
-}
-
-/// What the end of a client's input means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OnEof {
-    /// The process's input ends, and that is all.
-    Stay,
-    /// The client wants to go.
-    Detach,
 }
 
 /// Who ended the input.
@@ -74,16 +66,6 @@ pub(crate) enum Eof {
     Client,
     /// It reads no more.
     Process,
-}
-
-impl Command {
-    /// A container's terminal has no end of its input, and a client that has read the keys for leaving it has no other way to say so.
-    pub(crate) fn on_eof(&self) -> OnEof {
-        match self.kind {
-            Kind::Attach if self.wanted.terminal => OnEof::Detach,
-            Kind::Exec | Kind::Attach | Kind::Forward => OnEof::Stay,
-        }
-    }
 }
 
 /// What a connection has to put up with.

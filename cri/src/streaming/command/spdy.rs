@@ -12,9 +12,9 @@
 use super::pump;
 use super::resize::Sizes;
 use super::status::{Outcome, Status};
-use super::{CLOSING, Command, Eof, OnEof, Terms};
+use super::{CLOSING, Command, Eof, Terms};
 use crate::streaming::backend::{Ended, Input, Output, Session, Size};
-use crate::streaming::grant::{Kind, Wanted};
+use crate::streaming::grant::{Kind, OnEof, Wanted};
 use crate::streaming::spdy::{self, Incoming, Limits, Reader, Stream, Writer};
 use futures_util::future::{join, pending};
 use std::convert::Infallible;
@@ -45,8 +45,7 @@ where
     let limits = Limits { streams: STREAMS, idle: terms.idle, ..Limits::default() };
     let mut session = spdy::serve(io, limits);
     let closer = session.closer();
-    let on_eof = command.on_eof();
-    let Command { kind, wanted, start } = command;
+    let Command { kind, wanted, on_eof, start } = command;
     let mut streams = Streams::default();
     let expected = Expected { wanted, version };
     let opened = tokio::select! {

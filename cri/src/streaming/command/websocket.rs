@@ -17,9 +17,9 @@
 use super::pump::{CHUNK, heard};
 use super::resize::Sizes;
 use super::status::{Outcome, Status};
-use super::{CLOSING, Command, Eof, OnEof, Terms};
+use super::{CLOSING, Command, Eof, Terms};
 use crate::streaming::backend::{Ended, Input, Output, Session, Size};
-use crate::streaming::grant::Kind;
+use crate::streaming::grant::{Kind, OnEof};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -150,8 +150,7 @@ async fn converse<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let on_eof = command.on_eof();
-    let Command { kind, wanted, start } = command;
+    let Command { kind, wanted, on_eof, start } = command;
     let first = match (wanted.stdout, wanted.stderr) {
         (true, _) => STDOUT,
         (false, true) => STDERR,

@@ -7,7 +7,7 @@ mod websocket;
 use super::activity::Activity;
 use super::backend::{Backend, Ended, Ports, Session, Size};
 use super::command::{Command, Terms};
-use super::grant::{Attach, Exec, Forward, Kind, Wanted};
+use super::grant::{Attach, Exec, Forward, Kind, OnEof, Wanted};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::DuplexStream;
@@ -111,10 +111,12 @@ pub(super) fn exec(wanted: Wanted) -> Exec {
 pub(super) fn command(kind: Kind, backend: Arc<Puppeteer>, wanted: Wanted) -> Command {
     match kind {
         Kind::Exec => Command::exec(backend, exec(wanted)),
-        Kind::Attach | Kind::Forward => {
-            Command::attach(backend, Attach { container: "c".to_owned(), wanted })
-        }
+        Kind::Attach | Kind::Forward => attach(backend, wanted, OnEof::Stay),
     }
+}
+
+pub(super) fn attach(backend: Arc<Puppeteer>, wanted: Wanted, on_eof: OnEof) -> Command {
+    Command::attach(backend, Attach { container: "c".to_owned(), wanted, on_eof })
 }
 
 pub(super) fn terms() -> Terms {

@@ -117,16 +117,37 @@ async fn a_flood_of_sizes_ends_with_the_last() {
 }
 
 #[tokio::test]
-async fn a_terminal_whose_client_ends_its_input_is_left() {
+async fn a_container_whose_input_goes_on_is_left_by_the_end_of_a_clients() {
+    for (wanted, last) in [(TERMINAL, "resize"), (ALL, "stderr")] {
+        let (backend, mut processes) = Puppeteer::new();
+        let command = attach(backend, wanted, OnEof::Detach);
+        let (mut client, _server) = meet(Version::V4, command, terms());
+        open(&mut client, &["error", "stdin", "stdout", last]).await;
+        let mut process = processes.recv().await.unwrap();
+        client.data(3, b"in").await;
+        client.fin(3).await;
+        let said = rest(&mut client, 4).await;
+        assert_eq!(said[0], "{\"status\":\"Success\"}.");
+        let mut read = String::new();
+        process.stdin.take().unwrap().read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "in");
+        process.hung_up().await;
+    }
+}
+
+#[tokio::test]
+async fn one_whose_input_ends_with_a_clients_is_heard_to_its_end() {
     let (backend, mut processes) = Puppeteer::new();
-    let (mut client, _server) =
-        meet(Version::V4, command(Kind::Attach, backend, TERMINAL), terms());
-    open(&mut client, &["error", "stdin", "stdout", "resize"]).await;
-    let process = processes.recv().await.unwrap();
+    let command = attach(backend, ALL, OnEof::Stay);
+    let (mut client, _server) = meet(Version::V4, command, terms());
+    open(&mut client, &["error", "stdin", "stdout", "stderr"]).await;
+    let mut process = processes.recv().await.unwrap();
     client.fin(3).await;
-    let said = rest(&mut client, 4).await;
-    assert_eq!(said[0], "{\"status\":\"Success\"}.");
-    process.hung_up().await;
+    process.stdin.take().unwrap().read_to_string(&mut String::new()).await.unwrap();
+    process.stdout.take().unwrap().write_all(b"out").await.unwrap();
+    drop(process.stderr.take());
+    process.exit(0);
+    assert_eq!(rest(&mut client, 4).await, ["{\"status\":\"Success\"}.", ".", "out.", "."]);
 }
 
 #[tokio::test]

@@ -75,6 +75,24 @@ async fn version_5_ends_the_input_alone_and_then_tells_the_exit_code() {
 }
 
 #[tokio::test]
+async fn a_container_whose_input_goes_on_is_left_by_the_end_of_a_clients() {
+    for wanted in [TERMINAL, ALL] {
+        let (backend, mut processes) = Puppeteer::new();
+        let command = attach(backend, wanted, OnEof::Detach);
+        let (mut client, _server) = meet(V5, command, terms()).await;
+        let mut process = processes.recv().await.unwrap();
+        client.send(binary(0, b"in")).await.unwrap();
+        client.send(binary(255, &[0])).await.unwrap();
+        let said = rest(&mut client).await;
+        assert_eq!(said.last().unwrap(), &(3, "{\"status\":\"Success\"}".to_owned()));
+        let mut read = String::new();
+        process.stdin.take().unwrap().read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "in");
+        process.hung_up().await;
+    }
+}
+
+#[tokio::test]
 async fn before_version_5_a_close_signal_is_nothing_special() {
     let flavour = Flavour { version: Version::V4, ..V5 };
     let (backend, mut processes) = Puppeteer::new();
