@@ -108,10 +108,8 @@ fn forward_by_client(k: &Kubelet<'_>, kind: &str) -> Result<()> {
 fn forward(k: &Kubelet<'_>) -> Result<()> {
     let path = format!("/portForward/{}/{}?port=8080", kubelet::NAMESPACE, k.full_name("shell"));
     let mut session = k.api.socket(&path, PROTOCOLS[1])?;
-    // Both streams begin with the port's number.
-    let mut begun =
-        [session.read()?, session.read()?].map(|frame| frame.map(|f| (f.stream, f.data)));
-    begun.sort();
+    // Both streams begin with the port's number, that of the data first.
+    let begun = [session.read()?, session.read()?].map(|frame| frame.map(|f| (f.stream, f.data)));
     assert_eq!(begun, [0, 1].map(|stream| Some((stream, 8080_u16.to_le_bytes().to_vec()))));
     session.write(0, b"GET /index.html HTTP/1.0\r\n\r\n")?;
     let text = session.read_until(0, |text| text.ends_with("forwarded\n"))?;

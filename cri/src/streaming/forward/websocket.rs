@@ -1,7 +1,8 @@
 //! `v4.channel.k8s.io`: a WebSocket on which each port of the request has two channels.
 //!
 //! A message's first byte is its channel: 2n for the data of the n-th port, 2n + 1 for its error. The first message on each says which
-//! port that is, in two bytes, the lower one first. A channel can't be ended by itself: the socket is closed when every port is done.
+//! port that is, in two bytes, the lower one first. These come before everything else and in the channels' order, in which clients wait for
+//! them. A channel can't be ended by itself: the socket is closed when every port is done.
 //! In `v4.base64.channel.k8s.io` messages are text: the channel as a character counted from '0', then the bytes in base64.
 //!
 //! Bytes wait in a pipe of bounded size per port; one that takes nothing holds up the others as in [`super::spdy`], and is given up alike.
@@ -22,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::{CancellationToken, PollSender};
 
 /// Bytes from the client that wait for a port.
@@ -60,7 +61,7 @@ pub(crate) async fn serve<IO>(socket: WebSocketStream<IO>, request: Request, dia
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sink, stream) = socket.split();
+    let (mut sink, stream) = socket.split();
     let (messages, queued) = mpsc::channel(QUEUE);
     let mut forwards = JoinSet::new();
     let ports = request
@@ -83,11 +84,32 @@ where
     let mut receiving = Receiving { stream, codec: request.codec, ports };
     let activity = tokio::sync::watch::Sender::new(());
     let (idle, tally) = (request.idle, activity.subscribe());
+    let writing = async {
+        if announce(&mut sink, &request).await.is_ok() {
+            write(sink, queued, &activity).await;
+        }
+    };
     tokio::select! {
-        () = write(sink, queued, &activity) => receiving.goodbye().await,
+        () = writing => receiving.goodbye().await,
         () = receiving.run(&activity) => {}
         () = quiet(tally, idle) => {}
     }
+}
+
+/// Says which port each channel is for, of each port the data's first.
+async fn announce<IO>(
+    sink: &mut SplitSink<WebSocketStream<IO>, Message>,
+    request: &Request,
+) -> Result<(), tungstenite::Error>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    for (port, channel) in request.ports.iter().zip((0..=u8::MAX).step_by(2)) {
+        for channel in [channel, channel.saturating_add(1)] {
+            sink.feed(request.codec.encode(channel, &port.to_le_bytes())).await?;
+        }
+    }
+    sink.flush().await
 }
 
 /// Until nothing has gone either way for long.
@@ -212,11 +234,7 @@ impl<D: Dial> Task<D> {
         }
     }
 
-    async fn forward(mut self, from_client: DuplexStream) -> Result<(), ForwardError> {
-        for channel in [&mut self.data.errors(), &mut self.data] {
-            // A client that is gone ends all this soon enough.
-            drop(channel.write_all(&self.port.to_le_bytes()).await);
-        }
+    async fn forward(self, from_client: DuplexStream) -> Result<(), ForwardError> {
         let pod = connection::dial(&self.dial, &self.pod, self.port).await?;
         let reader = BufReader::with_capacity(CHUNK, from_client);
         let halves = (reader, self.data);

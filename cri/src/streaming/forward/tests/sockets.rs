@@ -151,6 +151,25 @@ async fn each_port_has_two_channels_that_begin_with_its_number() {
 }
 
 #[tokio::test]
+async fn the_ports_are_told_before_anything_else_and_in_the_order_of_the_channels() {
+    let hasty = listening(|mut stream: TcpStream| async move {
+        stream.write_all(b"at once").await.unwrap();
+    })
+    .await;
+    let ports = [hasty, closed().await, hasty];
+    for codec in [Codec::Binary, Codec::Base64] {
+        for _ in 0..20 {
+            let (ours, mut theirs) = sockets().await;
+            tokio::spawn(websocket::serve(ours, request(codec, &ports), Here));
+            for (channel, port) in (0..).zip(ports.iter().flat_map(|port| [port, port])) {
+                let told = codec.decode(theirs.next().await.unwrap().unwrap()).unwrap();
+                assert_eq!((told.0, &told.1[..]), (channel, &port.to_le_bytes()[..]));
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn megabytes_go_through_a_channel() {
     let echo = listening(|mut stream: TcpStream| async move {
         let mut all = vec![0; 2_000_000];
