@@ -122,6 +122,37 @@ on_both!(a_terminal_can_be_left_and_come_back_to, |t| {
     Ok(())
 });
 
+on_both!(a_terminal_is_attached_to_by_clients_that_have_none, |t| {
+    let (_, id) = t.sleeper(|c| {
+        c.command = sh("while read -r line; do echo got-$line; done");
+        (c.stdin, c.tty) = (true, true);
+    })?;
+    for transport in TRANSPORTS {
+        let mut child = Crictl::new(t)?.command(&["attach", "-i", "--transport", transport, &id]);
+        let child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = child.spawn()?;
+        let mut stdin = child.stdin.take().context("stdin")?;
+        writeln!(stdin, "{transport}")?;
+        let mut lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
+        let wanted = format!("got-{transport}");
+        let heard = lines.any(|line| line.is_ok_and(|line| line.trim_end() == wanted));
+        drop(stdin);
+        let said = child.wait_with_output()?;
+        assert!(heard && said.status.success(), "{transport}: {said:?}");
+        assert_eq!(String::from_utf8_lossy(&said.stderr), "", "{transport}");
+    }
+    // Who wants errors alone waits for the container's end.
+    let request =
+        AttachRequest { container_id: id.clone(), stderr: true, ..AttachRequest::default() };
+    let mut client = Frames::open(&stage(t).attach(request)?, "v5.channel.k8s.io")?;
+    assert_eq!([client.next()?, client.next()?], [(2, vec![2]), (2, vec![2])]);
+    t.cri.stop(&id, 0)?;
+    let [_, stdout, stderr, end] = client.rest()?;
+    assert_eq!((stdout.as_str(), stderr.as_str()), ("", ""));
+    assert!(end.contains("Success"), "{end}");
+    Ok(())
+});
+
 on_both!(a_daemon_that_is_killed_takes_nothing_of_the_container_with_it, |t| {
     let (_, id) = t.sleeper(|c| {
         c.command = sh("i=0; while :; do i=$((i+1)); echo $i; usleep 5000; done");

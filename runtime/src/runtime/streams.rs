@@ -77,13 +77,17 @@ impl Runtime {
         })
     }
 
-    /// Attaches to a container: its output from now on, and its input. Dropping the session leaves the container as it is.
+    /// Attaches to a container: its output from now on, and its input. Dropping the session leaves the container as it is. One on a terminal has no errors of
+    /// their own, whether they are wanted or not.
     ///
     /// # Errors
     /// [`ExecError`].
     pub async fn attach(&self, id: &str, wanted: Wanted) -> Result<Session, Arc<ExecError>> {
         let target = self.target(id, |id, reply| Command::Attach { id, reply }).await?;
         let id = target.id;
+        let (_, container) =
+            self.container(id.as_str()).map_err(|error| Arc::new(ExecError::from(error)))?;
+        let wanted = Wanted { stderr: wanted.stderr && !container.spec.tty, ..wanted };
         let opening = Opening::Attach { id: id.to_string() };
         let drain = self.shared.config.deadlines.drain;
         stream::open(&target.client, opening, wanted, drain).await.map_err(|failure| {

@@ -40,7 +40,7 @@ pub struct Wanted {
     pub stdin: bool,
     /// To read what it says.
     pub stdout: bool,
-    /// To read its errors. Not together with a terminal, where both are one.
+    /// To read its errors. Not together with a terminal, where both are one; an attach to a container that has one has none.
     pub stderr: bool,
     /// The command gets a terminal. Without meaning for an attach: the container has one or has none.
     pub terminal: bool,
