@@ -302,6 +302,8 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Driver<'a, IO> {
             state.receive(frame)?;
             step = Step::On;
         }
+        // What is written meanwhile may have used the waker up, and nobody else wakes for the room.
+        state.drive(cx.waker());
         drop(state);
         if self.clock.stalled.is_none() {
             self.stall();

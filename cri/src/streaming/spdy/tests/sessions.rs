@@ -180,6 +180,40 @@ async fn a_quiet_session_is_kept_alive_until_it_is_idle_for_too_long() {
 }
 
 #[tokio::test]
+async fn what_is_written_meanwhile_does_not_keep_the_connection_from_being_read_again() {
+    let limits = Limits { unread: 100_000, ..Limits::default() };
+    let (mut client, mut session, first) = with_stream(limits).await;
+    let mut accepted = Vec::new();
+    for id in [3, 5] {
+        client.open(id, &[]).await;
+        accepted.push(session.accept().await.unwrap().accept());
+        assert_eq!(client.seen().await, Some(Seen::Reply(id, 0)));
+    }
+    let ((mut reader, _w), (_r, mut second)) =
+        (accepted.pop().unwrap().split(), accepted.pop().unwrap().split());
+    let (_first_reader, mut first) = first.split();
+    // The client reads nothing, so a write is pending for as long as this takes.
+    let wait = Duration::from_millis(200);
+    while tokio::time::timeout(wait, first.write_all(&[b'x'; 16 * 1024])).await.is_ok() {}
+    second.write_all(b"y").await.unwrap();
+    let sending = tokio::spawn(async move {
+        for _ in 0..40 {
+            client.data(5, &[b'z'; 10_000]).await;
+        }
+        client
+    });
+    // The stream is full, and the connection is not read.
+    tokio::time::sleep(wait).await;
+    assert!(!sending.is_finished());
+    second.write_all(b"y").await.unwrap();
+    tokio::time::sleep(wait).await;
+    let mut all = vec![0; 400_000];
+    let reading = tokio::time::timeout(Duration::from_secs(10), reader.read_exact(&mut all));
+    reading.await.expect("the rest is taken").unwrap();
+    sending.await.unwrap();
+}
+
+#[tokio::test]
 async fn megabytes_go_both_ways_at_once_unharmed() {
     let (client, _session, stream) = with_stream(Limits::default()).await;
     let (mut reader, mut writer) = stream.split();
