@@ -52,7 +52,7 @@ pub struct ShimConfig {
     pub sysctls: BTreeMap<String, String>,
     /// `cgroup.procs` files that the shim writes itself into; empty leaves it in the daemon's cgroups.
     pub cgroup_procs: Vec<PathBuf>,
-    /// The cgroup of the pod (its parent), as a path below the hierarchy's root: the shared PID namespace's init moves there.
+    /// `cgroup.procs` files that the shared PID namespace's init writes itself into: the pod's cgroup's, or the shim's where that can have none.
     pub pod_cgroup_procs: Vec<PathBuf>,
     /// The shim's own `oom_score_adj`, as low as the daemon found that it can be set.
     pub oom_score_adj: Option<i32>,

@@ -115,6 +115,16 @@ impl Cgroups {
         files.filter(|file| file.exists()).collect()
     }
 
+    /// As [`Self::procs_files`], for a process that is to be in the group itself, beside its children. On cgroup2 alone it would keep the group from handing
+    /// controllers down to those, and may not move there once that was done: it goes `elsewhere`.
+    #[must_use]
+    pub fn procs_beside(&self, group: &Group, elsewhere: &[PathBuf]) -> Vec<PathBuf> {
+        match self.layout.version() {
+            Version::V2 => elsewhere.to_vec(),
+            Version::V1 | Version::Hybrid => self.procs_files(group),
+        }
+    }
+
     /// Ends every process in the group and below with SIGKILL, and says how many it found (`None` where the kernel does it at one
     /// stroke and doesn't say). A group that is not there has none. Does not wait for them to be gone.
     ///

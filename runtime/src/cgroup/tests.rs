@@ -166,3 +166,17 @@ async fn on_a_unified_hierarchy_a_leaf_takes_processes_and_is_ended_at_one_strok
     assert_eq!(child.wait().unwrap().signal(), Some(9));
     assert_eq!(cgroups.remove(&ensured.made).await.unwrap(), Vec::<PathBuf>::new());
 }
+
+#[tokio::test]
+async fn a_process_beside_a_groups_children_is_elsewhere_where_it_would_be_in_their_way() {
+    let shims = [PathBuf::from("/sys/fs/cgroup/davit/cgroup.procs")];
+    let group = Group::at(&unique("beside")).unwrap();
+    let (unified, own) = (unified().expect("this kernel mounts cgroup2"), cgroups());
+    let made = own.ensure(&group).await.unwrap().made;
+    assert_eq!(unified.procs_beside(&group, &shims), shims);
+    if own.layout().version() != Version::V2 {
+        assert_eq!(own.procs_beside(&group, &shims), own.procs_files(&group));
+        assert_eq!(own.procs_files(&group).len(), own.layout().hierarchies().count());
+    }
+    own.remove(&made).await.unwrap();
+}

@@ -153,7 +153,7 @@ async fn shim(
     start: ShimStart,
     undo: &mut Undo<'static>,
 ) -> Result<Shim, RunSandboxError> {
-    // The init of a shared PID namespace moves there.
+    // The init of a shared PID namespace moves there, where it can.
     let first = record.spec.pid == PidMode::Pod;
     if first {
         cgroup(shared, record, group, undo).await?;
@@ -264,7 +264,7 @@ fn shim_config(shared: &Shared, record: &SandboxRecord, group: &Group) -> ShimCo
         shm_size: SHM_SIZE,
         sysctls: spec.sysctls.clone(),
         cgroup_procs: shared.shim_procs.clone(),
-        pod_cgroup_procs: shared.host.cgroups.procs_files(group),
+        pod_cgroup_procs: shared.host.cgroups.procs_beside(group, &shared.shim_procs),
         oom_score_adj: Some(shared.host.lowest_oom_score_adj),
         userns: spec.userns.clone(),
         userns_rootfs: spec.userns.is_some().then(|| shared.layout.userns_rootfs()),
