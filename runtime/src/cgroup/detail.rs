@@ -5,7 +5,7 @@
 use super::CgroupError;
 use super::group::Group;
 use super::layout::Version;
-use super::manage::Cgroups;
+use super::manage::{Cgroups, innermost};
 use super::usage::{number, text, value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -101,7 +101,8 @@ impl Cgroups {
     /// # Errors
     /// [`CgroupError::Io`] if it is not there.
     pub fn processes(&self, group: &Group) -> Result<Vec<u32>, CgroupError> {
-        let path = self.directory("pids", group).unwrap_or_default().join("cgroup.procs");
+        let directory = self.directory("pids", group).unwrap_or_default();
+        let path = innermost(&directory).join("cgroup.procs");
         let text = std::fs::read_to_string(&path).map_err(|source| CgroupError::Io {
             verb: "read",
             path,

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 const REMOVE_DEADLINE: Duration = Duration::from_secs(2);
 /// How deep cgroups are followed.
 const DEPTH: usize = 32;
+/// What crun calls the cgroup that it makes in a scope.
+const CRUN_SUBGROUP: &str = "container";
 /// How long systemd may take over one slice.
 const SYSTEMD_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -52,11 +54,12 @@ impl Cgroups {
     #[must_use]
     pub fn is_frozen(&self, group: &Group) -> Option<bool> {
         let v1 = self.layout.v1.iter().find(|one| one.has("freezer"));
-        let file = match (v1, &self.layout.v2) {
-            (Some(v1), _) => v1.mount.join(group.path()).join("freezer.self_freezing"),
-            (None, Some(v2)) => v2.mount.join(group.path()).join("cgroup.freeze"),
+        let (hierarchy, file) = match (v1, &self.layout.v2) {
+            (Some(v1), _) => (v1, "freezer.self_freezing"),
+            (None, Some(v2)) => (v2, "cgroup.freeze"),
             (None, None) => return None,
         };
+        let file = innermost(&hierarchy.mount.join(group.path())).join(file);
         let told = fs::read(file).ok()?;
         Some(told.trim_ascii() == b"1")
     }
@@ -182,6 +185,14 @@ impl Cgroups {
         };
         own.map(|one| one.mount.join(group.path()))
     }
+}
+
+/// Where a container's processes are, what it was given is set, and whence it is paused: in systemd's scope crun makes one more cgroup unless it is told
+/// otherwise, and runc makes none. What it uses is the scope's too, and a limit of systemd's own is only there.
+pub(super) fn innermost(group: &Path) -> PathBuf {
+    let deeper = group.join(CRUN_SUBGROUP);
+    let is_scope = group.extension().is_some_and(|kind| kind == "scope");
+    if is_scope && deeper.is_dir() { deeper } else { group.to_owned() }
 }
 
 /// The directory above and the directory, for each part of the group's path.

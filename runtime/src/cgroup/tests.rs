@@ -180,3 +180,34 @@ async fn a_process_beside_a_groups_children_is_elsewhere_where_it_would_be_in_th
     }
     own.remove(&made).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_container_is_found_where_crun_puts_it_in_a_scope() {
+    let cgroups = cgroups();
+    let slice = Group::at(&unique("crun")).unwrap();
+    for inner in ["davit-a.scope", "davit-b.scope/container"] {
+        let scope = slice.child(inner.split('/').next().unwrap()).unwrap();
+        let place = Group::at(&format!("{}/{inner}", slice.path().display())).unwrap();
+        let made = cgroups.ensure(&place).await.unwrap().made;
+        let mut child = sleeper(&cgroups, &place);
+        assert_eq!(cgroups.processes(&scope).unwrap(), [child.id()], "{inner}");
+        assert_eq!(cgroups.is_frozen(&scope), Some(false));
+        for frozen in [true, false] {
+            freeze(&cgroups, &place, frozen);
+            assert_eq!(cgroups.is_frozen(&scope), Some(frozen), "{inner}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        cgroups.remove(&made).await.unwrap();
+    }
+}
+
+fn freeze(cgroups: &Cgroups, group: &Group, frozen: bool) {
+    let v1 = cgroups.layout().v1.iter().find(|one| one.has("freezer"));
+    let (hierarchy, file, values) = match v1 {
+        Some(v1) => (v1, "freezer.state", ["THAWED", "FROZEN"]),
+        None => (cgroups.layout().v2.as_ref().unwrap(), "cgroup.freeze", ["0", "1"]),
+    };
+    let file = hierarchy.mount.join(group.path()).join(file);
+    super::manage::write(&file, values[usize::from(frozen)].as_bytes()).unwrap();
+}

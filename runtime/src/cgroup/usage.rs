@@ -6,7 +6,7 @@
 
 use super::group::Group;
 use super::layout::Version;
-use super::manage::Cgroups;
+use super::manage::{Cgroups, innermost};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -134,12 +134,13 @@ impl Cgroups {
 }
 
 fn of_v2(at: &Path) -> Usage {
+    let own = innermost(at);
     let pressure = |file: &str| text(&at.join(file)).and_then(|text| pressure_of(&text));
     let cpu = text(&at.join("cpu.stat")).and_then(|stat| value(&stat, "usage_usec"));
     let memory = number(&at.join("memory.current")).map(|usage| {
         let mut memory = text(&at.join("memory.stat")).map(|stat| memory_of_v2(&stat));
         let memory = memory.get_or_insert_default();
-        memory.limit = number(&at.join("memory.max"));
+        memory.limit = number(&own.join("memory.max"));
         memory.pressure = pressure("memory.pressure");
         memory.with_usage(usage)
     });
@@ -150,7 +151,7 @@ fn of_v2(at: &Path) -> Usage {
             pressure: pressure("cpu.pressure"),
         }),
         memory,
-        swap: swap.map(|usage| SwapUse { usage, limit: number(&at.join("memory.swap.max")) }),
+        swap: swap.map(|usage| SwapUse { usage, limit: number(&own.join("memory.swap.max")) }),
         io_pressure: pressure("io.pressure"),
     }
 }
@@ -314,5 +315,11 @@ mod tests {
         assert_eq!(usage.io_pressure.unwrap().some.total, 2000);
         put("memory.max", "2000\n");
         assert_eq!(of_v2(dir.path()).memory.unwrap().available(), 1000);
+        let scope = dir.path().join("davit-x.scope");
+        std::fs::create_dir_all(scope.join("container")).unwrap();
+        put("davit-x.scope/memory.current", "1000\n");
+        put("davit-x.scope/memory.max", "max\n");
+        put("davit-x.scope/container/memory.max", "1500\n");
+        assert_eq!(of_v2(&scope).memory.unwrap().limit, Some(1500), "where crun sets it");
     }
 }
