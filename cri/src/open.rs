@@ -2,7 +2,7 @@
 //!
 //! Owns the translation from davit's configuration to the runtime's, and nothing after that.
 
-use crate::config::{CgroupDriver, Config};
+use crate::config::{CgroupDriver, Config, MissingHostPaths};
 use crate::metrics::Counters;
 use crate::serve::{Opened, Services};
 use crate::service::{Admin, Images, Keyring, RuntimeApi};
@@ -14,8 +14,8 @@ use davit_runtime::cgroup::Driver;
 use davit_runtime::config::{Deadlines, RuntimeConfig};
 use davit_runtime::image::ImagesConfig;
 use davit_runtime::network::NetworkConfig;
-use davit_runtime::oci::HostConfig;
 use davit_runtime::oci::handlers::{HandlerConfig, HandlersConfig};
+use davit_runtime::oci::{HostConfig, MissingSources};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,7 +82,13 @@ pub(crate) fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
         pod_cgroup_parent: config.pod_cgroup_parent().clone(),
         criu: config.criu(),
         cdi_spec_dirs: config.cdi_spec_dirs(),
-        host: HostConfig { cgroup_driver: driver(config.cgroup_driver()), ..HostConfig::default() },
+        host: HostConfig {
+            cgroup_driver: driver(config.cgroup_driver()),
+            missing_sources: match config.missing_host_paths() {
+                MissingHostPaths::Create => MissingSources::Create,
+                MissingHostPaths::Refuse => MissingSources::Refuse,
+            },
+        },
         max_log_line: config.max_log_line(),
         creations: config.max_creations(),
         pods_ahead: config.pods_ahead(),

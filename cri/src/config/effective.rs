@@ -9,7 +9,8 @@ use super::layer::{self, Layer};
 use super::load::{ConfigError, Sources};
 use super::timeouts::Times;
 use super::value::{
-    AbsolutePath, CgroupDriver, Collector, HostPort, Listen, LogLevel, Name, Share, Span,
+    AbsolutePath, CgroupDriver, Collector, HostPort, Listen, LogLevel, MissingHostPaths, Name,
+    Share, Span,
 };
 use super::{bridge, images};
 use davit_runtime::network::BridgeConfig;
@@ -234,6 +235,11 @@ impl Config {
         &self.pod_cgroup_parent
     }
 
+    /// What is done about a volume's path that isn't there.
+    pub(crate) fn missing_host_paths(&self) -> MissingHostPaths {
+        self.full.missing_host_paths.unwrap_or(MissingHostPaths::Create)
+    }
+
     /// The longest line of a log, in bytes.
     pub(crate) fn max_log_line(&self) -> u32 {
         self.full.max_log_line.unwrap_or(16_384)
@@ -355,6 +361,7 @@ fn with_defaults(layer: Layer) -> Layer {
         shim_cgroup: or_default(layer.shim_cgroup, "davit"),
         cgroup_driver: layer.cgroup_driver.or(Some(CgroupDriver::Auto)),
         pod_cgroup_parent: layer.pod_cgroup_parent.or_else(|| Some("davit-pods".to_owned())),
+        missing_host_paths: layer.missing_host_paths.or(Some(MissingHostPaths::Create)),
         max_log_line: layer.max_log_line.or(Some(16_384)),
         sweep_interval: layer.sweep_interval.or(Some(Span::seconds(SWEEP))),
         events_retain_count: layer.events_retain_count.or(Some(EVENTS)),

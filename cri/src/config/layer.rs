@@ -13,8 +13,8 @@ use super::bridge::Bridge;
 use super::images::Images;
 use super::timeouts::Timeouts;
 use super::value::{
-    AbsolutePath, CgroupDriver, Collector, HandlerKind, HostPort, Listen, LogLevel, Name, Share,
-    Span,
+    AbsolutePath, CgroupDriver, Collector, HandlerKind, HostPort, Listen, LogLevel,
+    MissingHostPaths, Name, Share, Span,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -87,6 +87,9 @@ pub(crate) struct Layer {
     /// The parent cgroup of pods that name none; a slice with systemd's driver
     #[arg(long, value_name = "CGROUP")]
     pub(crate) pod_cgroup_parent: Option<String>,
+    /// What is done about a volume's path on the host that isn't there
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) missing_host_paths: Option<MissingHostPaths>,
     /// The longest line of a container's log, in bytes; a longer one is split
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_log_line: Option<u32>,
@@ -290,6 +293,7 @@ impl Layer {
             shim_cgroup: over.shim_cgroup.or(self.shim_cgroup),
             cgroup_driver: over.cgroup_driver.or(self.cgroup_driver),
             pod_cgroup_parent: over.pod_cgroup_parent.or(self.pod_cgroup_parent),
+            missing_host_paths: over.missing_host_paths.or(self.missing_host_paths),
             max_log_line: over.max_log_line.or(self.max_log_line),
             sweep_interval: over.sweep_interval.or(self.sweep_interval),
             events_retain_count: over.events_retain_count.or(self.events_retain_count),

@@ -29,7 +29,7 @@ pub(crate) use check::Tls;
 pub(crate) use effective::{Config, Handler};
 pub(crate) use load::{DEFAULT_FILE, ServeFlags, load};
 pub(crate) use reload::unchangeable;
-pub(crate) use value::{CgroupDriver, Listen, LogLevel};
+pub(crate) use value::{CgroupDriver, Listen, LogLevel, MissingHostPaths};
 
 /// A commented file with every key and its default.
 pub(crate) const DEFAULT_TEXT: &str = include_str!("default.toml");

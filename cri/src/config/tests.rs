@@ -118,6 +118,7 @@ fn the_getters_agree_with_the_defaults_that_are_dumped() {
         [layer_bytes, layer_entries, layer_ratio],
         [limits.layer_bytes, limits.entries, limits.ratio].map(Some)
     );
+    assert_eq!(full.missing_host_paths, Some(config.missing_host_paths()));
     assert_eq!(config.log_level(), LogLevel::Info);
 }
 

@@ -394,6 +394,16 @@ pub(crate) enum CgroupDriver {
     Systemd,
 }
 
+/// What is done about a volume's path on the host that isn't there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum MissingHostPaths {
+    /// A directory is made, for root to write and all to read.
+    Create,
+    /// The container is refused.
+    Refuse,
+}
+
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]

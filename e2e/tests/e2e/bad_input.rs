@@ -150,7 +150,12 @@ on_one!(a_container_with_values_that_cannot_be_is_refused, |t| {
     Ok(())
 });
 
-on_one!(mounts_that_cannot_be_are_refused, |t| {
+fn without_missing_paths(settings: &mut Settings) -> Result<()> {
+    "missing_host_paths = \"refuse\"\n".clone_into(&mut settings.keys);
+    Ok(())
+}
+
+on_one!(mounts_that_cannot_be_are_refused, setup: without_missing_paths, |t| {
     let pod = t.pod("web", |_| ())?;
     let mount = |container: &str, host: &str| Mount {
         container_path: container.to_owned(),

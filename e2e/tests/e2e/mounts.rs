@@ -37,6 +37,14 @@ on_both!(a_read_only_one_cannot_be_written, |t| {
     Ok(())
 });
 
+on_both!(one_that_is_not_there_is_made, |t| {
+    let data = t.dir.join("deep/data");
+    let (_, id) = t.sleeper(|c| c.mounts = vec![bind(&data, "/data")])?;
+    t.exec(&id, "echo x > /data/note")?;
+    ensure!(data.join("note").exists());
+    Ok(())
+});
+
 on_both!(a_file_can_be_mounted_over_a_file, |t| {
     let file = t.dir.join("hosts");
     std::fs::copy("/etc/hostname", &file)?;

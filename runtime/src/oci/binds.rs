@@ -12,6 +12,8 @@ use super::userns::{self, MappedBind};
 use super::{SpecInput, mountinfo, volume_target};
 use crate::container::{MountSource, MountSpec, Propagation, ReadOnly};
 use oci_spec::runtime::Mount;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// Why a mount can't be.
@@ -149,7 +151,10 @@ fn source(index: usize, path: &Path, host: &Host) -> Result<PathBuf, MountError>
         Ok(resolved) => Ok(resolved),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => match host.missing_sources {
             MissingSources::Refuse => Err(refused(error)),
-            MissingSources::Create => std::fs::create_dir_all(&path)
+            MissingSources::Create => DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&path)
                 .and_then(|()| std::fs::canonicalize(&path))
                 .map_err(refused),
         },

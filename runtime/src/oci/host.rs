@@ -31,11 +31,11 @@ pub struct HostConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MissingSources {
-    /// Refuse the container, as the interface says.
+    /// Make a directory, as other runtimes do and volumes without a type count on.
     #[default]
-    Refuse,
-    /// Make a directory, as other runtimes do.
     Create,
+    /// Refuse the container, as the interface says.
+    Refuse,
 }
 
 /// The facts.

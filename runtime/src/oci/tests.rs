@@ -562,7 +562,8 @@ fn mounts_come_parents_first_and_defaults_give_way() {
 }
 
 #[test]
-fn a_source_is_resolved_and_one_that_is_missing_is_made_only_where_configured() {
+fn a_source_is_resolved_and_one_that_is_missing_is_made_unless_configured_otherwise() {
+    use std::os::unix::fs::PermissionsExt as _;
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path().canonicalize().unwrap();
     std::fs::create_dir(at.join("real")).unwrap();
@@ -573,11 +574,21 @@ fn a_source_is_resolved_and_one_that_is_missing_is_made_only_where_configured() 
     assert_eq!(mount(&built, "/data").source().as_ref().unwrap(), &at.join("real"));
 
     given.container.mounts = vec![bind(at.join("a/b"), "/data")];
-    assert!(given.build().is_err());
+    given.host.missing_sources = MissingSources::Refuse;
+    let refused = given.build().unwrap_err().to_string();
+    assert!(refused.contains("mounts[0].host_path") && refused.contains("a/b"), "{refused}");
     assert!(!at.join("a").exists(), "a refusal makes nothing");
-    given.host.missing_sources = MissingSources::Create;
+    given.host.missing_sources = MissingSources::default();
     given.build().unwrap();
-    assert!(at.join("a/b").is_dir());
+    for made in ["a", "a/b"] {
+        let found = at.join(made).metadata().unwrap();
+        assert!(found.is_dir() && found.permissions().mode() & 0o7777 == 0o755, "{found:?}");
+    }
+    // What leads nowhere is not made to lead somewhere.
+    std::os::unix::fs::symlink("nowhere", at.join("dangling")).unwrap();
+    given.container.mounts = vec![bind(at.join("dangling"), "/data")];
+    given.build().unwrap_err();
+    assert!(!at.join("nowhere").exists());
 }
 
 /// Mounts of the kinds that propagate; gone with the test.
