@@ -1,8 +1,10 @@
 //! Pods: run, stopped, removed; what their containers share and what they don't.
 
 use davit_e2e::prelude::*;
-use k8s_cri::v1::DnsConfig;
+use k8s_cri::v1::{DnsConfig, Int64Value};
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 
 fn ns(pid: u32, kind: &str) -> Result<String> {
     let link = format!("/proc/{pid}/ns/{kind}");
@@ -133,6 +135,71 @@ on_both!(sysctls_are_set_in_the_pods_namespaces_only, |t| {
     assert_eq!(t.exec(&id, "cat /proc/sys/net/ipv4/ip_local_port_range")?, "40000\t50000");
     assert_eq!(t.exec(&id, "cat /proc/sys/kernel/shm_rmid_forced")?, "1");
     assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?, host);
+    Ok(())
+});
+
+/// A user who may do nothing besides.
+fn nobody_special(config: &mut ContainerConfig) {
+    security(config).run_as_user = Some(Int64Value { value: 1000 });
+    security(config).capabilities =
+        Some(Capability { drop_capabilities: vec!["ALL".to_owned()], ..Capability::default() });
+}
+
+/// Pings in the network namespace of a process, as such a user does: busybox's ping wants more.
+fn ping(pid: u32) -> Result<()> {
+    use rustix::net::{
+        AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, recv, sendto, socket,
+    };
+    use rustix::process::{Gid, Uid};
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    let pinging = std::thread::spawn(move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let (uid, gid) = (Uid::from_raw(1000), Gid::from_raw(1000));
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)?;
+        let socket = socket(AddressFamily::INET, SocketType::DGRAM, Some(ipproto::ICMP))?;
+        let (request, mut answer) = ([8, 0, 0, 0, 0, 0, 0, 1], [1; 8]);
+        sendto(&socket, &request, SendFlags::empty(), &SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        recv(&socket, &mut answer, RecvFlags::empty())?;
+        Ok::<_, rustix::io::Errno>(answer[0])
+    });
+    assert_eq!(pinging.join().unwrap()?, 0, "the answer to an echo");
+    Ok(())
+}
+
+on_both!(any_user_listens_on_low_ports_and_pings, |t| {
+    let host = || -> Result<[String; 2]> {
+        let read = |name| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+        Ok([read("ip_unprivileged_port_start")?, read("ping_group_range")?])
+    };
+    let before = host()?;
+    // The network namespace of the second is made by its shim.
+    let other = ("net.ipv4.ip_local_port_range".to_owned(), "40000 50000".to_owned());
+    for (name, sysctls) in [("plain", HashMap::new()), ("sysctls", [other].into())] {
+        let pod = t.pod(name, |p| p.linux.as_mut().unwrap().sysctls = sysctls)?;
+        let id = t.run(&pod, "main", nobody_special)?;
+        let script = "echo heard > /tmp/said; nc -l -p 80 < /tmp/said > /dev/null & \
+            for try in 1 2 3 4 5; do sleep 1; nc 127.0.0.1 80 < /dev/null && break; done";
+        assert_eq!(t.exec(&id, script)?, "heard");
+        ping(t.pid(&id)?)?;
+    }
+    assert_eq!(host()?, before);
+    Ok(())
+});
+
+on_one!(a_pods_own_say_over_ports_and_pings_counts, |t| {
+    let own = [("ip_unprivileged_port_start", "77"), ("ping_group_range", "5 7")];
+    let pod = t.pod("web", |p| {
+        let named = own.map(|(name, value)| (format!("net.ipv4.{name}"), value.to_owned()));
+        p.linux.as_mut().unwrap().sysctls = named.into();
+    })?;
+    let id = t.run(&pod, "main", |_| ())?;
+    for (name, value) in own {
+        let read = t.exec(&id, &format!("cat /proc/sys/net/ipv4/{name}"))?;
+        assert_eq!(read.replace('\t', " "), value, "{name}");
+    }
     Ok(())
 });
 

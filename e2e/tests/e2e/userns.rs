@@ -214,6 +214,9 @@ on_both!(containers_of_a_pod_share_its_user_namespace_and_may_share_its_processe
     t.cri.stop(&one, 0)?;
     t.exec(&two, "true")?;
     t.cri.remove(&one)?;
+    let without = t.pod("without", |p| namespaces(p).userns_options = own())?;
+    let four = run(t, &without, "four", |_| ())?;
+    assert_eq!(t.exec(&four, "cat /proc/sys/net/ipv4/ip_unprivileged_port_start")?, "0");
     // A network of its own, which its root may configure if it has the capability.
     let three = run(t, &pod, "three", |c| {
         security(c).capabilities = Some(Capability {

@@ -27,7 +27,7 @@ pub(crate) struct NetworkAhead {
 pub(super) enum Kind {
     /// The built-in bridge's.
     Bridge,
-    /// Plugins': as the kernel made it, but for its loopback.
+    /// Plugins': as the kernel made it, but for its loopback and what all pods have.
     Plugins,
 }
 

@@ -40,6 +40,19 @@ pub(super) fn set_if_there(
     })
 }
 
+/// Sets several in one directory of a namespace that was made just now. A host that refuses one lets its pods do without.
+pub(super) fn try_set(directory: &str, values: &[(&str, &str)]) {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // As in [`set_if_there`], the way there is gone once.
+    let Ok(directory) = openat(CWD, format!("{NET}/{directory}"), flags, Mode::empty()) else {
+        return;
+    };
+    for (name, value) in values {
+        let file = openat(&directory, *name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        let _ = file.map(|file| rustix::io::write(&file, value.as_bytes()));
+    }
+}
+
 fn set_in(directory: impl AsFd, name: &str, value: &str) -> io::Result<()> {
     let open = |flags| {
         openat(directory.as_fd(), name, flags | OFlags::CLOEXEC, Mode::empty()).map(File::from)

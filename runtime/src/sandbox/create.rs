@@ -18,6 +18,7 @@ use crate::shim::{SpawnError, spawn};
 use crate::store::{SandboxPhase, SandboxRecord, ShimRecord, VERSION, reach, write_json};
 use crate::undo::Undo;
 use davit_proto::disk::{self, ShimConfig};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -120,6 +121,7 @@ async fn steps(
             let ahead = ahead.filter(|ahead| shared.network.fits(ahead));
             let made = ahead.as_ref().and_then(|ahead| ahead.descriptor().ok());
             let ahead = ahead.filter(|_| made.is_some());
+            let made = made.map_or_else(crate::network::new_namespace, Ok);
             davit_sys::pin::new_network(made, &attachment.netns)?;
             let (id, netns) = (record.id.clone(), attachment.netns.clone());
             undo.push(undoing::NETNS, async move { teardown::unpin(&id, &netns) });
@@ -262,11 +264,22 @@ fn shim_config(shared: &Shared, record: &SandboxRecord, group: &Group) -> ShimCo
         shared_pid: spec.pid == PidMode::Pod,
         shm: (!spec.host_ipc).then(|| shared.layout.shm(&record.id)),
         shm_size: SHM_SIZE,
-        sysctls: spec.sysctls.clone(),
+        sysctls: sysctls(record),
         cgroup_procs: shared.shim_procs.clone(),
         pod_cgroup_procs: shared.host.cgroups.procs_beside(group, &shared.shim_procs),
         oom_score_adj: Some(shared.host.lowest_oom_score_adj),
         userns: spec.userns.clone(),
         userns_rootfs: spec.userns.is_some().then(|| shared.layout.userns_rootfs()),
     }
+}
+
+/// What the shim sets: with what the pod's network namespace has anyway, if the shim makes that.
+fn sysctls(record: &SandboxRecord) -> BTreeMap<String, String> {
+    let mut sysctls = record.spec.sysctls.clone();
+    if record.netns.is_some() && !has_early_netns(record) {
+        for (name, value) in crate::network::defaults(record.spec.userns.as_ref()) {
+            sysctls.entry(name).or_insert_with(|| value.to_owned());
+        }
+    }
+    sysctls
 }

@@ -45,13 +45,14 @@ impl Namespace {
     }
 }
 
-/// A network namespace in which nothing is. It lives for as long as the descriptor, or a mount of it.
+/// A network namespace in which nothing is, and `prepare` was done. It lives for as long as the descriptor, or a mount of it.
 ///
 /// # Errors
 /// The kernel's.
-pub fn network() -> io::Result<OwnedFd> {
+pub fn network(prepare: impl FnOnce() + Send + 'static) -> io::Result<OwnedFd> {
     apart("netns", || {
         unshare(Namespace::Net)?;
+        prepare();
         file_of("net")
     })
 }

@@ -33,12 +33,11 @@ fn at<'a, E: Into<std::io::Error>>(
     move |e| PinError { step, path: path.to_owned(), source: e.into() }
 }
 
-/// Makes a network namespace in which nothing is, unless one was `made` before, and pins it at `path`, which there must not be yet.
+/// Pins the network namespace that was made, or could not be, at `path`, which there must not be yet.
 ///
 /// # Errors
 /// The kernel's; nothing of it stays.
-pub fn new_network(made: Option<OwnedFd>, path: &Path) -> Result<(), PinError> {
-    let made = made.map_or_else(crate::namespace::network, Ok);
+pub fn new_network(made: std::io::Result<OwnedFd>, path: &Path) -> Result<(), PinError> {
     let made = made.map_err(at("make a network namespace for", path))?;
     let file = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&made));
     pin(Path::new(&file), path)

@@ -6,7 +6,7 @@ use super::setup::{find, quiet_ipv6};
 use super::{Bridge, BridgeError, link, lock, reaper, setup};
 use crate::id::SandboxId;
 use crate::network::netlink::{Netlink, NetlinkError, inside};
-use crate::network::{Kind, NetworkAhead};
+use crate::network::{Kind, NetworkAhead, new_namespace};
 use std::fs::File;
 use std::path::Path;
 
@@ -22,7 +22,7 @@ impl Bridge {
     ) -> Result<NetworkAhead, BridgeError> {
         let path = Path::new(UNNAMED);
         let failed = |source| BridgeError::Namespace { path: path.to_owned(), source };
-        let netns = File::from(davit_sys::namespace::network().map_err(failed)?);
+        let netns = File::from(new_namespace().map_err(failed)?);
         let mut ahead = match kind {
             Kind::Bridge => furnish(path, netns)?,
             Kind::Plugins => {
