@@ -21,6 +21,7 @@ pub mod image;
 mod join;
 pub mod journal;
 mod laps;
+mod looks;
 pub mod machine;
 pub mod metrics;
 mod mounts;

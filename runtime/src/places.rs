@@ -130,7 +130,7 @@ impl Places {
 }
 
 /// What a task or a thread answers. Its panic is ours.
-async fn joined<T>(answer: Result<T, JoinError>) -> T {
+pub(crate) async fn joined<T>(answer: Result<T, JoinError>) -> T {
     match answer {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

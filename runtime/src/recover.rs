@@ -206,6 +206,7 @@ async fn parts(
         events: Events::new(journal.inbox()),
         journal,
         mounts: Default::default(),
+        looks: Default::default(),
         moves,
         walkers: Walkers::default(),
         index: Index::default(),

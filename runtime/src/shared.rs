@@ -9,6 +9,7 @@ use crate::events::Events;
 use crate::id::{ContainerId, SandboxId};
 use crate::image::Images;
 use crate::journal::Journal;
+use crate::looks::Looks;
 use crate::metrics::Metrics;
 use crate::mounts::Mounts;
 use crate::network::Network;
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) journal: Journal,
     pub(crate) mounts: Mounts,
+    pub(crate) looks: Looks,
     /// Between cgroups.
     pub(crate) moves: Arc<Moves>,
     pub(crate) ahead: Ahead,

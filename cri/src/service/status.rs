@@ -143,6 +143,7 @@ impl WireError for CreateContainerError {
                 Code::AlreadyExists
             }
             Self::Archive(error) => error.code(),
+            Self::Hung(_) => Code::DeadlineExceeded,
             Self::ImageUnknown { .. } => Code::NotFound,
             Self::Image(_) | Self::Checkpoint { .. } | Self::Spec(_) | Self::UserFiles { .. } => {
                 Code::InvalidArgument

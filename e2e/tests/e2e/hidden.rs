@@ -205,14 +205,20 @@ fn with_volumes_and_a_share(settings: &mut Settings) -> Result<()> {
 /// A FUSE file system, whose server is who has the file.
 fn share(settings: &mut Settings, name: &str) -> Result<std::fs::File> {
     let share = settings.dir.join(name);
-    std::fs::create_dir(&share)?;
+    let server = mount_share(&share)?;
+    settings.disks.push(share);
+    Ok(server)
+}
+
+/// Mounts it at a new directory.
+pub(crate) fn mount_share(share: &Path) -> Result<std::fs::File> {
+    std::fs::create_dir(share)?;
     let server = std::fs::File::options().read(true).write(true).open("/dev/fuse")?;
     let number = std::os::fd::AsRawFd::as_raw_fd(&server);
     let data = format!("fd={number},rootmode=40000,user_id=0,group_id=0");
     let data = std::ffi::CString::new(data)?;
     let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("share", &share, "fuse", flags, Some(data.as_c_str()))?;
-    settings.disks.push(share);
+    rustix::mount::mount("share", share, "fuse", flags, Some(data.as_c_str()))?;
     Ok(server)
 }
 

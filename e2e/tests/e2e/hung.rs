@@ -11,10 +11,10 @@ use std::time::Instant;
 use tonic::Status;
 
 /// What a program is given here, in seconds: enough for a busy machine to do something else meanwhile.
-const LIMIT: u64 = 12;
+pub(crate) const LIMIT: u64 = 12;
 /// What giving up may take besides.
-const SLACK: Duration = Duration::from_secs(25);
-const WITHIN: Duration = Duration::from_secs(40);
+pub(crate) const SLACK: Duration = Duration::from_secs(25);
+pub(crate) const WITHIN: Duration = Duration::from_secs(40);
 
 /// Writes a program into the test's directory.
 /// Hangs, in two processes; one of them in a session of its own. Both are found by their last argument.
@@ -51,7 +51,7 @@ fn nothing_hangs(t: &Test) -> Result<()> {
 }
 
 /// Another pod comes and goes, with the host's network, and this one is told of.
-fn others_go_on(t: &Test, pod: Option<&Pod>) -> Result<()> {
+pub(crate) fn others_go_on(t: &Test, pod: Option<&Pod>) -> Result<()> {
     if let Some(pod) = pod {
         t.cri.pod_status(&pod.id)?;
     }
@@ -89,7 +89,7 @@ fn refusal<T: Send>(
 }
 
 /// The refusal names the part and how long it was waited for.
-fn names(status: &Status, code: Code, texts: &[&str]) -> Result<()> {
+pub(crate) fn names(status: &Status, code: Code, texts: &[&str]) -> Result<()> {
     ensure!(status.code() == code, "{status:?}");
     for text in texts {
         ensure!(status.message().contains(text), "no {text:?}: {status:?}");

@@ -55,6 +55,8 @@ mod hostile_images;
 #[cfg(test)]
 mod hung;
 #[cfg(test)]
+mod hung_volumes;
+#[cfg(test)]
 mod ids;
 #[cfg(test)]
 mod image_volumes;

@@ -7,13 +7,16 @@ use super::hidden::{Sight, sight};
 use super::remove::{Removal, remove_files};
 use super::rootfs::{make_places, mapped_dir, text, volumes_target};
 use super::volume::{self, Volume};
-use super::{ContainerEvent, ContainerFacts, ContainerSpec, ContainerState, CreateContainerError};
+use super::{
+    ContainerEvent, ContainerFacts, ContainerSpec, ContainerState, CreateContainerError,
+    MountSource,
+};
 use crate::cgroup::{CgroupError, Group};
 use crate::clock;
 use crate::id::ContainerId;
 use crate::image::view::LayerView;
 use crate::image::{Image, ImageConfig, LayerHold};
-use crate::oci::{self, Built, Handler, ImageDefaults, PodPaths, SpecInput, UserFiles};
+use crate::oci::{self, Built, Handler, ImageDefaults, PodPaths, SpecInput, Spot, UserFiles};
 use crate::sandbox::{SandboxSpec, Shim, files};
 use crate::shared::Shared;
 use crate::shim::{ShimClient, ShimError};
@@ -68,6 +71,7 @@ const USER_FILE_LIMIT: u64 = 4 << 20;
 /// Makes the container, or leaves nothing of it.
 pub(crate) async fn create(creation: Creation) -> Result<MadeContainer, CreateContainerError> {
     let id = ContainerId::random()?;
+    let creation = Arc::new(creation);
     let mut undo = Undo::default();
     let made = creation.steps(&id, &mut undo).await;
     finish(&creation, &id, undo, made).await
@@ -152,11 +156,11 @@ impl Creation {
     }
 
     async fn steps(
-        &self,
+        self: &Arc<Self>,
         id: &ContainerId,
         undo: &mut Undo<'static>,
     ) -> Result<MadeContainer, CreateContainerError> {
-        let Prepared { record, held, request } = self.prepare(id, undo)?;
+        let Prepared { record, held, request } = self.prepare(id, undo).await?;
         let steps = &self.shared.metrics.steps;
         let step = steps.create_runtime.begin();
         let pid = self.shim.client.create(request).await.map_err(CreateContainerError::Shim)?;
@@ -169,8 +173,8 @@ impl Creation {
     }
 
     /// Everything up to the call of its shim, whose undo is pushed.
-    pub(super) fn prepare(
-        &self,
+    pub(super) async fn prepare(
+        self: &Arc<Self>,
         id: &ContainerId,
         undo: &mut Undo<'static>,
     ) -> Result<Prepared, CreateContainerError> {
@@ -183,17 +187,9 @@ impl Creation {
         let layers = self.shared.images.hold(&image.layers);
         let layers = layers
             .map_err(|source| CreateContainerError::Layers { image: wanted.clone(), source })?;
-        let handler = self.shared.handlers.get(&self.sandbox.handler)?;
         drop(step);
         let step = steps.create_spec.begin();
-        // It looks at the sources of mounts, and one of those may be a network share that hangs.
-        let (held, built, sight) = tokio::task::block_in_place(|| {
-            let volumes = volume::hold(&self.shared.images, &self.spec.mounts)?;
-            let built = self.built(id, &image, &layers, handler)?;
-            let sight = sight(&self.shared, &self.sandbox, handler, &built);
-            Ok::<_, CreateContainerError>((Held { root: layers, volumes }, built, sight))
-        })?;
-
+        let (held, built, sight) = self.look(id, &image, layers).await?;
         drop(step);
 
         let step = steps.create_rootfs.begin();
@@ -217,9 +213,36 @@ impl Creation {
         undo.push("the container's cgroup", async move { empty(&shared, group).await });
         let (client, gone) = (self.shim.client.clone(), id.clone());
         undo.push("the container's process", async move { end(&client, &gone).await });
+        let handler = self.shared.handlers.get(&self.sandbox.handler)?;
         let runtime = self.oci_runtime(handler, &built.spec);
         let request = self.request(&record, runtime, (rootfs, mapped_mounts));
         Ok(Prepared { record, held, request })
+    }
+
+    /// Looks at all of the host that it is made of, sources of mounts too, one of which may be on a share that hangs. Nothing is to be undone then.
+    async fn look(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        image: &Arc<Image>,
+        root: LayerHold,
+    ) -> Result<(Held, Built, Sight), CreateContainerError> {
+        let (looks, limit) = (&self.shared.looks, self.shared.config.deadlines.runtime);
+        for mount in &self.spec.mounts {
+            if let MountSource::Host(path) = &mount.source {
+                looks.may_look(path, limit)?;
+            }
+        }
+        let (creation, id, image) = (Arc::clone(self), id.clone(), Arc::clone(image));
+        let look = move |spot: &Spot| {
+            let shared = &creation.shared;
+            let handler = shared.handlers.get(&creation.sandbox.handler)?;
+            let volumes = volume::hold(&shared.images, &creation.spec.mounts)?;
+            let held = Held { root, volumes };
+            let built = creation.built((&id, handler), &image, &held.root, spot)?;
+            let sight = sight(shared, &creation.sandbox, handler, (&built, spot));
+            Ok((held, built, sight))
+        };
+        looks.run(limit, look).await?
     }
 
     /// Writes down what has become of it: the commit point.
@@ -248,10 +271,10 @@ impl Creation {
 
     fn built(
         &self,
-        id: &ContainerId,
+        (id, handler): (&ContainerId, &Handler),
         image: &Image,
         layers: &LayerHold,
-        handler: &Handler,
+        spot: &Spot,
     ) -> Result<Built, CreateContainerError> {
         let view = LayerView::new(layers.lower());
         if is_checkpoint(image, &view) {
@@ -278,6 +301,7 @@ impl Creation {
             mapped: &mapped_dir(&bundle),
             handler,
             host: &self.shared.host,
+            spot,
         };
         let mut built = oci::build(&input)?;
         self.shared.cdi.inject(&self.spec.cdi_devices, &mut built, handler)?;
@@ -295,6 +319,9 @@ impl Creation {
         let PodPaths { shm, hostname_file, resolv_conf, .. } = input.pod;
         let own = [shm, hostname_file, resolv_conf].into_iter().flatten();
         for path in own.chain(&built.relabel) {
+            // One that is slow is done when whoever asks again comes by.
+            self.shared.looks.may_look(path, self.shared.config.deadlines.runtime)?;
+            input.spot.at(path);
             oci::selinux::relabel(path, &labels.file)
                 .map_err(|source| CreateContainerError::Label { path: path.clone(), source })?;
         }

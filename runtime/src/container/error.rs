@@ -5,6 +5,7 @@ use crate::cdi::CdiError;
 use crate::checkpoint::ArchiveError;
 use crate::id::{ContainerId, NoRandomness, SandboxId};
 use crate::image::{FindError, HoldError};
+use crate::looks::Hung;
 use crate::oci::handlers::HandlerError;
 use crate::oci::{ProcessError, ResourceError, SpecError};
 use crate::sandbox::LookupError;
@@ -124,6 +125,9 @@ pub enum CreateContainerError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A file of the host does not answer, as on a share whose server is gone.
+    #[error(transparent)]
+    Hung(#[from] Hung),
     /// A volume could not be given the container's SELinux label.
     #[error("give {} the container's SELinux label", path.display())]
     Label {

@@ -4,7 +4,7 @@
 //! beside it on the host, finds all as they are. The shim takes them away, in a namespace of the create's own, or copies only the others.
 
 use crate::mounts::Place;
-use crate::oci::{Built, Handler, Kind};
+use crate::oci::{Built, Handler, Kind, Spot};
 use crate::shared::Shared;
 use crate::store::SandboxRecord;
 use davit_proto::shim::{Hidden, View};
@@ -21,17 +21,17 @@ pub(super) struct Sight {
     pub(super) view: Option<View>,
 }
 
-/// What a container that `built` describes is made in sight of.
+/// What a container that `built` describes is made in sight of. Blocks, at the `spot` that it tells.
 pub(super) fn sight(
     shared: &Shared,
     sandbox: &SandboxRecord,
     handler: &Handler,
-    built: &Built,
+    (built, spot): (&Built, &Spot),
 ) -> Sight {
     let places = places(shared, sandbox);
     let mapped = built.mapped.iter().map(|bind| bind.source.as_path());
     let pod = shared.layout.pod(&sandbox.id);
-    let Some(unseen) = Unseen::by(&built.spec, mapped, &pod, &places) else {
+    let Some(unseen) = Unseen::by((&built.spec, spot), mapped, &pod, &places) else {
         return Sight::default();
     };
     let Unseen { places, mut sources } = unseen;
@@ -76,7 +76,7 @@ struct Unseen {
 impl Unseen {
     /// `None`: all is to be seen. Of the volumes in `mapped` the spec has what will be mounted below `pod`.
     fn by<'a>(
-        spec: &'a Spec,
+        (spec, spot): (&'a Spec, &Spot),
         mapped: impl Iterator<Item = &'a Path>,
         pod: &Path,
         places: &[Place],
@@ -91,8 +91,12 @@ impl Unseen {
             source.starts_with(pod) || places.iter().any(|one| one.own.as_deref() == Some(source))
         };
         let sources = binds.iter().filter_map(|bind| bind.source().as_deref()).chain(mapped);
+        let real = |source: &Path| {
+            spot.at(source);
+            canonicalize(source)
+        };
         let sources: io::Result<Vec<PathBuf>> =
-            sources.filter(|source| !own(source)).map(canonicalize).collect();
+            sources.filter(|source| !own(source)).map(real).collect();
         // Where one of them is can't be said, so it may be anywhere.
         let sources = sources.ok()?;
         let unseen = places.iter().filter_map(|place| {
@@ -155,7 +159,7 @@ mod tests {
         ];
         let pod = dir.path().join("pods/p");
         let told = |spec: &Spec, mapped: Option<&Path>, places: &[Place]| {
-            let unseen = Unseen::by(spec, mapped.into_iter(), &pod, places);
+            let unseen = Unseen::by((spec, &Spot::default()), mapped.into_iter(), &pod, places);
             let places = unseen.map(|unseen| unseen.places).unwrap_or_default();
             places.iter().map(hidden).collect::<Vec<_>>()
         };

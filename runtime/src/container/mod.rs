@@ -17,6 +17,7 @@ mod update;
 mod view;
 mod volume;
 
+pub use crate::looks::Hung;
 pub(crate) use create::{Creation, MadeContainer, create};
 pub use error::{
     CreateContainerError, ExecError, KillContainerError, PauseContainerError, RemoveContainerError,

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 /// What a restoration works with.
 pub(crate) struct Restoration {
-    pub(crate) creation: Creation,
+    pub(crate) creation: Arc<Creation>,
     pub(crate) archive: Arc<Archive>,
     /// How long the OCI runtime may take.
     pub(crate) timeout: Duration,
@@ -45,7 +45,7 @@ impl Restoration {
         undo: &mut Undo<'static>,
     ) -> Result<MadeContainer, CreateContainerError> {
         let creation = &self.creation;
-        let Prepared { record, held, mut request } = creation.prepare(id, undo)?;
+        let Prepared { record, held, mut request } = creation.prepare(id, undo).await?;
         // What restores looks the mounts up in the host's own list.
         if let Some(rootfs) = &mut request.rootfs {
             (rootfs.hidden, rootfs.view) = (Vec::new(), None);

@@ -5,7 +5,7 @@
 //! An image is bound from where the shim mounts it before the OCI runtime runs.
 
 use super::handlers::Handler;
-use super::host::{Host, MissingSources};
+use super::host::MissingSources;
 use super::mounts::bind;
 use super::path::{PathProblem, below_root, normal};
 use super::userns::{self, MappedBind};
@@ -88,7 +88,7 @@ pub(super) struct Binds {
 }
 
 pub(super) fn all(input: &SpecInput<'_>) -> Result<Binds, MountError> {
-    let (mounts, handler, host) = (&input.container.mounts, input.handler, input.host);
+    let (mounts, handler) = (&input.container.mounts, input.handler);
     // Read once, and only if somebody's propagation depends on it.
     let table = if mounts.iter().any(|mount| mount.propagation != Propagation::Private) {
         mountinfo::parse(&std::fs::read("/proc/self/mountinfo").map_err(MountError::Table)?)
@@ -106,7 +106,7 @@ pub(super) fn all(input: &SpecInput<'_>) -> Result<Binds, MountError> {
             })?;
         let source = match &asked.source {
             MountSource::Host(path) => {
-                let source = source(index, path, host)?;
+                let source = source(index, path, input)?;
                 check_propagation(index, asked.propagation, &source, &table)?;
                 source
             }
@@ -139,7 +139,7 @@ pub(super) fn all(input: &SpecInput<'_>) -> Result<Binds, MountError> {
     Ok(binds)
 }
 
-fn source(index: usize, path: &Path, host: &Host) -> Result<PathBuf, MountError> {
+fn source(index: usize, path: &Path, input: &SpecInput<'_>) -> Result<PathBuf, MountError> {
     let path = normal(path).map_err(|problem| MountError::Path {
         index,
         field: "host_path",
@@ -147,17 +147,20 @@ fn source(index: usize, path: &Path, host: &Host) -> Result<PathBuf, MountError>
         problem,
     })?;
     let refused = |source| MountError::Source { index, path: path.clone(), source };
+    input.spot.at(&path);
     match std::fs::canonicalize(&path) {
         Ok(resolved) => Ok(resolved),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match host.missing_sources {
-            MissingSources::Refuse => Err(refused(error)),
-            MissingSources::Create => DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(&path)
-                .and_then(|()| std::fs::canonicalize(&path))
-                .map_err(refused),
-        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            match input.host.missing_sources {
+                MissingSources::Refuse => Err(refused(error)),
+                MissingSources::Create => DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o755)
+                    .create(&path)
+                    .and_then(|()| std::fs::canonicalize(&path))
+                    .map_err(refused),
+            }
+        }
         Err(error) => Err(refused(error)),
     }
 }

@@ -28,6 +28,7 @@ mod syscalls;
 mod user;
 mod userns;
 
+pub use crate::looks::Spot;
 pub use apparmor::AppArmorError;
 pub use binds::MountError;
 pub use build::{SpecError, build};
@@ -126,6 +127,8 @@ pub struct SpecInput<'a> {
     pub handler: &'a Handler,
     /// The host.
     pub host: &'a Host,
+    /// Told which of the host's files is looked at.
+    pub spot: &'a Spot,
 }
 
 /// A directory to make beneath a container's root unless it is there.

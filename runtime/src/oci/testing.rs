@@ -83,6 +83,7 @@ impl Given {
             mapped: Path::new("/run/davit/pods/p/mapped"),
             handler: &self.handler,
             host: &self.host,
+            spot: &Spot::default(),
         })
     }
 }

@@ -23,7 +23,7 @@ impl Pod {
     ) {
         let Wanted { spec, archive, timeout } = wanted;
         let creation = match self.may_restore(&spec).and_then(|()| self.creation(&spec)) {
-            Ok(creation) => creation,
+            Ok(creation) => Arc::new(creation),
             Err(error) => return drop(reply.send(Err(Arc::new(error)))),
         };
         let name = (spec.name.clone(), spec.attempt);
