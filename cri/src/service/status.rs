@@ -151,6 +151,7 @@ impl WireError for CreateContainerError {
             Self::Volume(error) => error.code(),
             Self::Cdi(error) => error.code(),
             Self::Layers { .. }
+            | Self::TargetNamespace { .. }
             | Self::Label { .. }
             | Self::Handler(_)
             | Self::Id(_)

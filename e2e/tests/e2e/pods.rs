@@ -234,6 +234,22 @@ on_both!(with_a_pid_namespace_of_their_own_containers_see_themselves_only, |t| {
     Ok(())
 });
 
+on_both!(a_container_sees_the_processes_of_the_one_that_it_targets, |t| {
+    let (pod, target) = t.sleeper(|_| ())?;
+    let wish = |config: &mut ContainerConfig| {
+        let pid = NamespaceMode::Target.into();
+        security(config).namespace_options =
+            Some(NamespaceOption { pid, target_id: target.clone(), ..NamespaceOption::default() });
+    };
+    let debug = t.run(&pod, "debug", wish)?;
+    assert_eq!(ns(t.pid(&debug)?, "pid")?, ns(t.pid(&target)?, "pid")?);
+    assert_ne!(ns(t.pid(&debug)?, "mnt")?, ns(t.pid(&target)?, "mnt")?);
+    t.cri.stop(&target, 0)?;
+    let late = t.try_create(&pod, "late", wish);
+    refused(late, Code::FailedPrecondition, &["target_id", &target, "is not running"])?;
+    Ok(())
+});
+
 on_both!(with_a_shared_pid_namespace_containers_see_each_other, |t| {
     let pod = t.pod("web", |p| namespaces(p).pid = NamespaceMode::Pod.into())?;
     let share = |c: &mut ContainerConfig| {

@@ -68,6 +68,9 @@ pub struct ContainerState {
     /// The kernel keeps it frozen, whoever asked for that; not told of one that is being checkpointed. Never told by a shim that is older than this field.
     #[prost(bool, tag = "8")]
     pub paused: bool,
+    /// The init has ended, though that has not been dealt with yet, so its pid is told still. Never told by a shim that is older than this field.
+    #[prost(bool, tag = "9")]
+    pub ended: bool,
 }
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

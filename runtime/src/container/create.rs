@@ -6,6 +6,7 @@
 use super::hidden::{Sight, sight};
 use super::remove::{Removal, remove_files};
 use super::rootfs::{make_places, mapped_dir, text, volumes_target};
+use super::target::{HeldNamespace, Target};
 use super::volume::{self, Volume};
 use super::{
     ContainerEvent, ContainerFacts, ContainerSpec, ContainerState, CreateContainerError,
@@ -36,8 +37,8 @@ pub(crate) struct Creation {
     pub(crate) sandbox: SandboxRecord,
     pub(crate) shim: Shim,
     pub(crate) spec: ContainerSpec,
-    /// The PID namespace to join, if it has none of its own.
-    pub(crate) pid_namespace: Option<PathBuf>,
+    /// The container whose PID namespace it is to join.
+    pub(crate) target: Option<Target>,
 }
 
 /// A container that has come to be.
@@ -56,10 +57,12 @@ pub(super) struct Prepared {
     pub(super) request: CreateRequest,
 }
 
-/// What a container's mounts are made of.
+/// What a container is made of, which must not go meanwhile.
 pub(super) struct Held {
     pub(super) root: LayerHold,
     pub(super) volumes: Vec<Volume>,
+    /// The PID namespace that it joins, if that is another container's.
+    target: Option<HeldNamespace>,
 }
 
 /// An OCI runtime has moved what it makes by then, if it is not held up.
@@ -189,7 +192,12 @@ impl Creation {
             .map_err(|source| CreateContainerError::Layers { image: wanted.clone(), source })?;
         drop(step);
         let step = steps.create_spec.begin();
-        let (held, built, sight) = self.look(id, &image, layers).await?;
+        let target = match &self.target {
+            Some(target) => Some(target.hold(&self.shim.client).await?),
+            None => None,
+        };
+        let held = Held { root: layers, volumes: Vec::new(), target };
+        let (held, built, sight) = self.look(id, &image, held).await?;
         drop(step);
 
         let step = steps.create_rootfs.begin();
@@ -224,7 +232,7 @@ impl Creation {
         self: &Arc<Self>,
         id: &ContainerId,
         image: &Arc<Image>,
-        root: LayerHold,
+        mut held: Held,
     ) -> Result<(Held, Built, Sight), CreateContainerError> {
         let (looks, limit) = (&self.shared.looks, self.shared.config.deadlines.runtime);
         for mount in &self.spec.mounts {
@@ -236,9 +244,8 @@ impl Creation {
         let look = move |spot: &Spot| {
             let shared = &creation.shared;
             let handler = shared.handlers.get(&creation.sandbox.handler)?;
-            let volumes = volume::hold(&shared.images, &creation.spec.mounts)?;
-            let held = Held { root, volumes };
-            let built = creation.built((&id, handler), &image, &held.root, spot)?;
+            held.volumes = volume::hold(&shared.images, &creation.spec.mounts)?;
+            let built = creation.built((&id, handler), &image, &held, spot)?;
             let sight = sight(shared, &creation.sandbox, handler, (&built, spot));
             Ok((held, built, sight))
         };
@@ -273,10 +280,10 @@ impl Creation {
         &self,
         (id, handler): (&ContainerId, &Handler),
         image: &Image,
-        layers: &LayerHold,
+        held: &Held,
         spot: &Spot,
     ) -> Result<Built, CreateContainerError> {
-        let view = LayerView::new(layers.lower());
+        let view = LayerView::new(held.root.lower());
         if is_checkpoint(image, &view) {
             return Err(CreateContainerError::Checkpoint { image: self.spec.image.image.clone() });
         }
@@ -295,7 +302,7 @@ impl Creation {
             sandbox: &sandbox,
             image: &defaults(&image.config),
             users: &users,
-            pod: &self.pod_paths(),
+            pod: &self.pod_paths(held.target.as_ref()),
             rootfs: &self.rootfs_target(&bundle),
             volumes: &volumes_target(&bundle),
             mapped: &mapped_dir(&bundle),
@@ -328,7 +335,7 @@ impl Creation {
         Ok(())
     }
 
-    fn pod_paths(&self) -> PodPaths {
+    fn pod_paths(&self, target: Option<&HeldNamespace>) -> PodPaths {
         let directory = self.shared.layout.pod(&self.sandbox.id);
         let namespaces = self.shim.namespaces.clone();
         PodPaths {
@@ -336,7 +343,7 @@ impl Creation {
             ipcns: namespaces.ipc,
             utsns: namespaces.uts,
             userns: namespaces.user,
-            pidns: self.pid_namespace.clone(),
+            pidns: target.map(HeldNamespace::path).or(namespaces.pid),
             shm: (!self.sandbox.spec.host_ipc).then(|| self.shared.layout.shm(&self.sandbox.id)),
             hostname_file: Some(files::hostname_file(&directory)),
             resolv_conf: Some(files::resolv_conf(&directory)),

@@ -125,6 +125,15 @@ pub enum CreateContainerError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The PID namespace that it is to see the processes of can't be held.
+    #[error("open the PID namespace of container {target:?}")]
+    TargetNamespace {
+        /// Whose.
+        target: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A file of the host does not answer, as on a share whose server is gone.
     #[error(transparent)]
     Hung(#[from] Hung),

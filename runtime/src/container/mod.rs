@@ -13,6 +13,7 @@ mod spec;
 mod start;
 mod state;
 mod stop;
+mod target;
 mod update;
 mod view;
 mod volume;
@@ -35,6 +36,7 @@ pub use spec::{
 pub(crate) use start::start;
 pub use state::{ContainerEvent, ContainerState, Denied, Exit, ExitReason, LostEnd};
 pub(crate) use stop::{Stop, exited, stop};
+pub(crate) use target::Target;
 pub(crate) use update::{Update, Updated, update, write_spec};
 pub use view::{ContainerFacts, ContainerView, User};
 pub use volume::VolumeError;

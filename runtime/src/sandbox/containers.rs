@@ -13,7 +13,7 @@ use crate::clock;
 use crate::container::{
     self, ContainerEvent, ContainerPid, ContainerSpec, ContainerState, CreateContainerError,
     ExecError, LostEnd, MadeContainer, Motion, RemoveContainerError, ReopenLogError,
-    StartContainerError, StopContainerError,
+    StartContainerError, StopContainerError, Target,
 };
 use crate::exec::ExecTarget;
 use crate::id::ContainerId;
@@ -22,7 +22,6 @@ use crate::shim::{ShimClient, ShimError};
 use crate::shortage::is_shortage;
 use davit_proto::shim::event::Kind;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -108,23 +107,15 @@ impl Pod {
         Ok(container::Creation {
             shared: Arc::clone(&self.shared),
             sandbox: self.record.clone(),
-            pid_namespace: self.pid_namespace(spec, shim.namespaces.pid.clone())?,
+            target: self.pid_target(spec)?,
             shim,
             spec: spec.clone(),
         })
     }
 
-    /// The PID namespace to join, if the container has none of its own.
-    fn pid_namespace(
-        &self,
-        spec: &ContainerSpec,
-        shared: Option<PathBuf>,
-    ) -> Result<Option<PathBuf>, CreateContainerError> {
-        let target = match &spec.security.pid {
-            ContainerPid::Pod => return Ok(shared),
-            ContainerPid::Container | ContainerPid::Host => return Ok(None),
-            ContainerPid::Target(target) => target,
-        };
+    /// The container whose PID namespace it is to join.
+    fn pid_target(&self, spec: &ContainerSpec) -> Result<Option<Target>, CreateContainerError> {
+        let ContainerPid::Target(target) = &spec.security.pid else { return Ok(None) };
         let refuse = |problem| CreateContainerError::Target { target: target.clone(), problem };
         let mut found = self
             .slots
@@ -136,7 +127,7 @@ impl Pod {
         }
         match slot.record.state {
             ContainerState::Running { pid, .. } => {
-                Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/pid"))))
+                Ok(Some(Target { id: slot.record.id.clone(), pid }))
             }
             ContainerState::Creating
             | ContainerState::Created { .. }

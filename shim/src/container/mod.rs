@@ -223,17 +223,19 @@ impl Container {
             starting: false,
             log_dropped: self.log.loss().map_or(0, |loss| loss.dropped),
             paused: false,
+            ended: false,
+        };
+        let of = |init: &Init, started| ContainerState {
+            ended: !init.lives(),
+            ..state(pid_number(init.pid), started, None)
         };
         Some(match &*self.phase.borrow() {
             Phase::Creating | Phase::Gone => return None,
-            Phase::Created(init) => state(pid_number(init.pid), false, None),
-            Phase::Starting(init) => {
-                ContainerState { starting: true, ..state(pid_number(init.pid), false, None) }
+            Phase::Created(init) => of(init, false),
+            Phase::Starting(init) => ContainerState { starting: true, ..of(init, false) },
+            Phase::Running(init) => {
+                ContainerState { paused: !checkpointed && init.is_frozen(), ..of(init, true) }
             }
-            Phase::Running(init) => ContainerState {
-                paused: !checkpointed && init.is_frozen(),
-                ..state(pid_number(init.pid), true, None)
-            },
             Phase::Exited(death) => state(0, death.started, Some(death.verdict.to_proto())),
         })
     }
