@@ -17,7 +17,7 @@ use crate::id::{ContainerId, SandboxId};
 use crate::journal::Journal;
 use crate::laps::Laps;
 use crate::metrics::Metrics;
-use crate::oci::{Handlers, Host};
+use crate::oci::{Handlers, Host, apparmor};
 use crate::places::Places;
 use crate::sandbox::{Index, Slot, spawn_recovered, spawn_undoing};
 use crate::shared::Shared;
@@ -163,7 +163,15 @@ async fn parts(
     laps: &mut Laps,
 ) -> Result<Shared, OpenError> {
     let id = ensure_id(layout.root());
-    let host = Host::probe(&config.host)?;
+    let mut host = Host::probe(&config.host)?;
+    if host.apparmor {
+        host.apparmor_default = apparmor::load_default().await;
+        if let Err(why) = &host.apparmor_default {
+            tracing::warn!(
+                "containers run without an AppArmor profile unless they ask for one: {why}"
+            );
+        }
+    }
     for shortcoming in crate::machine::shortcomings(&host) {
         tracing::info!("{shortcoming}");
     }

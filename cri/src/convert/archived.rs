@@ -95,6 +95,7 @@ fn security_to_cri(security: ContainerSecurity) -> cri::LinuxContainerSecurityCo
         readonly_paths,
         seccomp,
         apparmor,
+        apparmor_required,
         selinux: SelinuxOptions { user, role, kind, level },
     } = security;
     let texts = |paths: Vec<PathBuf>| paths.iter().map(|path| mount::path_text(path)).collect();
@@ -126,11 +127,13 @@ fn security_to_cri(security: ContainerSecurity) -> cri::LinuxContainerSecurityCo
             Seccomp::Unconfined => profile(ProfileType::Unconfined, String::new()),
             Seccomp::Localhost(path) => profile(ProfileType::Localhost, mount::path_text(&path)),
         }),
-        apparmor: Some(match apparmor {
-            AppArmor::RuntimeDefault => profile(ProfileType::RuntimeDefault, String::new()),
-            AppArmor::Unconfined => profile(ProfileType::Unconfined, String::new()),
-            AppArmor::Localhost(name) => profile(ProfileType::Localhost, name),
-        }),
+        apparmor: match apparmor {
+            AppArmor::RuntimeDefault => {
+                apparmor_required.then(|| profile(ProfileType::RuntimeDefault, String::new()))
+            }
+            AppArmor::Unconfined => Some(profile(ProfileType::Unconfined, String::new())),
+            AppArmor::Localhost(name) => Some(profile(ProfileType::Localhost, name)),
+        },
         ..cri::LinuxContainerSecurityContext::default()
     }
 }

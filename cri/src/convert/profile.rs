@@ -83,19 +83,21 @@ pub(crate) fn seccomp(
     })
 }
 
-/// An AppArmor profile.
+/// An AppArmor profile, and whether that is the default by name.
 pub(crate) fn apparmor(
     field: &str,
     new: Option<SecurityProfile>,
     old: String,
-) -> Result<AppArmor, InvalidField> {
+) -> Result<(AppArmor, bool), InvalidField> {
     let new_field = format!("{field}.apparmor");
     let old_field = format!("{field}.apparmor_profile");
     Ok(match profile(&new_field, new, &old_field, old)? {
-        None | Some(Profile::RuntimeDefault) => AppArmor::RuntimeDefault,
-        Some(Profile::Unconfined) => AppArmor::Unconfined,
+        None => (AppArmor::RuntimeDefault, false),
+        Some(Profile::RuntimeDefault) => (AppArmor::RuntimeDefault, true),
+        Some(Profile::Unconfined) => (AppArmor::Unconfined, false),
         Some(Profile::Localhost(name)) => {
-            AppArmor::Localhost(text::word(&format!("{new_field}.localhost_ref"), name)?)
+            let name = text::word(&format!("{new_field}.localhost_ref"), name)?;
+            (AppArmor::Localhost(name), false)
         }
     })
 }

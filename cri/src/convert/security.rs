@@ -92,6 +92,7 @@ pub(crate) fn security(
         cri::SupplementalGroupsPolicy::Merge => GroupsPolicy::Merge,
         cri::SupplementalGroupsPolicy::Strict => GroupsPolicy::Strict,
     };
+    let (apparmor, apparmor_required) = profile::apparmor(FIELD, apparmor, apparmor_profile)?;
     Ok(ContainerSecurity {
         privileged,
         capabilities: capabilities_part(capabilities.unwrap_or_default())?,
@@ -108,7 +109,8 @@ pub(crate) fn security(
         masked_paths: paths("masked_paths", masked_paths)?,
         readonly_paths: paths("readonly_paths", readonly_paths)?,
         seccomp: profile::seccomp(FIELD, seccomp, seccomp_profile_path)?,
-        apparmor: profile::apparmor(FIELD, apparmor, apparmor_profile)?,
+        apparmor,
+        apparmor_required,
         selinux: selinux(FIELD, selinux_options)?,
     })
 }

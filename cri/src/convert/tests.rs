@@ -644,12 +644,15 @@ fn profiles_are_understood_in_the_new_and_in_the_old_words() {
         security(&mut config).apparmor = new;
         security(&mut config).apparmor_profile = old.to_owned();
         container_spec(config, &pod())
-            .map(|spec| spec.security.apparmor)
+            .map(|spec| (spec.security.apparmor, spec.security.apparmor_required))
             .map_err(|error| error.field)
     };
-    assert_eq!(apparmor(None, "localhost/x"), Ok(AppArmor::Localhost("x".into())));
-    assert_eq!(apparmor(localhost("y"), "localhost/x"), Ok(AppArmor::Localhost("y".into())));
-    assert_eq!(apparmor(None, "unconfined"), Ok(AppArmor::Unconfined));
+    let own = |name: &str| Ok((AppArmor::Localhost(name.into()), false));
+    assert_eq!(apparmor(None, "localhost/x"), own("x"));
+    assert_eq!(apparmor(localhost("y"), "localhost/x"), own("y"));
+    assert_eq!(apparmor(None, "unconfined"), Ok((AppArmor::Unconfined, false)));
+    assert_eq!(apparmor(None, ""), Ok((AppArmor::RuntimeDefault, false)));
+    assert_eq!(apparmor(None, "runtime/default"), Ok((AppArmor::RuntimeDefault, true)));
     assert_eq!(apparmor(None, "x"), Err("linux.security_context.apparmor_profile".to_owned()));
 }
 

@@ -231,6 +231,9 @@ pub struct ContainerSecurity {
     pub seccomp: Seccomp,
     /// Which AppArmor profile.
     pub apparmor: AppArmor,
+    /// The runtime's default is asked for by name: refused where it can't be loaded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub apparmor_required: bool,
     /// Which SELinux label; without effect on a host that has no SELinux.
     #[serde(default)]
     pub selinux: SelinuxOptions,
@@ -322,7 +325,7 @@ pub enum Seccomp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AppArmor {
-    /// Nothing said, or the runtime's default: none is loaded by davit, so none applies.
+    /// davit's own: asked for, or nothing said.
     RuntimeDefault,
     /// None.
     Unconfined,

@@ -1,10 +1,22 @@
-//! AppArmor: which of the host's profiles confines a container.
+//! AppArmor: which profile confines a container.
 //!
-//! Owns the check that the profile is there; davit loads none of its own.
+//! Owns davit's own profile, which is loaded when davit starts and stays, and the check that one of the host's is there.
 
 use super::host::Host;
-use crate::container::AppArmor;
+use crate::container::{AppArmor, ContainerSecurity};
+use std::io;
 use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+/// The profile of containers that ask for no other.
+const DEFAULT: &str = "davit-default";
+const TEXT: &str = include_str!("davit-default.apparmor");
+/// AppArmor's own program for that, which compiles it: some tenths of a second.
+const PARSER: &str = "apparmor_parser";
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Where the kernel lists what is loaded, one `name (mode)` per line.
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
@@ -24,14 +36,55 @@ pub enum AppArmorError {
         /// Which.
         profile: String,
     },
+    /// The runtime's default is asked for, and could not be loaded.
+    #[error("AppArmor profile {DEFAULT:?} (RuntimeDefault) is not loaded: {why}")]
+    NoDefault {
+        /// Why not.
+        why: String,
+    },
     /// The kernel doesn't tell what is loaded.
     #[error("read {LOADED}")]
     List(#[source] std::io::Error),
 }
 
+/// Loads davit's own profile, or says why that can't be. One that is there is replaced: it may be an older davit's.
+pub(crate) async fn load_default() -> Result<(), String> {
+    load_with(PARSER.as_ref()).await
+}
+
+async fn load_with(parser: &Path) -> Result<(), String> {
+    let loading = tokio::time::timeout(DEADLINE, feed(parser));
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", parser.display());
+    let output = loading.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
+    Err(failed(&format!("{}: {said}", output.status)))
+}
+
+async fn feed(parser: &Path) -> io::Result<Output> {
+    let mut command = Command::new(parser);
+    command.args(["--replace", "--skip-cache"]).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        // One that ends before it has read all says why.
+        let _ = input.write_all(TEXT.as_bytes()).await;
+    }
+    child.wait_with_output().await
+}
+
 /// The profile to name in the spec.
-pub(super) fn build(asked: &AppArmor, host: &Host) -> Result<Option<String>, AppArmorError> {
-    let AppArmor::Localhost(profile) = asked else { return Ok(None) };
+pub(super) fn build(
+    security: &ContainerSecurity,
+    host: &Host,
+) -> Result<Option<String>, AppArmorError> {
+    let profile = match &security.apparmor {
+        AppArmor::Unconfined => return Ok(None),
+        AppArmor::RuntimeDefault => return default(security, host),
+        AppArmor::Localhost(profile) => profile,
+    };
     if !host.apparmor {
         return Err(AppArmorError::Disabled { profile: profile.clone() });
     }
@@ -40,6 +93,18 @@ pub(super) fn build(asked: &AppArmor, host: &Host) -> Result<Option<String>, App
         Ok(Some(profile.clone()))
     } else {
         Err(AppArmorError::NotLoaded { profile: profile.clone() })
+    }
+}
+
+/// On a host without AppArmor there is nothing that the default could be.
+fn default(security: &ContainerSecurity, host: &Host) -> Result<Option<String>, AppArmorError> {
+    match &host.apparmor_default {
+        _ if !host.apparmor => Ok(None),
+        Ok(()) => Ok(Some(DEFAULT.to_owned())),
+        Err(why) if security.apparmor_required => {
+            Err(AppArmorError::NoDefault { why: why.clone() })
+        }
+        Err(_) => Ok(None),
     }
 }
 
@@ -61,5 +126,23 @@ mod tests {
         for name in ["", "docker", "docker-default (enforce)", "nameless", "enforce"] {
             assert!(!is_loaded(list, name), "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_parser_that_fails_or_is_missing_says_why() {
+        let directory = tempfile::tempdir().unwrap();
+        let parser = directory.path().join("parser");
+        let write = |script: &str| {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::write(&parser, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&parser, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let missing = load_with(&parser).await.unwrap_err();
+        assert!(missing.contains("No such file"), "{missing}");
+        write("echo no such kernel >&2; exit 3");
+        let failed = load_with(&parser).await.unwrap_err();
+        assert!(failed.contains("exit status: 3: no such kernel"), "{failed}");
+        write("exec grep -q '^profile davit-default '");
+        assert_eq!(load_with(&parser).await, Ok(()));
     }
 }

@@ -129,8 +129,7 @@ fn process(input: &SpecInput<'_>, identity: &Identity) -> Result<Process, SpecEr
     } else {
         capabilities::of_container(&security.capabilities, bounding)?
     };
-    let apparmor =
-        if security.privileged { None } else { apparmor::build(&security.apparmor, input.host)? };
+    let apparmor = if security.privileged { None } else { apparmor::build(security, input.host)? };
     let score = resources::oom_score_adj(container.resources.oom_score_adj, input.host)?;
     let mut process = Process::default();
     process.set_user(user).set_args(Some(process::args(container, input.image)?));

@@ -56,6 +56,8 @@ pub struct Host {
     pub seccomp: bool,
     /// AppArmor is enabled.
     pub apparmor: bool,
+    /// Its profile for containers that ask for no other is loaded, or why it isn't: a daemon loads it when it starts.
+    pub apparmor_default: Result<(), String>,
     /// What SELinux has for containers; `None`: it isn't enabled.
     pub selinux: Option<SelinuxHost>,
     /// What to do about a mount's source that doesn't exist.
@@ -105,6 +107,7 @@ impl Host {
             bounding,
             seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
             apparmor: begins_with("/sys/module/apparmor/parameters/enabled", b'Y'),
+            apparmor_default: Err("davit has not tried".to_owned()),
             selinux: SelinuxHost::probe(),
             missing_sources: config.missing_sources,
         })

@@ -7,7 +7,7 @@
 //! Trust: the pod's fields come from whoever may make pods, and are checked for sense; the image's (user, environment, working directory,
 //! volumes, its passwd file) come from anybody, and decide nothing outside of the container.
 
-mod apparmor;
+pub(crate) mod apparmor;
 mod binds;
 mod build;
 mod capabilities;

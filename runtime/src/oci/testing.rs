@@ -28,6 +28,7 @@ pub(super) fn security() -> ContainerSecurity {
         readonly_paths: Vec::new(),
         seccomp: Seccomp::Unconfined,
         apparmor: AppArmor::RuntimeDefault,
+        apparmor_required: false,
         selinux: crate::container::SelinuxOptions::default(),
     }
 }
@@ -205,6 +206,7 @@ pub(super) fn host(version: Version2) -> Host {
         nofile: (1024, 1_048_576),
         seccomp: true,
         apparmor: false,
+        apparmor_default: Ok(()),
         selinux: None,
         missing_sources: MissingSources::Refuse,
     }

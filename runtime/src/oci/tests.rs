@@ -591,6 +591,32 @@ fn a_source_is_resolved_and_one_that_is_missing_is_made_unless_configured_otherw
     assert!(!at.join("nowhere").exists());
 }
 
+#[test]
+fn davits_own_profile_confines_who_asks_for_no_other_where_it_is_loaded() {
+    let mut given = Given::new();
+    let profile = |given: &Given| -> Result<Option<String>, String> {
+        let built = given.build().map_err(|error| error.to_string())?;
+        Ok(built.spec.process().as_ref().unwrap().apparmor_profile().clone())
+    };
+    // A host without AppArmor.
+    given.container.security.apparmor_required = true;
+    assert_eq!(profile(&given), Ok(None));
+    given.host.apparmor = true;
+    assert_eq!(profile(&given), Ok(Some("davit-default".into())));
+    given.host.apparmor_default = Err("no parser".into());
+    let refused = "AppArmor profile \"davit-default\" (RuntimeDefault) is not loaded: no parser";
+    assert_eq!(profile(&given), Err(refused.into()));
+    given.container.security.apparmor_required = false;
+    assert_eq!(profile(&given), Ok(None));
+    given.host.apparmor_default = Ok(());
+    assert_eq!(profile(&given), Ok(Some("davit-default".into())));
+    given.container.security.apparmor = AppArmor::Unconfined;
+    assert_eq!(profile(&given), Ok(None));
+    given.container.security.apparmor = AppArmor::RuntimeDefault;
+    (given.container.security.privileged, given.sandbox.security.privileged) = (true, true);
+    assert_eq!(profile(&given), Ok(None));
+}
+
 /// Mounts of the kinds that propagate; gone with the test.
 struct Peers(tempfile::TempDir);
 
