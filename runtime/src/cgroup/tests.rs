@@ -192,8 +192,8 @@ async fn a_container_is_found_where_crun_puts_it_in_a_scope() {
         let mut child = sleeper(&cgroups, &place);
         assert_eq!(cgroups.processes(&scope).unwrap(), [child.id()], "{inner}");
         assert_eq!(cgroups.is_frozen(&scope), Some(false));
-        for frozen in [true, false] {
-            freeze(&cgroups, &place, frozen);
+        for (frozen, state) in [(true, ["FROZEN", "1"]), (false, ["THAWED", "0"])] {
+            freeze(&cgroups, &place, state);
             assert_eq!(cgroups.is_frozen(&scope), Some(frozen), "{inner}");
         }
         child.kill().unwrap();
@@ -202,12 +202,13 @@ async fn a_container_is_found_where_crun_puts_it_in_a_scope() {
     }
 }
 
-fn freeze(cgroups: &Cgroups, group: &Group, frozen: bool) {
+/// By the word of either version.
+fn freeze(cgroups: &Cgroups, group: &Group, [v1_word, v2_word]: [&str; 2]) {
     let v1 = cgroups.layout().v1.iter().find(|one| one.has("freezer"));
-    let (hierarchy, file, values) = match v1 {
-        Some(v1) => (v1, "freezer.state", ["THAWED", "FROZEN"]),
-        None => (cgroups.layout().v2.as_ref().unwrap(), "cgroup.freeze", ["0", "1"]),
+    let (hierarchy, file, word) = match v1 {
+        Some(v1) => (v1, "freezer.state", v1_word),
+        None => (cgroups.layout().v2.as_ref().unwrap(), "cgroup.freeze", v2_word),
     };
     let file = hierarchy.mount.join(group.path()).join(file);
-    super::manage::write(&file, values[usize::from(frozen)].as_bytes()).unwrap();
+    super::manage::write(&file, word.as_bytes()).unwrap();
 }
