@@ -97,7 +97,10 @@ fn processes_of(t: &Test, handler: &str) -> Result<(Vec<String>, Value)> {
     // And all that is asked of a container that runs.
     assert_eq!(t.exec(&id, "id -u")?, "1234");
     crun(t, handler, &["pause", &id])?;
-    assert_eq!(state(t, handler, &id)?["status"], "paused");
+    // On cgroup v1 crun does not wait until the kernel has frozen all of it.
+    eventually(Duration::from_secs(20), "it is paused", || {
+        Ok((state(t, handler, &id)?["status"] == "paused").then_some(()))
+    })?;
     crun(t, handler, &["resume", &id])?;
     t.cri.stop(&id, 0)?;
     t.cri.remove(&id)?;

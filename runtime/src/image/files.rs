@@ -3,6 +3,7 @@
 //! Deletion neither follows a link nor crosses a mount: the tree is flattened by renames, which the kernel refuses at a mount
 //! point, so that it needs two descriptors however deep the tree is.
 
+use super::layers::stacks::STACK;
 use crate::shortage::is_shortage;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags};
@@ -91,15 +92,16 @@ impl From<String> for Unusable {
     }
 }
 
-/// Whether a name in a directory of davit's is that of something that was being made: `<hex>.tmp-<suffix>`.
+/// Whether a name in a directory of davit's is that of something that was being made: `<hex>.tmp-<suffix>`, `stack-<hex>.tmp-<suffix>`.
 pub(crate) fn is_half_made(name: &str) -> bool {
     let hex = name.split_once(".tmp-").map(|(hex, _)| hex);
+    let hex = hex.map(|hex| hex.strip_prefix(STACK).unwrap_or(hex));
     hex.is_some_and(|hex| format!("sha256:{hex}").parse::<super::Digest>().is_ok())
 }
 
 /// Whether a name is one that davit gives to what it keeps by digest, whatever has become of it.
 fn is_own(name: &str) -> bool {
-    let prefixes = ["trash-", "broken-", ASIDE];
+    let prefixes = ["trash-", "broken-", ASIDE, STACK];
     format!("sha256:{name}").parse::<super::Digest>().is_ok()
         || is_half_made(name)
         || prefixes.iter().any(|prefix| name.starts_with(prefix))

@@ -1,7 +1,8 @@
 //! Unpacked layers on disk, and who still needs them.
 //!
 //! Owns `layers/`: `<diff id>/fs` is the tree, `<diff id>/layer.json` says what is known of it. Owns the count of what names a
-//! layer: images, and holds ([`LayerHold`]) of containers and of pulls. When the last goes, so does the layer. Owns no download.
+//! layer: images, and holds ([`LayerHold`]) of containers and of pulls. When the last goes, so does the layer. Beside them is what some stacks of
+//! them need above ([`stacks`]). Owns no download.
 //!
 //! ```text
 //! stage ─► <hex>.tmp-… ──commit──► <hex>, pending ──flush──► <hex>, durable
@@ -22,7 +23,7 @@ mod check;
 mod hold;
 mod record;
 mod seal;
-mod settle;
+pub(super) mod stacks;
 mod staged;
 
 use super::Digest;
@@ -39,7 +40,7 @@ pub use hold::{HoldError, LayerHold, keep_layers};
 pub(crate) use record::LayerRecord;
 use record::RECORD_FILE;
 use staged::Staged;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,6 +56,8 @@ pub(crate) struct Layers {
     writing: Mutex<()>,
     /// Until the first sweep.
     aside: Mutex<Vec<Arc<Aside>>>,
+    /// The names of those that there are.
+    stacks: Mutex<HashSet<String>>,
     sealer: Sealer,
     handle: Handle,
     ending: &'static AtomicBool,
@@ -121,11 +124,12 @@ impl Layers {
             table: Mutex::default(),
             writing: Mutex::default(),
             aside: Mutex::default(),
+            stacks: Mutex::default(),
             sealer: Sealer::default(),
             handle,
             ending,
         });
-        let mut broken = Vec::new();
+        let (mut broken, mut stacks) = (Vec::new(), Vec::new());
         // All of them before anything gets another name.
         let entries: Vec<_> = std::fs::read_dir(&layers.directory)?.collect::<Result<_, _>>()?;
         for path in entries.iter().map(std::fs::DirEntry::path) {
@@ -135,6 +139,8 @@ impl Layers {
                     layers.discard(path)?;
                 } else if let Some(diff_id) = aside::of_name(name) {
                     layers.keep_aside(diff_id, path);
+                } else if name.starts_with(stacks::STACK) {
+                    stacks.push((name.to_owned(), path));
                 }
                 continue;
             };
@@ -149,7 +155,14 @@ impl Layers {
                 }
             }
         }
+        for (name, path) in stacks {
+            layers.find_stack(&name, path)?;
+        }
         Ok((layers, broken))
+    }
+
+    fn stacks(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.stacks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<Digest, Slot>> {
@@ -235,7 +248,7 @@ impl Layers {
         table: &mut HashMap<Digest, Slot>,
         diff_ids: &[Digest],
     ) -> LayerHold {
-        let mut lower: Vec<PathBuf> = Vec::with_capacity(diff_ids.len());
+        let mut lower: Vec<PathBuf> = self.stack_of(diff_ids).into_iter().collect();
         for diff_id in diff_ids.iter().rev() {
             // overlayfs refuses a directory that is there twice, and its upper occurrence hides the lower one anyway.
             let tree = self.tree(diff_id);

@@ -3,7 +3,7 @@
 use super::testing::{Answer, INDEX, Layer, Tar, TestRegistry, digest};
 use super::view::LayerView;
 use super::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -957,7 +957,8 @@ async fn directories_without_an_entry_look_as_they_do_below() {
     registry.image("app", "latest", &[Layer::gzip(&base), Layer::gzip(&middle), Layer::gzip(&top)]);
     let stat = |image: &Image, path: &str| {
         let hold = images.hold(&image.layers).unwrap();
-        std::fs::metadata(hold.lower()[0].join(path)).unwrap()
+        let mut seen = hold.lower().iter().map(|tree| tree.join(path));
+        std::fs::metadata(seen.find(|path| path.exists()).unwrap()).unwrap()
     };
     let alone = images.pull(request(format!("{}/alone", registry.host()))).await.unwrap();
     assert_eq!(stat(&alone, "tmp").mode() & 0o7777, 0o755);
@@ -968,6 +969,60 @@ async fn directories_without_an_entry_look_as_they_do_below() {
     assert_eq!(stat(&image, "var").mode() & 0o7777, 0o700);
     assert_eq!(stat(&image, "var/hidden").mode() & 0o7777, 0o755, "it was whited out in between");
     assert_eq!(stat(&image, "new").mode() & 0o7777, 0o755);
+    assert_eq!(stat(&alone, "tmp").mode() & 0o7777, 0o755);
+}
+
+#[tokio::test]
+async fn what_a_directory_without_an_entry_looks_like_in_one_stack_is_no_others() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = TestRegistry::start().await;
+    let images = TestRegistry::images(root.path()).await;
+    let top = Tar::default().file("tmp/x", b"").end();
+    let mut all = Vec::new();
+    for (name, mode) in [("alone", None), ("loose", Some(0o777)), ("sticky", Some(0o1777))] {
+        let base = mode.map(|mode| Layer::gzip(&Tar::default().directory("tmp", mode).end()));
+        let layers: Vec<_> = base.into_iter().chain([Layer::gzip(&top)]).collect();
+        registry.image(name, "latest", &layers);
+        let image = images.pull(request(format!("{}/{name}", registry.host()))).await.unwrap();
+        all.push((image, mode.unwrap_or(0o755)));
+    }
+    let looks = |images: &Images| {
+        for (image, mode) in &all {
+            let hold = images.hold(&image.layers).unwrap();
+            assert_eq!(seen_through(hold.lower(), root.path()), *mode);
+        }
+    };
+    let stacks = || {
+        let names = std::fs::read_dir(root.path().join("lib/layers")).unwrap().flatten();
+        names.filter(|name| name.file_name().to_string_lossy().starts_with("stack-")).count()
+    };
+    looks(&images);
+    assert_eq!(stacks(), 2);
+    images.flush().await.unwrap();
+    closed(images).await;
+    let images = TestRegistry::images(root.path()).await;
+    looks(&images);
+    images.remove(&format!("{}/loose", registry.host())).await.unwrap();
+    closed(images).await;
+    let images = TestRegistry::images(root.path()).await;
+    assert_eq!(stacks(), 1, "one goes once a layer of it has gone");
+    assert_eq!(images.hold(&all[2].0.layers).unwrap().lower().len(), 3);
+}
+
+/// The mode of `tmp` where these are mounted, and one that is empty.
+fn seen_through(lower: &[PathBuf], root: &Path) -> u32 {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+    use std::os::unix::fs::MetadataExt;
+    let (at, empty) = (root.join("at"), root.join("empty"));
+    std::fs::create_dir_all(&at).unwrap();
+    std::fs::create_dir_all(&empty).unwrap();
+    let lower: Vec<String> =
+        lower.iter().chain([&empty]).map(|path| path.display().to_string()).collect();
+    let options = std::ffi::CString::new(format!("lowerdir={}", lower.join(":"))).unwrap();
+    mount("overlay", &at, "overlay", MountFlags::empty(), options.as_c_str()).unwrap();
+    let mode = std::fs::metadata(at.join("tmp")).unwrap().mode() & 0o7777;
+    unmount(&at, UnmountFlags::DETACH).unwrap();
+    mode
 }
 
 /// Nobody writes behind the test's back any more: what was pulled is on disk and sealed.

@@ -53,6 +53,11 @@ impl Layers {
         self.aside().push(Arc::new(aside));
     }
 
+    /// Whether a layer was put aside by this start, or before it.
+    pub(super) fn is_aside(&self, diff_id: &Digest) -> bool {
+        self.aside().iter().any(|one| one.diff_id == *diff_id)
+    }
+
     /// Nobody comes any more who was there before this davit.
     pub(super) fn drop_aside(&self) {
         let dropped = std::mem::take(&mut *self.aside());

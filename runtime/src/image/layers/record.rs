@@ -24,7 +24,7 @@ pub(crate) struct LayerRecord {
     /// On disk.
     pub(crate) bytes: u64,
     pub(crate) inodes: u64,
-    /// Directories that the layer has no entry for; see [`super::settle`].
+    /// Directories that the layer has no entry for; see [`super::stacks`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) implied: Vec<Implied>,
     /// The boot in whose memory the layer's bytes may still be; absent once they are on disk.
@@ -40,7 +40,7 @@ pub(crate) struct LayerRecord {
 pub(crate) struct Implied {
     /// Relative; empty for the root.
     pub(crate) path: String,
-    /// An image has said what it should look like.
+    /// A davit of old has made the layer's directory look as an image of its time was to; see [`super::stacks`].
     pub(crate) settled: bool,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The layer's diff id is no help there: the archive that it is the digest of can't be had back from the tree. Covered are the names, kinds, modes,
 //! owners, times, sizes, device numbers, link targets, attributes, which names are one file, and every byte of content. Left out are the looks of
-//! implied directories, which an image may still settle (see [`super::settle`]), and SELinux labels, which belong to the host.
+//! implied directories, which a davit of old made look as an image was to (see [`super::stacks`]), and SELinux labels, which belong to the host.
 
 use crate::image::Digest;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
