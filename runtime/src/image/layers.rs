@@ -40,7 +40,7 @@ pub use hold::{HoldError, LayerHold, keep_layers};
 pub(crate) use record::LayerRecord;
 use record::RECORD_FILE;
 use staged::Staged;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,8 +56,8 @@ pub(crate) struct Layers {
     writing: Mutex<()>,
     /// Until the first sweep.
     aside: Mutex<Vec<Arc<Aside>>>,
-    /// The names of those that there are.
-    stacks: Mutex<HashSet<String>>,
+    /// By name: the layers that one goes with.
+    stacks: Mutex<HashMap<String, Vec<Digest>>>,
     sealer: Sealer,
     handle: Handle,
     ending: &'static AtomicBool,
@@ -161,7 +161,7 @@ impl Layers {
         Ok((layers, broken))
     }
 
-    fn stacks(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn stacks(&self) -> MutexGuard<'_, HashMap<String, Vec<Digest>>> {
         self.stacks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -218,11 +218,24 @@ impl Layers {
         let junk = self.directory.join(format!("trash-{}", suffix()?));
         std::fs::rename(staged.junk(), &junk)?;
         self.delete_later(junk);
+        // One whose files have gone makes room, and nobody rewrites its record meanwhile.
+        let lost = self.contains(&diff_id) && self.is_lost(&diff_id);
+        let writing = lost.then(|| self.writing.lock().unwrap_or_else(PoisonError::into_inner));
         let mut table = self.table();
-        if !table.contains_key(&diff_id) {
-            std::fs::rename(&staged.path, &place)?;
-            table.insert(diff_id.clone(), Slot::new(record));
+        match table.get_mut(&diff_id) {
+            None => {
+                std::fs::rename(&staged.path, &place)?;
+                table.insert(diff_id.clone(), Slot::new(record));
+            }
+            Some(slot) if writing.is_some() => {
+                self.discard(place.clone())?;
+                std::fs::rename(&staged.path, &place)?;
+                let (images, holds) = (slot.images, slot.holds);
+                *slot = Slot { images, holds, ..Slot::new(record) };
+            }
+            Some(_) => {}
         }
+        drop(writing);
         reach("pull.layer")?;
         self.hold_locked(&mut table, &[diff_id]).map_err(io::Error::other)
     }
@@ -325,6 +338,7 @@ impl Layers {
             match self.discard(self.place(diff_id)) {
                 Ok(()) => {
                     table.remove(diff_id);
+                    self.drop_stacks_of(diff_id);
                     removed.push(diff_id.clone());
                 }
                 // It stays in the table, whole and usable; the next sweep tries again.

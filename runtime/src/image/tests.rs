@@ -1003,10 +1003,33 @@ async fn what_a_directory_without_an_entry_looks_like_in_one_stack_is_no_others(
     let images = TestRegistry::images(root.path()).await;
     looks(&images);
     images.remove(&format!("{}/loose", registry.host())).await.unwrap();
-    closed(images).await;
-    let images = TestRegistry::images(root.path()).await;
-    assert_eq!(stacks(), 1, "one goes once a layer of it has gone");
+    assert_eq!(stacks(), 1, "one goes with a layer of it");
     assert_eq!(images.hold(&all[2].0.layers).unwrap().lower().len(), 3);
+}
+
+#[tokio::test]
+async fn a_layer_whose_files_have_gone_is_pulled_again_though_a_container_has_it() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = TestRegistry::start().await;
+    let images = TestRegistry::images(root.path()).await;
+    registry.image("app", "latest", &[Layer::gzip(&layer("x", "text"))]);
+    let name = format!("{}/app", registry.host());
+    let image = images.pull(request(name.clone())).await.unwrap();
+    let container = images.hold(&image.layers).unwrap();
+    let gone = container.lower()[0].clone();
+    std::fs::remove_dir_all(&gone).unwrap();
+    assert!(images.hold(&image.layers).is_err());
+    while images.find(&name).unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let again = images.pull(request(name)).await.unwrap();
+    let hold = images.hold(&again.layers).unwrap();
+    assert_eq!(LayerView::new(hold.lower()).read("x", 10).unwrap().unwrap(), b"text");
+    drop(hold);
+    images.remove(again.id.as_str()).await.unwrap();
+    assert!(gone.exists(), "the container has it");
+    drop(container);
+    assert!(!gone.exists());
 }
 
 /// The mode of `tmp` where these are mounted, and one that is empty.

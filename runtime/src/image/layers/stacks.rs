@@ -11,8 +11,8 @@
 //!                                      /stack  the diff ids, bottom first, a line each
 //! ```
 //!
-//! Few stacks need one: most such directories look like the default. One stays for as long as there are its layers, and is removed by
-//! the start that misses one. A davit of old changed the layers themselves; where that fits no stack, the tree above says what is right.
+//! Few stacks need one: most such directories look like the default. One goes with the first of its layers; or with the next start, if one
+//! of them could not be read at this one: containers may have it mounted ([`super::aside`]). A davit of old changed the layers themselves; where that fits no stack, the tree above says what is right.
 
 use super::Layers;
 use crate::image::Digest;
@@ -60,14 +60,14 @@ impl Layers {
     /// Where a stack's own directories are, if it has any.
     pub(super) fn stack_of(&self, diff_ids: &[Digest]) -> Option<PathBuf> {
         let name = stack_name(diff_ids);
-        self.stacks().contains(&name).then(|| self.directory.join(name).join("fs"))
+        self.stacks().contains_key(&name).then(|| self.directory.join(name).join("fs"))
     }
 
     /// Makes the directories of one image's stack look as they are to, `diff_ids` bottom first, which the caller holds. Blocks.
     pub(crate) fn settle(&self, diff_ids: &[Digest]) -> io::Result<()> {
         let name = stack_name(diff_ids);
         let is_plain = diff_ids.len() < 2 && !self.was_settled(diff_ids);
-        if is_plain || self.stacks().contains(&name) {
+        if is_plain || self.stacks().contains_key(&name) {
             return Ok(());
         }
         let trees: Vec<_> = diff_ids.iter().map(|diff_id| self.tree(diff_id)).collect();
@@ -92,8 +92,21 @@ impl Layers {
             remove_tree(&temporary)?;
             return Err(error);
         }
-        self.stacks().insert(name);
+        self.stacks().insert(name, diff_ids.to_vec());
         Ok(())
+    }
+
+    /// A layer has gone, and with it what is of it.
+    pub(super) fn drop_stacks_of(&self, diff_id: &Digest) {
+        let mut stacks = self.stacks();
+        let of_it = stacks.iter().filter(|(_, layers)| layers.contains(diff_id));
+        let gone: Vec<String> = of_it.map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            stacks.remove(&name);
+            if let Err(error) = self.discard(self.directory.join(&name)) {
+                tracing::warn!(name, %error, "cannot remove a stack's directories");
+            }
+        }
     }
 
     fn implied(&self, diff_id: &Digest) -> BTreeSet<String> {
@@ -116,13 +129,17 @@ impl Layers {
         };
         let diff_ids: Option<Vec<Digest>> =
             told.and_then(|text| text.lines().map(|line| line.parse().ok()).collect());
-        let is_there = |diff_id: &Digest| self.contains(diff_id) || self.is_aside(diff_id);
-        let whole = diff_ids
-            .is_some_and(|diff_ids| stack_name(&diff_ids) == name && diff_ids.iter().all(is_there));
-        if !whole {
+        let Some(diff_ids) = diff_ids.filter(|diff_ids| stack_name(diff_ids) == name) else {
+            return self.discard(path);
+        };
+        let (there, others): (Vec<Digest>, Vec<Digest>) =
+            diff_ids.into_iter().partition(|diff_id| self.contains(diff_id));
+        if !others.iter().all(|diff_id| self.is_aside(diff_id)) {
             return self.discard(path);
         }
-        self.stacks().insert(name.to_owned());
+        // Of what was put aside: for this davit's time it is nobody's to remove.
+        let layers = if others.is_empty() { there } else { Vec::new() };
+        self.stacks().insert(name.to_owned(), layers);
         Ok(())
     }
 }

@@ -75,7 +75,10 @@ impl LayerJobs {
     ) -> Result<Arc<LayerHold>, PullError> {
         let Expected { diff_id, size, .. } = wish.expected;
         loop {
-            if let Ok(hold) = wish.inner.layers.hold(std::slice::from_ref(diff_id)) {
+            // One whose files have gone stays known for as long as a container has it.
+            if !wish.inner.layers.is_lost(diff_id)
+                && let Ok(hold) = wish.inner.layers.hold(std::slice::from_ref(diff_id))
+            {
                 tell(*size, Stage::Done);
                 return Ok(Arc::new(hold));
             }
