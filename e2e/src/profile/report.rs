@@ -5,6 +5,8 @@ use std::fmt;
 
 /// How many of a role's system calls are named.
 const NAMED: usize = 8;
+/// How many of those in which it spent the most time.
+const LONGEST: usize = 3;
 /// Calls that wait for a disk.
 pub const SYNCS: [&str; 6] = ["fsync", "fdatasync", "sync", "syncfs", "sync_file_range", "msync"];
 
@@ -31,15 +33,33 @@ impl fmt::Display for Profile {
 }
 
 fn table(f: &mut fmt::Formatter<'_>, calls: &Calls) -> fmt::Result {
-    writeln!(f, "| process | system calls | forks | programs | syncs | most of them |")?;
-    writeln!(f, "|---|---|---|---|---|---|")?;
+    writeln!(
+        f,
+        "| process | system calls | waits | forks | programs | syncs | most of them | the most time, ms |"
+    )?;
+    writeln!(f, "|---|---|---|---|---|---|---|---|")?;
     for (name, role) in calls.roles.iter().filter(|(name, _)| !name.starts_with("container: ")) {
         let Role { forks, started, .. } = role;
-        let (total, syncs) = (role.total(), role.of(&SYNCS));
+        let (total, waits, syncs) = (role.total(), role.waits(), role.of(&SYNCS));
         let started = if started.is_empty() { "–".to_owned() } else { started.join(", ") };
-        writeln!(f, "| {name} | {total} | {forks} | {started} | {syncs} | {} |", most(role))?;
+        let (most, longest) = (most(role), longest(role));
+        writeln!(
+            f,
+            "| {name} | {total} | {waits} | {forks} | {started} | {syncs} | {most} | {longest} |"
+        )?;
     }
     Ok(())
+}
+
+/// Of all its threads together, what each of them waits for in vain included; strace makes each call slower.
+fn longest(role: &Role) -> String {
+    let mut calls: Vec<_> = role.waited.iter().collect();
+    calls.sort_by(|one, other| other.1.cmp(one.1).then(one.0.cmp(other.0)));
+    let named = calls.iter().take(LONGEST);
+    let named = named.map(|(name, micros)| {
+        format!("{name} {:.1}", std::time::Duration::from_micros(**micros).as_secs_f64() * 1000.0)
+    });
+    named.collect::<Vec<_>>().join(", ")
 }
 
 fn most(role: &Role) -> String {

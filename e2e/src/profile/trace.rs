@@ -4,9 +4,9 @@
 //! what it forks without becoming another program counts as its parent's. What a container's own program does is not looked at.
 //!
 //! ```text
-//! 4711 execve("/usr/bin/crun", ["/usr/bin/crun", …, "create", …], …) = 0      a line: thread, call, result
-//! 4711 read(5, <unfinished ...>                                               and one in two parts
-//! 4711 <... read resumed>"x", 1) = 1
+//! 4711 execve("/usr/bin/crun", ["/usr/bin/crun", …, "create", …], …) = 0 <0.000301>   a line: thread, call, result, seconds
+//! 4711 read(5, <unfinished ...>                                                          and one in two parts
+//! 4711 <... read resumed>"x", 1) = 1 <0.002114>
 //! ```
 
 use crate::host::eventually;
@@ -59,6 +59,8 @@ pub struct Role {
     pub forks: u64,
     /// Programs that one of its forks became.
     pub started: Vec<String>,
+    /// Microseconds from call to answer, by name, under strace: what waits stands out, whatever it waits for.
+    pub waited: BTreeMap<String, u64>,
 }
 
 impl Role {
@@ -71,7 +73,13 @@ impl Role {
     /// Those that are work: how often a thread waits, wakes another or looks at the clock depends on what else the machine does.
     #[must_use]
     pub fn work(&self) -> u64 {
-        self.total() - self.of(&WAITS)
+        self.total() - self.waits()
+    }
+
+    /// Those that only wait, wake, or look at the clock.
+    #[must_use]
+    pub fn waits(&self) -> u64 {
+        self.of(&WAITS)
     }
 
     /// Those of these names.
@@ -88,7 +96,7 @@ impl Trace {
     /// If there is no strace, or it can't attach.
     pub fn attach(processes: &[(u32, &str)], file: &Path) -> Result<Self> {
         let mut command = Command::new(tools::installed("strace")?);
-        command.args(["-f", "-qq", "-s", "200", "-o"]).arg(file);
+        command.args(["-f", "-qq", "-T", "-s", "200", "-o"]).arg(file);
         for (pid, _) in processes {
             command.args(["-p", &pid.to_string()]);
         }
@@ -203,6 +211,11 @@ impl Reader {
         let result = call.rsplit_once(" = ").map(|(_, result)| result).unwrap_or_default();
         let result = result.split(' ').next().and_then(|word| word.parse::<i64>().ok());
         let name = call.split('(').next().unwrap_or_default();
+        if let Some(micros) = micros(call) {
+            let role = self.roles.get(&thread).cloned().context("a thread of nobody's")?;
+            let waited = &mut self.told.entry(role).or_default().waited;
+            *waited.entry(name.to_owned()).or_default() += micros;
+        }
         match (name, result) {
             ("clone" | "clone3" | "fork" | "vfork", Some(child)) if child > 0 => {
                 let role = self.roles.get(&thread).cloned().context("a parent of nobody's")?;
@@ -233,6 +246,14 @@ impl Reader {
             self.told.entry(old).or_default().started.push(role);
         }
     }
+}
+
+/// How long a call took: `… = 0 <0.000301>`.
+fn micros(call: &str) -> Option<u64> {
+    let (seconds, fraction) =
+        call.strip_suffix('>')?.rsplit_once(" <").and_then(|(_, took)| took.split_once('.'))?;
+    let fraction = fraction.get(..6).filter(|_| fraction.len() == 6)?;
+    Some(seconds.parse::<u64>().ok()? * 1_000_000 + fraction.parse::<u64>().ok()?)
 }
 
 /// The program of an exec, and what an OCI runtime is asked to do.
@@ -267,9 +288,9 @@ mod tests {
     fn threads_forks_and_programs_are_told_apart() -> Result<()> {
         let text = r#"7 read(5,  <unfinished ...>
 8 clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|SIGCHLD, child_tidptr=0x7f) = 20
-7 <... read resumed>"x = 3", 4) = 4
+7 <... read resumed>"x = 3", 4) = 4 <1.000250>
 20 execve("/usr/bin/davit-shim", ["/usr/bin/davit-shim", "--pod-dir", "/d"], 0x5 /* 3 vars */) = 0
-21 write(3, "0", 1) = 1
+21 write(3, "0", 1) = 1 <0.000004>
 20 clone(child_stack=NULL, flags=SIGCHLD) = 21
 21 +++ exited with 0 +++
 20 clone3({flags=CLONE_VM|CLONE_THREAD, exit_signal=0}, 88) = 22
@@ -285,6 +306,7 @@ mod tests {
         let calls = read(text, [(7, "davit".to_owned()), (8, "davit".to_owned())].into())?;
         let davit = calls.role("davit");
         assert_eq!((davit.total(), davit.forks), (3, 1));
+        assert_eq!(davit.waited, [("read".to_owned(), 1_000_250)].into());
         assert_eq!(davit.started, ["davit-shim"]);
         let shim = calls.role("davit-shim");
         assert_eq!((shim.forks, shim.of(&["write", "close"])), (2, 2));
