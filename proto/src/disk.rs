@@ -50,6 +50,9 @@ pub struct ShimConfig {
     pub shm_size: u64,
     /// Set inside the pod's namespaces: `net.*` and the IPC namespace's `kernel.*` and `fs.mqueue.*`.
     pub sysctls: BTreeMap<String, String>,
+    /// The same, where a host that refuses one is done without it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub optional_sysctls: BTreeMap<String, String>,
     /// `cgroup.procs` files that the shim writes itself into; empty leaves it in the daemon's cgroups.
     pub cgroup_procs: Vec<PathBuf>,
     /// `cgroup.procs` files that the shared PID namespace's init writes itself into: the pod's cgroup's, or the shim's where that can have none.

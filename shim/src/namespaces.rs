@@ -4,7 +4,7 @@
 //! it by path; the shim itself goes back to the host's. IPC and UTS the shim stays in: its own `/proc` entries name them. A shared PID
 //! namespace is held by its init, a user namespace by a descriptor of the shim's; where there is one, it owns the others. All of it is released in reverse, by [`Pinned::release`], also when making it fails halfway.
 
-use crate::sysctl::{self, Own, SysctlError};
+use crate::sysctl::{Own, SysctlError, Sysctls};
 use crate::userns::{Holder, Userns, UsernsError};
 use crate::{files, init, process};
 use davit_proto::disk::{IdMappings, ShimConfig};
@@ -16,7 +16,6 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -119,12 +118,14 @@ impl Pinned {
             shm,
             shm_size,
             sysctls,
+            optional_sysctls,
             cgroup_procs: _,
             pod_cgroup_procs,
             oom_score_adj: _,
             userns,
             userns_rootfs,
         } = config;
+        let sysctls = &Sysctls { needed: sysctls, optional: optional_sysctls };
         let wanted = Wanted { ipc: *ipc, hostname: hostname.as_deref(), netns: netns.as_deref() };
         match userns {
             None => self.make_in_place(&wanted, sysctls)?,
@@ -149,7 +150,7 @@ impl Pinned {
     fn make_in_place(
         &mut self,
         wanted: &Wanted<'_>,
-        sysctls: &BTreeMap<String, String>,
+        sysctls: &Sysctls<'_>,
     ) -> Result<(), NamespaceError> {
         if wanted.ipc {
             unshare(Namespace::Ipc).map_err(step("make an IPC namespace"))?;
@@ -168,7 +169,7 @@ impl Pinned {
     fn make_owned(
         &mut self,
         wanted: &Wanted<'_>,
-        sysctls: &BTreeMap<String, String>,
+        sysctls: &Sysctls<'_>,
         mappings: &IdMappings,
     ) -> Result<OwnedFd, NamespaceError> {
         let own = wanted.own();
@@ -176,8 +177,7 @@ impl Pinned {
             for (kind, wish) in wanted.kinds() {
                 unshare(kind).map_err(step(wish)).map_err(|e| crate::error::chain(&e))?;
             }
-            let set = |(name, value): (&String, &String)| sysctl::set(name, value, &own);
-            sysctls.iter().try_for_each(set).map_err(|e| crate::error::chain(&e))
+            sysctls.set(&own).map_err(|e| crate::error::chain(&e))
         })?;
         if wanted.ipc {
             enter(&holder.namespace("ipc"), LinkNameSpaceType::InterProcessCommunication)?;
@@ -199,12 +199,11 @@ impl Pinned {
     fn make_net(
         &mut self,
         netns: Option<&Path>,
-        sysctls: &BTreeMap<String, String>,
+        sysctls: &Sysctls<'_>,
     ) -> Result<(), NamespaceError> {
         let net = netns.is_some().then_some(Own::Net);
         let own: Vec<Own> = net.into_iter().chain(self.ipc.is_some().then_some(Own::Ipc)).collect();
-        let set_all =
-            || sysctls.iter().try_for_each(|(name, value)| sysctl::set(name, value, &own));
+        let set_all = || sysctls.set(&own);
         let Some(path) = netns else { return Ok(set_all()?) };
         let host = open(Path::new("/proc/self/ns/net"))?;
         unshare(Namespace::Net).map_err(step("make a network namespace"))?;

@@ -4,6 +4,7 @@
 //! separate, and a slash stands for a dot inside a part (`net.ipv4.conf.eth0/100.forwarding`), as in sysctl(8).
 
 use crate::files;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A namespace that the pod has of its own.
@@ -34,6 +35,26 @@ pub(crate) fn set(name: &str, value: &str, own: &[Own]) -> Result<(), SysctlErro
         value: value.to_owned(),
         source,
     })
+}
+
+/// What a pod's parameters are to be.
+pub(crate) struct Sysctls<'a> {
+    pub(crate) needed: &'a BTreeMap<String, String>,
+    /// A host may refuse these. One of them may be among the others by another spelling: those have the last word.
+    pub(crate) optional: &'a BTreeMap<String, String>,
+}
+
+impl Sysctls<'_> {
+    /// Sets them.
+    ///
+    /// # Errors
+    /// [`SysctlError`] for the first that is needed and refused.
+    pub(crate) fn set(&self, own: &[Own]) -> Result<(), SysctlError> {
+        for (name, value) in self.optional {
+            let _ = set(name, value, own);
+        }
+        self.needed.iter().try_for_each(|(name, value)| set(name, value, own))
+    }
 }
 
 fn path_of(name: &str, value: &str, own: &[Own]) -> Result<PathBuf, SysctlError> {

@@ -188,11 +188,13 @@ impl Cgroups {
 }
 
 /// Where a container's processes are, what it was given is set, and whence it is paused: in systemd's scope crun makes one more cgroup unless it is told
-/// otherwise, and runc makes none. What it uses is the scope's too, and a limit of systemd's own is only there.
+/// otherwise, and runc makes none. What it uses is the scope's too, and a limit of systemd's own is only there. A container that has made one of that name
+/// itself is in the scope still.
 pub(super) fn innermost(group: &Path) -> PathBuf {
     let deeper = group.join(CRUN_SUBGROUP);
     let is_scope = group.extension().is_some_and(|kind| kind == "scope");
-    if is_scope && deeper.is_dir() { deeper } else { group.to_owned() }
+    let is_empty = || fs::read(group.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty());
+    if is_scope && deeper.is_dir() && is_empty() { deeper } else { group.to_owned() }
 }
 
 /// The directory above and the directory, for each part of the group's path.

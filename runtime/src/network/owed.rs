@@ -100,18 +100,17 @@ impl Network {
         netns: Option<&Path>,
     ) -> Result<(), DetachError> {
         let owed = &self.inner.owed;
-        let detached = self.detach(id, netns).await;
-        match detached {
+        match self.detach(id, netns).await {
+            Ok(()) => drop(owed.queue().failing.remove(id)),
             Err(error) if !error.cause.is_for_want_of_plugins() && !owed.has_failed(id) => {
                 return Err(error);
             }
             Err(error) => {
                 tracing::warn!(sandbox = %id, error = chain(&error), "the pod ends although its network could not be taken down; that is tried again");
+                // It stays known as failing: who removes the pod stops it once more.
                 self.owe([id.clone()]);
             }
-            Ok(()) => {}
         }
-        owed.queue().failing.remove(id);
         Ok(())
     }
 
@@ -153,7 +152,10 @@ async fn pay(network: Network) {
                     tracing::error!(sandbox = %id, error = chain(&error), "the network of a pod that is gone could not be taken down; each sweep goes on with it");
                     queue.waiting.remove(&id);
                 }
-                Ok(()) => drop(queue.waiting.remove(&id)),
+                Ok(()) => {
+                    queue.waiting.remove(&id);
+                    queue.failing.remove(&id);
+                }
             }
         }
         // However many there are: so many plugins at a time, and no more.

@@ -47,9 +47,18 @@ pub enum AppArmorError {
     List(#[source] std::io::Error),
 }
 
-/// Loads davit's own profile, or says why that can't be. One that is there is replaced: it may be an older davit's.
+/// Loads davit's own profile, or says why that can't be. One that is there may be an older davit's: it is replaced beside all else.
 pub(crate) async fn load_default() -> Result<(), String> {
-    load_with(PARSER.as_ref()).await
+    let loaded = std::fs::read_to_string(LOADED).unwrap_or_default();
+    if !is_loaded(&loaded, DEFAULT) {
+        return load_with(PARSER.as_ref()).await;
+    }
+    tokio::spawn(async {
+        if let Err(why) = load_with(PARSER.as_ref()).await {
+            tracing::warn!("AppArmor profile {DEFAULT} stays as it was: {why}");
+        }
+    });
+    Ok(())
 }
 
 async fn load_with(parser: &Path) -> Result<(), String> {
@@ -100,12 +109,22 @@ pub(super) fn build(
 fn default(security: &ContainerSecurity, host: &Host) -> Result<Option<String>, AppArmorError> {
     match &host.apparmor_default {
         _ if !host.apparmor => Ok(None),
-        Ok(()) => Ok(Some(DEFAULT.to_owned())),
+        // Programs that tidy up AppArmor's profiles remove those that no file tells of.
+        Ok(()) if !is_there(DEFAULT) && security.apparmor_required => {
+            let why = "somebody has removed it; a restart of davit loads it".to_owned();
+            Err(AppArmorError::NoDefault { why })
+        }
+        Ok(()) => Ok(is_there(DEFAULT).then(|| DEFAULT.to_owned())),
         Err(why) if security.apparmor_required => {
             Err(AppArmorError::NoDefault { why: why.clone() })
         }
         Err(_) => Ok(None),
     }
+}
+
+/// Where the kernel doesn't tell, what was loaded is taken for there.
+fn is_there(profile: &str) -> bool {
+    std::fs::read_to_string(LOADED).map_or(true, |list| is_loaded(&list, profile))
 }
 
 /// A name may hold spaces; the mode does not.

@@ -264,7 +264,8 @@ fn shim_config(shared: &Shared, record: &SandboxRecord, group: &Group) -> ShimCo
         shared_pid: spec.pid == PidMode::Pod,
         shm: (!spec.host_ipc).then(|| shared.layout.shm(&record.id)),
         shm_size: SHM_SIZE,
-        sysctls: sysctls(record),
+        sysctls: spec.sysctls.clone(),
+        optional_sysctls: optional_sysctls(record),
         cgroup_procs: shared.shim_procs.clone(),
         pod_cgroup_procs: shared.host.cgroups.procs_beside(group, &shared.shim_procs),
         oom_score_adj: Some(shared.host.lowest_oom_score_adj),
@@ -273,13 +274,13 @@ fn shim_config(shared: &Shared, record: &SandboxRecord, group: &Group) -> ShimCo
     }
 }
 
-/// What the shim sets: with what the pod's network namespace has anyway, if the shim makes that.
-fn sysctls(record: &SandboxRecord) -> BTreeMap<String, String> {
-    let mut sysctls = record.spec.sysctls.clone();
-    if record.netns.is_some() && !has_early_netns(record) {
-        for (name, value) in crate::network::defaults(record.spec.userns.as_ref()) {
-            sysctls.entry(name).or_insert_with(|| value.to_owned());
-        }
+/// What the pod's network namespace has unless the pod says otherwise, if the shim makes that.
+fn optional_sysctls(record: &SandboxRecord) -> BTreeMap<String, String> {
+    let spec = &record.spec;
+    if record.netns.is_none() || has_early_netns(record) {
+        return BTreeMap::new();
     }
-    sysctls
+    let all = crate::network::defaults(spec.userns.as_ref());
+    let others = all.filter(|(name, _)| !spec.sysctls.contains_key(name));
+    others.map(|(name, value)| (name, value.to_owned())).collect()
 }

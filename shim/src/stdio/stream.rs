@@ -126,6 +126,8 @@ pub(super) async fn pass_on(source: Source, bytes: Vec<u8>, log: &Log, tee: &Tee
     if tee.has_clients() {
         Box::pin(tee.pass_on(source, bytes)).await;
     }
+    // Who writes without end has the thread for a while only: it is all that the pod's shim has.
+    tokio::task::coop::consume_budget().await;
 }
 
 /// All that comes, up to `limit` bytes; what is beyond is read and dropped.

@@ -75,6 +75,7 @@ pub(crate) fn plain_config(name: &str) -> ShimConfig {
         shm: None,
         shm_size: 0,
         sysctls: BTreeMap::new(),
+        optional_sysctls: BTreeMap::new(),
         cgroup_procs: Vec::new(),
         pod_cgroup_procs: Vec::new(),
         oom_score_adj: None,

@@ -44,6 +44,9 @@ const NAMES_BYTES: u64 = 64 << 10;
 /// What a directory looks like that no layer has an entry for.
 const DEFAULT_MODE: u32 = 0o755;
 
+/// So many are brought to the disk one by one; more of them, with all else that is on its way there.
+const FEW: usize = 64;
+
 /// What a directory is to look like.
 enum Looks {
     As(OwnedFd),
@@ -60,14 +63,16 @@ impl Layers {
     /// Where a stack's own directories are, if it has any.
     pub(super) fn stack_of(&self, diff_ids: &[Digest]) -> Option<PathBuf> {
         let name = stack_name(diff_ids);
-        self.stacks().contains_key(&name).then(|| self.directory.join(name).join("fs"))
+        let known = self.stacks().contains_key(&name);
+        // One that somebody has removed would keep the image from being mounted; its next pull makes it anew.
+        known.then(|| self.directory.join(name).join("fs")).filter(|tree| tree.is_dir())
     }
 
     /// Makes the directories of one image's stack look as they are to, `diff_ids` bottom first, which the caller holds. Blocks.
     pub(crate) fn settle(&self, diff_ids: &[Digest]) -> io::Result<()> {
         let name = stack_name(diff_ids);
         let is_plain = diff_ids.len() < 2 && !self.was_settled(diff_ids);
-        if is_plain || self.stacks().contains_key(&name) {
+        if is_plain || self.stack_of(diff_ids).is_some() {
             return Ok(());
         }
         let trees: Vec<_> = diff_ids.iter().map(|diff_id| self.tree(diff_id)).collect();
@@ -152,22 +157,18 @@ struct View {
 
 impl View {
     /// The directories that don't look as they are to, and those that they are in.
-    fn wanted(&self) -> io::Result<BTreeMap<String, Seen>> {
-        let mut wanted = BTreeMap::new();
+    fn wanted(&self) -> io::Result<BTreeSet<String>> {
+        let mut wanted = BTreeSet::new();
         let all: BTreeSet<&String> = self.implied.iter().flatten().collect();
         for path in all {
-            let Some(seen) = self.look(path)? else { continue };
-            if !is_right(&seen)? {
-                wanted.insert(path.clone(), seen);
+            if let Some(seen) = self.look(path)?
+                && !is_right(&seen)?
+            {
+                wanted.insert(path.clone());
             }
         }
-        let within: BTreeSet<String> = wanted.keys().flat_map(|path| parents(path)).collect();
-        for path in within {
-            // Who has something below it is a directory, and seen.
-            if let Some(seen) = self.look(&path)? {
-                wanted.entry(path).or_insert(seen);
-            }
-        }
+        let within: Vec<String> = wanted.iter().flat_map(|path| parents(path)).collect();
+        wanted.extend(within);
         Ok(wanted)
     }
 
@@ -194,18 +195,26 @@ impl View {
     }
 
     /// Parents come before what is in them; what they look like is said the other way round, as each new entry changes their time.
-    fn write(&self, wanted: &BTreeMap<String, Seen>, top: &Path) -> io::Result<()> {
+    fn write(&self, wanted: &BTreeSet<String>, top: &Path) -> io::Result<()> {
         make_directory(top)?;
-        for path in wanted.keys().filter(|path| !path.is_empty()) {
+        for path in wanted.iter().filter(|path| !path.is_empty()) {
             make_directory(&top.join(path))?;
         }
-        for (path, seen) in wanted.iter().rev() {
+        for path in wanted.iter().rev() {
             let own = rustix::fs::openat(CWD, top.join(path), DIRECTORY, Mode::empty())?;
-            match &seen.looks {
-                Looks::As(model) => copy_looks(model, &own)?,
-                Looks::Default => rustix::fs::fchmod(&own, Mode::from_raw_mode(DEFAULT_MODE))?,
+            // Who has something below it is a directory, and seen.
+            match self.look(path)?.map(|seen| seen.looks) {
+                Some(Looks::As(model)) => copy_looks(&model, &own)?,
+                Some(Looks::Default) | None => {
+                    rustix::fs::fchmod(&own, Mode::from_raw_mode(DEFAULT_MODE))?;
+                }
             }
-            rustix::fs::fsync(&own)?;
+            if wanted.len() <= FEW {
+                rustix::fs::fsync(&own)?;
+            }
+        }
+        if wanted.len() > FEW {
+            rustix::fs::syncfs(rustix::fs::openat(CWD, top, DIRECTORY, Mode::empty())?)?;
         }
         Ok(())
     }

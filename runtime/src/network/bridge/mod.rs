@@ -305,20 +305,25 @@ impl Bridge {
     /// Has bridge and table, where they are there, be as the ranges are by now.
     fn follow(&self, ranges: &Ranges, gone: &[IpNet]) -> Result<(), BridgeError> {
         let mut up = lock(&self.up);
-        if let Some(index) = up.map(|up| up.index) {
+        let mut netlink = lock(&self.netlink);
+        let known = up.map(|up| up.index);
+        // One that an earlier daemon made and this one has not needed yet has the addresses, too.
+        let found = || Some(netlink.link(&self.config.name).ok()??.header.index);
+        if let Some(index) = known.or_else(found) {
+            let old = gone.iter().map(|net| link::delete_address(index, ipam::gateway(*net)));
+            // First: to the kernel an IPv6 address is the same with another length. One that somebody else removed is as good as removed by us.
+            drop(netlink.try_all(old.collect())?);
+        }
+        if let Some(index) = known {
             let gateways = ranges.now().all().map(ipam::gateway);
             let there = gateways.map(|gateway| link::add_address(index, gateway)).collect();
-            let old = gone.iter().map(|net| link::delete_address(index, ipam::gateway(*net)));
-            let old = old.collect();
-            let mut netlink = lock(&self.netlink);
             if netlink.apply(there).is_err() {
                 // Somebody removed the bridge: the next pod makes it anew.
                 *up = None;
             }
-            // An address that somebody else removed is as good as removed by us.
-            drop(netlink.try_all(old)?);
+            forward_ipv6(ranges)?;
         }
-        drop(up);
+        drop((up, netlink));
         let mut firewall = lock(&self.firewall);
         firewall.rules = rules(&self.config, ranges);
         if self.installed.load(Ordering::Acquire) {
@@ -392,9 +397,7 @@ impl Bridge {
         // CVE-2020-10749: a pod must not make itself the host's IPv6 router.
         sysctl::set_if_there(&format!("ipv6/conf/{name}"), &[("accept_ra", "0")])
             .map_err(sysctl_failed)?;
-        if ranges.all().any(|net| matches!(net, IpNet::V6(_))) {
-            sysctl::set("ipv6/conf/all/forwarding", "1").map_err(sysctl_failed)?;
-        }
+        forward_ipv6(&ranges)?;
         *up = Some(made);
         Ok(made)
     }
@@ -457,6 +460,13 @@ impl Bridge {
         forget_flows(&elements);
         Ok(())
     }
+}
+
+fn forward_ipv6(ranges: &Ranges) -> Result<(), BridgeError> {
+    if ranges.all().any(|net| matches!(net, IpNet::V6(_))) {
+        sysctl::set("ipv6/conf/all/forwarding", "1").map_err(sysctl_failed)?;
+    }
+    Ok(())
 }
 
 /// UDP has no end that the kernel sees: a client that keeps sending would keep its old translation for ever.

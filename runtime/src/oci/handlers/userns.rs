@@ -145,6 +145,7 @@ impl Trial<'_> {
             shm: None,
             shm_size: 0,
             sysctls: BTreeMap::new(),
+            optional_sysctls: BTreeMap::new(),
             cgroup_procs: Vec::new(),
             pod_cgroup_procs: Vec::new(),
             oom_score_adj: None,
