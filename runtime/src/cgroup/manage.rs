@@ -193,7 +193,7 @@ impl Cgroups {
 pub(super) fn innermost(group: &Path) -> PathBuf {
     let deeper = group.join(CRUN_SUBGROUP);
     let is_scope = group.extension().is_some_and(|kind| kind == "scope");
-    let is_empty = || fs::read(group.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty());
+    let is_empty = || fs::read(group.join("cgroup.procs")).unwrap_or_default().is_empty();
     if is_scope && deeper.is_dir() && is_empty() { deeper } else { group.to_owned() }
 }
 

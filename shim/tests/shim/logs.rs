@@ -1,8 +1,9 @@
 //! What arrives in the log, whatever a container prints.
 
 use crate::harness::{Pod, RUNTIMES, eventually, sh};
-use davit_proto::shim::ReopenLogRequest;
+use davit_proto::shim::{ReopenLogRequest, StateRequest};
 use std::fs;
+use std::time::Duration;
 
 #[tokio::test]
 async fn long_and_unfinished_lines_are_cut_and_nothing_is_lost() {
@@ -87,6 +88,25 @@ async fn a_terminal_that_nobody_had_open_for_a_while_goes_on() {
 }
 
 #[tokio::test]
+async fn who_writes_without_end_keeps_the_shim_from_nothing() {
+    for terminal in [false, true] {
+        let mut pod = Pod::new(RUNTIMES[0]).await;
+        let mut container = sh("for n in 1 2 3; do cat /dev/zero & done; wait");
+        container.request.terminal = terminal;
+        // What is written is the shim's to read, and nobody's to keep.
+        container.request.log_path = "none".into();
+        pod.run("c", &container).await;
+        for _ in 0..20 {
+            let answer = pod.client.state(StateRequest {});
+            tokio::time::timeout(Duration::from_secs(5), answer).await.unwrap().unwrap();
+        }
+        pod.signal_all("c", 9).await.unwrap();
+        pod.exit("c").await;
+        pod.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn standard_input_stays_open_only_if_asked_for() {
     let mut pod = Pod::new(RUNTIMES[0]).await;
     assert_eq!(pod.run_to_end("closed", &sh("cat; exit 3")).await.code, 3);
@@ -94,7 +114,7 @@ async fn standard_input_stays_open_only_if_asked_for() {
     open.request.stdin = true;
     pod.run("open", &open).await;
     eventually("it waits", || (!pod.log("open").is_empty()).then_some(())).await;
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!pod.bundle("open").join("exit.json").exists());
     pod.delete("open").await;
     pod.finish().await;

@@ -514,6 +514,51 @@ fn a_pod_cidr_is_used_and_kept_and_the_pods_that_are_there_keep_their_way_to_the
 }
 
 #[test]
+fn a_pod_cidr_brings_ipv6_to_a_bridge_that_is_up() {
+    let (host, one, two) = (Host::new(), Netns::new(), Netns::new());
+    host.daemon(host.config(), async |network| {
+        let (a, b) = (attachment(&one.path()), attachment(&two.path()));
+        network.attach(a.clone()).await.unwrap();
+        for cidr in ["10.90.1.0/24,fd01::/48", "10.90.1.0/24,fd01::/64"] {
+            network.set_pod_cidr(cidr).await.unwrap();
+        }
+        assert_eq!(sysctl_of(&host, "ipv6/conf/all/forwarding"), "1");
+        let given = network.attach(b.clone()).await.unwrap();
+        assert_eq!(given.ips[1], "fd01::2".parse::<IpAddr>().unwrap());
+        assert!(host.netns.ip(&["-6", "addr", "show", "davit0"]).contains("fd01::1/64"));
+        assert_eq!(reach(&host.netns, &two, 80, ("10.90.1.2", 80)), "10.90.1.1");
+        for pod in [a, b] {
+            network.detach(&pod.id, None).await.unwrap();
+        }
+        network.settle().await;
+    });
+    host.assert_empty();
+}
+
+#[test]
+fn an_old_gateway_goes_with_the_last_pod_though_this_daemon_made_no_bridge() {
+    let (host, pod) = (Host::new(), Netns::new());
+    let a = attachment(&pod.path());
+    host.daemon(host.config(), async |network| {
+        network.attach(a.clone()).await.unwrap();
+    });
+    let mut config = host.config();
+    config.bridge.subnet = "10.99.0.0/16".parse().unwrap();
+    host.daemon(config, async |network| {
+        network.recover(std::slice::from_ref(&a.id)).await;
+        network.detach(&a.id, None).await.unwrap();
+        network.settle().await;
+        assert!(!host.netns.ip(&["addr", "show", "davit0"]).contains("10.88"));
+    });
+    host.assert_empty();
+}
+
+fn sysctl_of(host: &Host, name: &str) -> String {
+    let path = format!("/proc/sys/net/{name}");
+    host.netns.inside(|| std::fs::read_to_string(path).unwrap()).trim().to_owned()
+}
+
+#[test]
 fn a_pod_cidr_that_could_not_be_written_down_is_by_the_next_word() {
     let (host, pod) = (Host::new(), Netns::new());
     host.daemon(host.config(), async |network| {
