@@ -10,6 +10,8 @@ const KNOWN: &[(&str, &str)] = &[
         "cpu and memory cgroup hierarchy not unified",
         "the test's process is in cgroups of two names",
     ),
+    ("Failed to get system container stats", "a cgroup that it has not measured yet"),
+    ("not found in metrics", "the same, told by who would evict pods"),
     ("pleg has yet to be successful", "its first round, before the first list of containers"),
     ("may not have completed yet", "its first round, before the first look at the runtime"),
     ("Image garbage collection failed once", "it has not measured its own disks yet"),

@@ -102,7 +102,7 @@ on_both!(out_of_memory_and_the_moment_of_the_end_are_told_though_the_daemon_was_
 
 on_both!(a_shim_that_is_slow_to_tell_tells_the_truth, |t| {
     let (pod, id) = t.sleeper(|c| {
-        c.command = sh("echo begun; trap 'exit 23' TERM; while :; do sleep 0.05; done")
+        c.command = sh("trap 'exit 23' TERM; echo begun; while :; do sleep 0.05; done")
     })?;
     let (log, pid) = (t.cri.status(&id)?.log_path, t.pid(&id)?);
     eventually(WAIT, "it has begun", || {
