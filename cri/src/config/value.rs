@@ -271,51 +271,36 @@ impl fmt::Display for Span {
     }
 }
 
-/// An IPv4 network, such as `10.88.0.0/16`: no host bits are set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub(crate) struct Subnet(pub(crate) Ipv4Net);
+/// A network of one family; no host bits are set.
+macro_rules! network {
+    ($name:ident, $net:ty, $doc:literal, $problem:literal) => {
+        #[doc = $doc]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub(crate) struct $name(pub(crate) $net);
 
-impl FromStr for Subnet {
-    type Err = InvalidValue;
+        impl FromStr for $name {
+            type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        match text.parse::<Ipv4Net>() {
-            Err(_) => Err(invalid(text, "is not an IPv4 network such as 10.88.0.0/16")),
-            Ok(net) if net.trunc() != net => Err(invalid(text, "has host bits set")),
-            Ok(net) => Ok(Self(net)),
+            fn from_str(text: &str) -> Result<Self, InvalidValue> {
+                match text.parse::<$net>() {
+                    Err(_) => Err(invalid(text, $problem)),
+                    Ok(net) if net.trunc() != net => Err(invalid(text, "has host bits set")),
+                    Ok(net) => Ok(Self(net)),
+                }
+            }
         }
-    }
-}
 
-impl fmt::Display for Subnet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// An IPv6 network, such as `fd00:88::/64`: no host bits are set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub(crate) struct Subnet6(pub(crate) Ipv6Net);
-
-impl FromStr for Subnet6 {
-    type Err = InvalidValue;
-
-    fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        match text.parse::<Ipv6Net>() {
-            Err(_) => Err(invalid(text, "is not an IPv6 network such as fd00:88::/64")),
-            Ok(net) if net.trunc() != net => Err(invalid(text, "has host bits set")),
-            Ok(net) => Ok(Self(net)),
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
         }
-    }
+    };
 }
 
-impl fmt::Display for Subnet6 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+network!(Subnet, Ipv4Net, "An IPv4 network.", "is not an IPv4 network such as 10.88.0.0/16");
+network!(Subnet6, Ipv6Net, "An IPv6 network.", "is not an IPv6 network such as fd00:88::/64");
 
 /// The name of a handler, a cgroup or an nftables table: letters, digits, `-`, `_` and `.`, a letter or digit first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -19,6 +19,7 @@
 //! ```
 
 mod ahead;
+mod attachment;
 mod bridge;
 mod child;
 mod cni;
@@ -42,6 +43,7 @@ mod turn;
 
 use ahead::Kind;
 pub(crate) use ahead::NetworkAhead;
+pub use attachment::{Attached, Attachment};
 pub use bridge::BridgeError;
 pub use bridge::firewall::FirewallError;
 pub use bridge::ipam::IpamError;
@@ -59,7 +61,6 @@ pub use status::{NetworkStatus, PodCidrOutcome};
 use crate::error::chain;
 use crate::id::SandboxId;
 use crate::metrics::CniCalls;
-use crate::sandbox::{DnsConfig, PortMapping, SandboxKey};
 use crate::shortage::is_shortage;
 use bridge::ports::Owner;
 use bridge::{Bridge, Ranges};
@@ -68,9 +69,7 @@ use ipnet::IpNet;
 use owed::Owed;
 use record::{BridgeRecord, CniRecord, Phase, Provider, Record, Records};
 use rustix::fs::statfs;
-use std::collections::BTreeMap;
 use std::fs::DirBuilder;
-use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,38 +82,6 @@ const NSFS: i64 = 0x6e73_6673;
 
 /// How long plugins that are nobody's any more are looked for.
 const ORPHANS: Duration = Duration::from_secs(10);
-
-/// A pod to be attached.
-#[derive(Debug, Clone)]
-pub struct Attachment {
-    /// The sandbox.
-    pub id: SandboxId,
-    /// Its identity, for plugins and for errors.
-    pub key: SandboxKey,
-    /// Its pinned network namespace.
-    pub netns: PathBuf,
-    /// Those without a host port are ignored.
-    pub port_mappings: Vec<PortMapping>,
-    /// For plugins that want it.
-    pub dns: Option<DnsConfig>,
-    /// For plugins that want them, and the bandwidth.
-    pub annotations: BTreeMap<String, String>,
-    /// No plugin is told them: the spec has no word for it.
-    pub labels: BTreeMap<String, String>,
-    /// For plugins that want it.
-    pub cgroup_path: Option<String>,
-}
-
-/// A pod that is attached.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Attached {
-    /// The primary one first: IPv4 before IPv6. Never empty.
-    pub ips: Vec<IpAddr>,
-    /// Of eth0, where known.
-    pub mac: Option<String>,
-    /// The CNI result of the last plugin, or one of the same shape by the built-in bridge.
-    pub result: serde_json::Value,
-}
 
 /// The network of this node's pods. A clone is another handle to the same.
 #[derive(Debug, Clone)]

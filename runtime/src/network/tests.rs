@@ -5,11 +5,12 @@ mod bridge;
 mod cni;
 
 use super::*;
-use crate::sandbox::Protocol;
+use crate::sandbox::{DnsConfig, PortMapping, Protocol, SandboxKey};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;

@@ -18,6 +18,8 @@ const TEXT: &str = include_str!("davit-default.apparmor");
 const PARSER: &str = "apparmor_parser";
 const DEADLINE: Duration = Duration::from_secs(30);
 
+const REMOVED: &str = "somebody has removed it; a restart of davit loads it";
+
 /// Where the kernel lists what is loaded, one `name (mode)` per line.
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
 
@@ -109,12 +111,15 @@ pub(super) fn build(
 fn default(security: &ContainerSecurity, host: &Host) -> Result<Option<String>, AppArmorError> {
     match &host.apparmor_default {
         _ if !host.apparmor => Ok(None),
+        Ok(()) if is_there(DEFAULT) => Ok(Some(DEFAULT.to_owned())),
         // Programs that tidy up AppArmor's profiles remove those that no file tells of.
-        Ok(()) if !is_there(DEFAULT) && security.apparmor_required => {
-            let why = "somebody has removed it; a restart of davit loads it".to_owned();
-            Err(AppArmorError::NoDefault { why })
+        Ok(()) if security.apparmor_required => {
+            Err(AppArmorError::NoDefault { why: REMOVED.to_owned() })
         }
-        Ok(()) => Ok(is_there(DEFAULT).then(|| DEFAULT.to_owned())),
+        Ok(()) => {
+            tracing::warn!("a container runs without AppArmor profile {DEFAULT}: {REMOVED}");
+            Ok(None)
+        }
         Err(why) if security.apparmor_required => {
             Err(AppArmorError::NoDefault { why: why.clone() })
         }

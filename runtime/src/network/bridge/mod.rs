@@ -14,6 +14,7 @@ pub(super) mod ports;
 mod ranges;
 pub(super) mod reaper;
 mod setup;
+mod table;
 mod trial;
 
 pub(super) use ahead::without_link;
@@ -23,7 +24,6 @@ pub(super) use trial::{try_firewall, try_links};
 
 use super::netfilter::Netfilter;
 use super::netlink::{Netlink, NetlinkError};
-use super::nftables;
 use super::{BridgeConfig, NetworkAhead, sysctl};
 use crate::id::SandboxId;
 use crate::sandbox::PortMapping;
@@ -33,7 +33,7 @@ use ipnet::IpNet;
 use ports::{Owner, PortError};
 use reaper::Reaper;
 use rustix::io::Errno;
-use setup::{configure_pod, make_bridge, open_netns, result, settle};
+use setup::{configure_pod, is_bridge, make_bridge, open_netns, result, settle};
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -285,11 +285,6 @@ impl Bridge {
         lock(&self.ranges).clone()
     }
 
-    /// What masquerading lacks.
-    pub(super) fn masquerade_problem(&self) -> Option<String> {
-        lock(&self.masquerade_problem).clone()
-    }
-
     /// Gives pods addresses from other subnets from now on; those that are there keep theirs. `Err` inside: what keeps it from that.
     pub(super) fn set_subnets(&self, new: Subnets) -> Result<Result<(), InTheWay>, BridgeError> {
         let mut ranges = lock(&self.ranges);
@@ -308,8 +303,8 @@ impl Bridge {
         let mut netlink = lock(&self.netlink);
         let known = up.map(|up| up.index);
         // One that an earlier daemon made and this one has not needed yet has the addresses, too.
-        let found = || Some(netlink.link(&self.config.name).ok()??.header.index);
-        if let Some(index) = known.or_else(found) {
+        let mut found = || netlink.link(&self.config.name).ok()?.filter(is_bridge);
+        if let Some(index) = known.or_else(|| found().map(|link| link.header.index)) {
             let old = gone.iter().map(|net| link::delete_address(index, ipam::gateway(*net)));
             // First: to the kernel an IPv6 address is the same with another length. One that somebody else removed is as good as removed by us.
             drop(netlink.try_all(old.collect())?);
@@ -400,53 +395,6 @@ impl Bridge {
         forward_ipv6(&ranges)?;
         *up = Some(made);
         Ok(made)
-    }
-
-    /// Whether somebody has removed the table that was written: `nft flush ruleset`, as firewalls' services do when they start. The next who wants it
-    /// writes it anew, then.
-    pub(super) fn is_table_lost(&self) -> bool {
-        if !self.installed.load(Ordering::Acquire) {
-            return false;
-        }
-        let mut open = lock(&self.netfilter);
-        let there = match open.take().map_or_else(Netfilter::open, Ok) {
-            Ok(netfilter) => {
-                let there = nftables::is_there(&netfilter, &self.config.table);
-                // One that has failed may have an answer in it that is not the next question's.
-                *open = there.is_ok().then_some(netfilter);
-                there
-            }
-            Err(error) => Err(error),
-        };
-        match there {
-            Ok(true) => false,
-            Ok(false) => true,
-            // Nothing can be said.
-            Err(_) => false,
-        }
-    }
-
-    /// Writes the table anew, unless it is there by now.
-    pub(super) fn restore_table(&self) {
-        let mut firewall = lock(&self.firewall);
-        if self.is_table_lost() {
-            tracing::warn!(
-                table = self.config.table,
-                "somebody has removed the nftables table: it is written anew"
-            );
-            let done = firewall.install();
-            *lock(&self.masquerade_problem) = done.err().map(|error| crate::error::chain(&error));
-        }
-    }
-
-    /// Without masquerading pods can't reach the world, but each other and the host: told in the status, not an error of the pod.
-    fn ensure_masquerade(&self) {
-        if self.is_table_lost() {
-            self.restore_table();
-        } else if self.config.ip_masq && !self.installed.load(Ordering::Acquire) {
-            let done = lock(&self.firewall).ensure();
-            *lock(&self.masquerade_problem) = done.err().map(|error| crate::error::chain(&error));
-        }
     }
 
     fn publish(&self, owner: &Owner, ports: &[PortMapping]) -> Result<(), BridgeError> {

@@ -57,7 +57,7 @@ fn uplink_mtu(netlink: &mut Netlink) -> Option<u32> {
     })
 }
 
-fn is_bridge(link: &LinkMessage) -> bool {
+pub(super) fn is_bridge(link: &LinkMessage) -> bool {
     let bridge = LinkInfo::Kind(InfoKind::Bridge);
     link.attributes.iter().any(
         |attribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.contains(&bridge)),
